@@ -1,0 +1,39 @@
+# Every target does its own set-up and can be repeated. `make help` lists them.
+PYTHON ?= python3.11
+VENV := .venv/bin
+PORT ?= 8000
+MODEL ?= smollm2
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-test serve test test-tiny test-all lint bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+
+setup: ## install the supported row of versions, the emulator (where there is no NPU) and the plugin into .venv
+	@$(PYTHON) scripts/setup.py
+
+setup-test:
+	@$(PYTHON) scripts/setup.py --until test
+
+serve: setup ## serve SmolLM2-135M-Instruct on port 8000 (MODEL=..., PORT=...)
+	@$(VENV)/ascend serve $(MODEL) -- --port $(PORT)
+
+test-tiny: setup-test ## a minute: is everything alive?
+	@$(VENV)/python -m pytest tests/tiny
+
+test: setup-test ## the tests that every commit must pass (under 45 minutes on 2 cores)
+	@$(VENV)/python -m pytest -m "not slow"
+
+test-all: setup-test ## those and the slow ones
+	@$(VENV)/python -m pytest
+
+lint: setup-test ## ruff over everything
+	@$(VENV)/ruff check . && $(VENV)/ruff format --check .
+
+bench: setup ## the benchmarks, each printing both sides
+	@$(VENV)/python -m benchmarks
+
+clean: ## remove .venv and build output
+	rm -rf .venv build emulator/build

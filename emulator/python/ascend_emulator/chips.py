@@ -1,0 +1,1 @@
+../../../src/ascend_plugin/chips.py

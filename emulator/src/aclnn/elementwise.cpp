@@ -1,0 +1,53 @@
+// Checks shared by the elementwise operators.
+#include "aclnn/kernels/elementwise.h"
+
+#include <ATen/ScalarOps.h>
+
+namespace emulator::aclnn {
+
+namespace {
+
+enum Category { kBoolean, kIntegral, kFloating, kComplex };
+
+Category category(aclDataType dtype) {
+  if (dtype == ACL_BOOL) return kBoolean;
+  if (is_complex(dtype)) return kComplex;
+  return is_integral(dtype) ? kIntegral : kFloating;
+}
+
+void require_storable(Category result, const TensorView& out) {
+  const Category stored = category(out.dtype);
+  require(result <= stored || stored == kBoolean, "the result is %s and cannot be stored in out, which is %s.",
+          result == kComplex ? "complex" : result == kFloating ? "floating-point" : "integral", dtype_name(out.dtype));
+  require(result <= kIntegral || stored != kBoolean, "the result is not boolean and cannot be stored in out, which is.");
+}
+
+}  // namespace
+
+at::Tensor number(const Scalar& value) { return at::native::wrapped_scalar_tensor(scalar(value)); }
+
+void check_unary(const TensorView& self, const TensorView& out) {
+  require_sizes(out, "out", self.sizes);
+  require_storable(category(self.dtype) == kComplex && category(out.dtype) == kFloating ? kFloating : category(self.dtype),
+                   out);
+}
+
+void check_binary(const TensorView& self, const TensorView& other, const TensorView& out) {
+  if (!(self.sizes == other.sizes && self.sizes == out.sizes)) {
+    require_sizes(out, "out", broadcast_sizes(self.sizes, "self", other.sizes, "other"));
+  }
+  if (self.dtype != out.dtype || other.dtype != out.dtype) {
+    require_storable(std::max(category(self.dtype), category(other.dtype)), out);
+  }
+}
+
+void check_binary(const TensorView& self, const Scalar& other, const TensorView& out) {
+  require_sizes(out, "out", self.sizes);
+  require_storable(std::max(category(self.dtype), category(other.dtype)), out);
+}
+
+void check_comparison(const TensorView& self, const TensorView& other, const TensorView& out) {
+  require_sizes(out, "out", broadcast_sizes(self.sizes, "self", other.sizes, "other"));
+}
+
+}  // namespace emulator::aclnn

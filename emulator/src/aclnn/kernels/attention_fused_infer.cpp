@@ -1,0 +1,284 @@
+// FusedInferAttentionScore on the attention core.
+#include "aclnn/kernels/attention_fused_infer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "math/convert.h"
+
+namespace emulator::aclnn {
+
+namespace {
+
+std::vector<float> floats_of(const TensorView& tensor) {  // dense parameters only: factors, sinks
+  std::vector<float> values(tensor.numel());
+  to_float(tensor.data(), tensor.dtype, values.data(), tensor.numel());
+  return values;
+}
+
+// A block id outside the cache is an illegal address on hardware.
+void check_blocks(const FusedInfer& op, const FusedInferShape& shape) {
+  const auto* table = op.block_table->data_as<int32_t>();
+  for (int64_t b = 0; b < shape.batch; ++b) {
+    const int64_t used = (shape.kv_lengths[b] + op.block_size - 1) / op.block_size;
+    for (int64_t i = 0; i < used; ++i) {
+      const int32_t block = table[b * op.block_table->strides[0] + i];
+      if (block >= 0 && block < shape.paged_key.blocks) continue;
+      fail(kAicoreException, "blockTable[%lld][%lld] is %d, but the cache has %lld blocks.", static_cast<long long>(b),
+           static_cast<long long>(i), block, static_cast<long long>(shape.paged_key.blocks));
+    }
+  }
+}
+
+int64_t padding_of(const TensorView* padding) {
+  return has(padding) ? std::max<int64_t>(0, *padding->data_as<int64_t>()) : 0;
+}
+
+Band band_of(const FusedInfer& op, int64_t query_length, int64_t kv_length, bool decoding) {
+  Band band;
+  if (decoding || (op.sparse_mode <= 1 && !has(op.mask)) || op.sparse_mode == 1) return band;
+  band.shift = op.sparse_mode >= 3 ? kv_length - query_length : 0;
+  if (op.sparse_mode == 2 || op.sparse_mode == 3) {
+    band.right = 0;
+    return band;
+  }
+  band.left = op.pre_tokens;
+  band.right = op.next_tokens;
+  return band;
+}
+
+// Sequence b of keys or values that are not paged: element offset from the first tensor's data.
+int64_t contiguous_offset(const TensorList& list, const HeadLayout& layout, int64_t b, int64_t first_token) {
+  if (list.size() == 1) return b % layout.batch * layout.batch_stride + first_token * layout.token_stride;
+  const auto* base = list[0].data_as<char>();
+  const auto* own = list[b].data_as<char>();
+  return (own - base) / (element_bits(list[0].dtype) / 8) + first_token * layout.token_stride;
+}
+
+Mask mask_of(const FusedInfer& op, const FusedInferShape& shape, bool decoding) {
+  Mask mask;
+  if (!has(op.mask)) return mask;
+  mask.kind = Mask::Kind::kExclude;
+  mask.data = op.mask->data();
+  mask.dtype = op.mask->dtype == ACL_INT8 ? ACL_UINT8 : op.mask->dtype;
+  mask.row_stride = op.mask->sizes.back(0);
+  if (op.sparse_mode >= 2 && !decoding) mask.compressed_size = op.mask->sizes.back(0);
+  return mask;
+}
+
+// Elements between the masks of successive sequences; 0 if they share one.
+int64_t mask_batch_stride(const TensorView& mask, bool decoding) {
+  if (mask.rank() == 2) return decoding && mask.sizes[0] > 1 ? mask.sizes[1] : 0;
+  return mask.sizes[0] > 1 ? mask.numel() / mask.sizes[0] : 0;
+}
+
+Mask bias_of(const FusedInfer& op) {
+  Mask bias;
+  if (!has(op.pse_shift)) return bias;
+  bias.kind = Mask::Kind::kAdditive;
+  bias.data = op.pse_shift->data();
+  bias.dtype = op.pse_shift->dtype;
+  bias.row_stride = op.pse_shift->sizes.back(0);
+  bias.head_stride = op.pse_shift->sizes.back(0) * op.pse_shift->sizes.back(1);
+  return bias;
+}
+
+void add_sequences(const FusedInfer& op, const FusedInferShape& shape, bool decoding, Attention& attention) {
+  const int64_t query_padding = padding_of(op.query_padding), kv_padding = padding_of(op.kv_padding);
+  const HeadLayout rope = has(op.query_rope) ? head_layout(query_layout(op.layout), *op.query_rope, "queryRope", op.heads) : HeadLayout{};
+  const HeadLayout key_rope = has(op.key_rope) && !shape.paged
+                                  ? head_layout(query_layout(op.layout), *op.key_rope, "keyRope", shape.kv_heads)
+                                  : HeadLayout{};
+  for (int64_t b = 0; b < shape.batch; ++b) {
+    Sequence s;
+    s.query_length = shape.query_lengths[b];
+    s.kv_length = shape.kv_lengths[b];
+    int64_t first = shape.query_begins[b], first_key = shape.kv_begins[b];
+    if (has(op.query_padding)) first = shape.query.tokens - query_padding - s.query_length;
+    if (has(op.kv_padding)) first_key = shape.key.tokens - kv_padding - s.kv_length;
+    const int64_t row = shape.packed ? 0 : b;
+    s.query_offset = row * shape.query.batch_stride + first * shape.query.token_stride;
+    s.query_rope_offset = row * rope.batch_stride + first * rope.token_stride;
+    s.output_offset = row * shape.output.batch_stride + first * shape.output.token_stride;
+    s.lse_offset = shape.packed ? first * op.heads : (b * op.heads * shape.query.tokens + first);
+    if (shape.paged) {
+      s.block_table = op.block_table->data_as<int32_t>() + b * op.block_table->strides[0];
+    } else {
+      s.key_offset = contiguous_offset(*op.key, shape.key, row, first_key);
+      s.value_offset = contiguous_offset(*op.value, shape.value, row, first_key);
+      s.key_rope_offset = row * key_rope.batch_stride + first_key * key_rope.token_stride;
+    }
+    s.band = band_of(op, s.query_length, s.kv_length, decoding);
+    if (has(op.mask) && attention.mask.compressed_size == 0) s.mask_offset = b * mask_batch_stride(*op.mask, decoding);
+    if (has(op.pse_shift)) s.bias_offset = op.pse_shift->sizes[0] > 1 ? b * op.pse_shift->numel() / op.pse_shift->sizes[0] : 0;
+    attention.sequences.push_back(s);
+  }
+}
+
+void set_rope(const FusedInfer& op, const FusedInferShape& shape, Attention& attention) {
+  if (!has(op.query_rope)) return;
+  const HeadLayout rope = head_layout(query_layout(op.layout), *op.query_rope, "queryRope", op.heads);
+  attention.query_rope = op.query_rope->data();
+  attention.query_rope_token_stride = rope.token_stride;
+  attention.query_rope_head_stride = rope.head_stride;
+  attention.key_rope = shape.paged
+                           ? paged_layout(*op.key_rope, "keyRope", shape.kv_heads).keys
+                           : contiguous_keys(head_layout(query_layout(op.layout), *op.key_rope, "keyRope", shape.kv_heads), *op.key_rope);
+  attention.key_rope.data = op.key_rope->data();
+}
+
+// attentionOut = round(result / 1 * scale + offset), saturated: quantScale2 multiplies.
+void quantise_output(const FusedInfer& op, const FusedInferShape& shape, const std::vector<float>& result) {
+  const std::vector<float> scale = floats_of(*op.quant_scale);
+  const std::vector<float> offset = has(op.quant_offset) ? floats_of(*op.quant_offset) : std::vector<float>{};
+  auto* out = op.output->data_as<int8_t>();
+  const int64_t dim = shape.output.dim;
+  for (int64_t i = 0; i < static_cast<int64_t>(result.size()); ++i) {
+    const int64_t head = i / shape.output.head_stride % op.heads;
+    const int64_t channel = scale.size() == 1 ? 0 : head * dim + i % dim;
+    const float value = result[i] * scale[channel] + (offset.empty() ? 0.0f : offset[offset.size() == 1 ? 0 : channel]);
+    out[i] = static_cast<int8_t>(std::clamp(std::nearbyint(value), -128.0f, 127.0f));
+  }
+}
+
+// The halves of antiquantScale [2, ...]: keys first.
+TensorView half_of(const TensorView& both, int64_t which) {
+  TensorView half = both;
+  half.sizes = Dims{both.numel() / 2};
+  half.strides = Dims{1};
+  half.storage_offset += which * both.numel() / 2;
+  return half;
+}
+
+struct CacheFactors {
+  Dequantisation key, value;
+};
+
+CacheFactors cache_factors(const FusedInfer& op, const FusedInferShape& shape) {
+  if (has(op.key_scale)) {
+    return {dequantisation(*op.key_scale, op.key_offset, op.key_mode, shape, shape.key_dim()),
+            dequantisation(*op.value_scale, op.value_offset, op.value_mode, shape, shape.value_dim())};
+  }
+  const TensorView scales[] = {half_of(*op.antiquant_scale, 0), half_of(*op.antiquant_scale, 1)};
+  TensorView offsets[2];
+  if (has(op.antiquant_offset)) offsets[0] = half_of(*op.antiquant_offset, 0), offsets[1] = half_of(*op.antiquant_offset, 1);
+  return {dequantisation(scales[0], &offsets[0], op.antiquant_mode, shape, shape.key_dim()),
+          dequantisation(scales[1], &offsets[1], op.antiquant_mode, shape, shape.value_dim())};
+}
+
+}  // namespace
+
+Dequantisation dequantisation(const TensorView& scale, const TensorView* offset, int64_t mode, const FusedInferShape& shape,
+                              int64_t dim) {
+  const int64_t channels = shape.kv_heads * dim;
+  const bool per_channel = mode == 0 || mode == 2;
+  Dequantisation result{floats_of(scale), has(offset) ? floats_of(*offset) : std::vector<float>{}};
+  if (!per_channel) return result;
+  const int64_t count = scale.numel();
+  require(count == channels || count == 1 || (mode == 2 && count == shape.kv_heads),
+          "an antiquant scale has %lld elements, but mode %lld takes %lld (or one for all).", static_cast<long long>(count),
+          static_cast<long long>(mode), static_cast<long long>(mode == 2 ? shape.kv_heads : channels));
+  for (std::vector<float>* factors : {&result.scale, &result.offset}) {
+    if (factors->empty() || static_cast<int64_t>(factors->size()) == channels) continue;
+    std::vector<float> spread(channels);
+    for (int64_t c = 0; c < channels; ++c) spread[c] = (*factors)[factors->size() == 1 ? 0 : c / dim];
+    *factors = std::move(spread);
+  }
+  return result;
+}
+
+void Dequantisation::apply(KeyValue& kv, int64_t mode, const FusedInferShape& shape) {
+  const float* offsets = offset.empty() ? nullptr : offset.data();
+  if (mode == 0 || mode == 2) {
+    kv.channel_scale = scale.data();
+    kv.channel_offset = offsets;
+    return;
+  }
+  kv.token_scale = scale.data();
+  kv.token_offset = offsets;
+  const bool by_head = mode == 3 || mode == 5, by_page = mode == 4 || mode == 5;
+  const int64_t tokens = by_page ? shape.paged_key.block_size
+                                 : static_cast<int64_t>(scale.size()) / (shape.batch * (by_head ? shape.kv_heads : 1));
+  kv.token_scale_head_stride = by_head ? tokens : 0;
+  if (by_page) kv.token_scale_block_stride = tokens * (by_head ? shape.kv_heads : 1);
+}
+
+void run(const FusedInfer& op) {
+  const FusedInferShape shape = shape_of(op);
+  if (op.output->numel() == 0) return;
+  if (shape.paged) check_blocks(op, shape);
+  const bool decoding = !shape.packed && shape.query.tokens == 1 && !has(op.query_rope);
+  Attention attention;
+  attention.heads = op.heads;
+  attention.kv_heads = shape.kv_heads;
+  attention.scale = static_cast<float>(op.scale);
+  attention.query = op.query->data();
+  attention.query_dtype = op.query->dtype;
+  attention.query_token_stride = shape.query.token_stride;
+  attention.query_head_stride = shape.query.head_stride;
+  attention.key = shape.paged ? shape.paged_key.keys : contiguous_keys(shape.key, (*op.key)[0]);
+  attention.value = shape.paged ? shape.paged_value.keys : contiguous_keys(shape.value, (*op.value)[0]);
+  attention.key.data = (*op.key)[0].data();
+  attention.value.data = (*op.value)[0].data();
+  attention.block_size = shape.paged ? op.block_size : 0;
+  attention.mask = mask_of(op, shape, decoding);
+  attention.bias = bias_of(op);
+  set_rope(op, shape, attention);
+  add_sequences(op, shape, decoding, attention);
+
+  const std::vector<float> sinks = has(op.sinks) ? floats_of(*op.sinks) : std::vector<float>{};
+  if (!sinks.empty()) attention.sinks = sinks.data();
+  CacheFactors factors;
+  if (attention.key.dtype == ACL_INT8) {
+    factors = cache_factors(op, shape);
+    const bool together = !has(op.key_scale);
+    factors.key.apply(attention.key, together ? op.antiquant_mode : op.key_mode, shape);
+    factors.value.apply(attention.value, together ? op.antiquant_mode : op.value_mode, shape);
+    const int64_t tokens = static_cast<int64_t>(std::max(factors.key.scale.size(), factors.value.scale.size())) / shape.batch;
+    for (int64_t b = 0; b < shape.batch; ++b) attention.sequences[b].kv_token_begin = b * tokens;
+  }
+  if (op.wants_lse) {
+    attention.lse = op.lse->data_as<float>();
+    attention.lse_token_stride = shape.packed ? op.heads : 1;
+    attention.lse_head_stride = shape.packed ? 1 : shape.query.tokens;
+    std::fill_n(attention.lse, op.lse->numel(), INFINITY);
+  } else if (op.lse != nullptr && op.lse->defined() && op.lse->numel() > 0) {
+    std::fill_n(op.lse->data_as<float>(), op.lse->numel(), 0.0f);
+  }
+  std::vector<float> unrounded;
+  attention.output = op.output->data();
+  attention.output_dtype = op.output->dtype;
+  attention.output_token_stride = shape.output.token_stride;
+  attention.output_head_stride = shape.output.head_stride;
+  if (op.output->dtype == ACL_INT8) {
+    unrounded.assign(op.output->numel(), 0.0f);
+    attention.output = unrounded.data();
+    attention.output_dtype = ACL_FLOAT;
+  }
+  const bool padded = std::any_of(shape.query_lengths.begin(), shape.query_lengths.end(),
+                                  [&](int64_t length) { return !shape.packed && length < shape.query.tokens; });
+  if (padded) std::memset(attention.output, 0, op.output->numel() * element_bits(attention.output_dtype) / 8);
+  emulator::attention(attention);
+  if (!unrounded.empty()) quantise_output(op, shape, unrounded);
+}
+
+Work work_of(const FusedInfer& op) {
+  const FusedInferShape shape = shape_of(op);
+  Work work;
+  double keys = 0;
+  for (int64_t b = 0; b < shape.batch; ++b) {
+    const auto rows = static_cast<double>(shape.query_lengths[b]), columns = static_cast<double>(shape.kv_lengths[b]);
+    const double pairs = op.sparse_mode >= 2 && rows > 1 ? rows * columns - rows * (rows - 1) / 2 : rows * columns;
+    work.cube_flops += 2.0 * pairs * static_cast<double>(op.heads * (shape.query.dim + shape.value_dim()));
+    work.vector_flops += 6.0 * pairs * static_cast<double>(op.heads);
+    keys += columns;
+  }
+  const double kv_bytes = static_cast<double>(element_bits((*op.key)[0].dtype)) / 8;
+  work.read_bytes = keys * static_cast<double>(shape.kv_heads * (shape.key_dim() + shape.value_dim())) * kv_bytes +
+                    static_cast<double>(size_in_bytes(op.query->sizes, op.query->dtype));
+  work.written_bytes = static_cast<double>(size_in_bytes(op.output->sizes, op.output->dtype));
+  return work;
+}
+
+}  // namespace emulator::aclnn

@@ -1,0 +1,162 @@
+// Grouped matrix products: ranges of x's rows, each with its own weight (aclnnGroupedMatmulV4, V5, WeightNz).
+// Semantics: hicann/ops-transformer, gmm/grouped_matmul/docs; the rules for Ascend 310P are in op_api's checks only.
+//
+// Implemented: one x, one weight [groups, K, N] (row-major, transposed or FRACTAL_NZ), one output, rows split, no
+// quantisation and no activation. Anything else is refused as not implemented.
+#include <algorithm>
+
+#include "aclnn/operator.h"
+#include "aclnn_arguments.h"
+#include "math/gemm.h"
+
+namespace emulator::aclnn {
+
+namespace {
+
+enum GroupListType : int64_t { kRunningTotals = 0, kCounts = 1 };
+constexpr int64_t kSplitRows = 0;
+
+struct GroupedProduct {
+  const TensorView& x;
+  const TensorView& weight;
+  const TensorView* bias;  // [groups, N] or null
+  const TensorView& group_list;
+  const TensorView& out;
+  int64_t group_list_type;
+
+  int64_t groups() const { return weight.sizes[0]; }
+};
+
+bool given(const TensorList& list) { return list.present && !list.empty() && list[0].defined() && list[0].numel() > 0; }
+
+template <typename Args>
+GroupedProduct product_of(const Args& a) {
+  const bool has_bias = given(a.biasOptional);
+  return {a.x[0], a.weight[0], has_bias ? &a.biasOptional[0] : nullptr, a.groupListOptional, a.out[0], a.groupListType};
+}
+
+template <typename Args>
+void check_form(const Args& a) {
+  const bool quantised = given(a.scaleOptional) || given(a.offsetOptional) || given(a.antiquantScaleOptional) ||
+                         given(a.antiquantOffsetOptional) || given(a.perTokenScaleOptional);
+  if (quantised) fail(kRuntimeError, "GroupedMatmul: the emulator does not implement quantised products yet.");
+  if (a.actType != 0) {
+    require(chip().product != kAtlasInference, "Activation is not supported on %s.", chip().soc_version);
+    fail(kRuntimeError, "GroupedMatmul: the emulator does not implement actType %lld yet.", static_cast<long long>(a.actType));
+  }
+  const bool single = a.x.size() == 1 && a.weight.size() == 1 && a.out.size() == 1;
+  if (chip().product == kAtlasInference) {
+    require(single && a.groupType == kSplitRows, "x, weight and out must be single tensors and groupType 0 on %s.",
+            chip().soc_version);
+  }
+  if (!single || a.groupType != kSplitRows || !a.groupListOptional.defined()) {
+    fail(kRuntimeError, "GroupedMatmul: the emulator implements single tensors with groupType 0 and a groupList only.");
+  }
+}
+
+void check_types(const GroupedProduct& p) {
+  require_same_dtype(p.x, "x", p.weight, "weight");
+  require_same_dtype(p.x, "x", p.out, "out");
+  if (chip().product == kAtlasInference) {
+    require_dtype(p.x, "x", {ACL_FLOAT16});
+    require(p.weight.is_fractal_nz(), "weight has format %s, but must be FRACTAL_NZ on %s.", format_name(p.weight.format),
+            chip().soc_version);
+  } else {
+    require_dtype(p.x, "x", {ACL_FLOAT16, ACL_BF16, ACL_FLOAT});
+  }
+  require_dtype(p.group_list, "groupList", {ACL_INT64});
+}
+
+void check_grouped(const GroupedProduct& p) {
+  require_rank(p.x, "x", 2, 2);
+  require_rank(p.weight, "weight", 3, 3);
+  check_types(p);
+  require(p.group_list_type == kRunningTotals || p.group_list_type == kCounts,
+          "groupListType is %lld, but the emulator implements 0 (cumsum) and 1 (count).",
+          static_cast<long long>(p.group_list_type));
+  require_sizes(p.group_list, "groupList", {p.groups()});
+  require(p.groups() <= 1024, "groupList has %lld groups, but at most 1024 are supported.",
+          static_cast<long long>(p.groups()));
+  require(p.x.sizes[1] == p.weight.sizes[1], "x has %lld columns and each weight %lld rows, but they must be equal.",
+          static_cast<long long>(p.x.sizes[1]), static_cast<long long>(p.weight.sizes[1]));
+  require_sizes(p.out, "out", {p.x.sizes[0], p.weight.sizes[2]});
+  require(p.x.strides.back(0) == 1 && p.out.is_contiguous(), "x must have contiguous rows and out must be contiguous.");
+  if (p.weight.is_fractal_nz()) {
+    bool transposed = false;
+    fractal_matrix(p.weight, &transposed);
+  } else {
+    require(p.weight.strides[2] == 1 || p.weight.strides[1] == 1, "each weight must be row-major or the transpose of that.");
+  }
+}
+
+GemmOperand weight_of_group(const TensorView& weight, int64_t group) {
+  if (weight.is_fractal_nz()) {
+    bool transposed = false;
+    const FractalMatrix matrix = fractal_matrix(weight, &transposed);
+    return fractal(matrix, weight.dtype, transposed, group);
+  }
+  const auto* data = static_cast<const char*>(weight.data()) + group * weight.strides[0] * element_bits(weight.dtype) / 8;
+  return weight.strides[2] == 1 ? row_major(data, weight.dtype, weight.strides[1])
+                                : row_major_transposed(data, weight.dtype, weight.strides[2]);
+}
+
+// Rows behind the last group keep what the output's memory held, as on hardware.
+void run(const GroupedProduct& p) {
+  const int64_t item_bytes = element_bits(p.x.dtype) / 8, n = p.out.sizes[1];
+  const auto* lengths = p.group_list.data_as<int64_t>();
+  int64_t begin = 0;
+  for (int64_t group = 0; group < p.groups(); ++group) {
+    const int64_t end = p.group_list_type == kCounts ? begin + lengths[group] : lengths[group];
+    if (end < begin || end > p.x.sizes[0]) {
+      fail(kAicoreException, "GroupedMatmul: groupList ends group %lld at row %lld, but x has %lld rows.",
+           static_cast<long long>(group), static_cast<long long>(end), static_cast<long long>(p.x.sizes[0]));
+    }
+    Gemm g;
+    g.m = end - begin;
+    g.n = n;
+    g.k = p.x.sizes[1];
+    g.a = static_cast<const char*>(p.x.data()) + begin * p.x.strides[0] * item_bytes;
+    g.a_dtype = p.x.dtype;
+    g.a_row_stride = p.x.strides[0];
+    g.b = weight_of_group(p.weight, group);
+    g.c = static_cast<char*>(p.out.data()) + begin * n * item_bytes;
+    g.c_dtype = p.out.dtype;
+    g.c_row_stride = n;
+    if (p.bias != nullptr) {
+      g.bias = static_cast<const char*>(p.bias->data()) + group * n * element_bits(p.bias->dtype) / 8;
+      g.bias_dtype = p.bias->dtype;
+    }
+    if (g.m > 0) gemm(g);
+    begin = end;
+  }
+}
+
+// An upper bound of the traffic: every group's weight is read if every group has rows.
+Work work_of(const GroupedProduct& p) {
+  const double rows = static_cast<double>(p.x.sizes[0]);
+  Work work;
+  work.cube_flops = 2.0 * rows * static_cast<double>(p.x.sizes[1]) * static_cast<double>(p.out.sizes[1]);
+  const double used = std::min(1.0, rows / static_cast<double>(p.groups()));
+  work.read_bytes = static_cast<double>(size_in_bytes(p.x.sizes, p.x.dtype)) +
+                    used * static_cast<double>(size_in_bytes(p.weight.sizes, p.weight.dtype));
+  work.written_bytes = static_cast<double>(size_in_bytes(p.out.sizes, p.out.dtype));
+  return work;
+}
+
+}  // namespace
+
+#define GROUPED_MATMUL(op)                  \
+  ACLNN_CHECK(op) {                         \
+    check_form(a);                          \
+    check_grouped(product_of(a));           \
+  }                                         \
+  ACLNN_KERNEL(op) { run(product_of(a)); }  \
+  ACLNN_WORK(op) { return work_of(product_of(a)); }
+
+GROUPED_MATMUL(GroupedMatmulV4)
+GROUPED_MATMUL(GroupedMatmulV5)
+GROUPED_MATMUL(GroupedMatmulWeightNz)
+
+#undef GROUPED_MATMUL
+
+}  // namespace emulator::aclnn

@@ -1,0 +1,225 @@
+#include "aclnn/kernels/matmul_product.h"
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "math/convert.h"
+#include "math/gemm.h"
+
+namespace emulator::aclnn {
+
+namespace {
+
+// What the cube unit makes of its float32 operands before multiplying.
+enum class Precision { kExact, kHf32, kFp16 };
+
+Precision precision_of(const MatrixProduct& p) {
+  if (p.left.dtype != ACL_FLOAT && p.right.dtype != ACL_FLOAT) return Precision::kExact;
+  switch (p.cube_math) {
+    case kAllowDownPrecision: return chip().product == kAtlasInference ? Precision::kFp16 : Precision::kHf32;
+    case kUseFp16: return Precision::kFp16;
+    case kUseHf32: return Precision::kHf32;
+    default: return Precision::kExact;
+  }
+}
+
+// HFLOAT32 keeps float32's exponent and 11 bits of mantissa, rounded to nearest.
+float to_hf32(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  bits = (bits + 0x800) & ~0xfffu;
+  std::memcpy(&value, &bits, sizeof bits);
+  return value;
+}
+
+void reduce_precision(float* values, int64_t count, Precision precision) {
+  if (precision == Precision::kHf32) {
+    std::transform(values, values + count, values, to_hf32);
+  } else if (precision == Precision::kFp16) {
+    std::vector<uint16_t> halves(count);
+    from_float(values, halves.data(), ACL_FLOAT16, count);
+    to_float(halves.data(), ACL_FLOAT16, values, count);
+  }
+}
+
+// A matrix of a batch: address of element (0, 0) and strides. `copy` holds it where it had to be rearranged.
+struct Matrix {
+  const char* data;
+  aclDataType dtype;
+  int64_t row_stride;
+  int64_t col_stride;
+  std::vector<float> copy;
+};
+
+Matrix float_copy(const Matrix& from, int64_t rows, int64_t cols, Precision precision) {
+  Matrix to{nullptr, ACL_FLOAT, cols, 1, std::vector<float>(rows * cols)};
+  for (int64_t r = 0; r < rows; ++r) {
+    const char* row = from.data + r * from.row_stride * element_bits(from.dtype) / 8;
+    if (from.col_stride == 1) {
+      to_float(row, from.dtype, to.copy.data() + r * cols, cols);
+      continue;
+    }
+    for (int64_t c = 0; c < cols; ++c) to.copy[r * cols + c] = load_float(row, from.dtype, c * from.col_stride);
+  }
+  reduce_precision(to.copy.data(), rows * cols, precision);
+  to.data = reinterpret_cast<const char*>(to.copy.data());
+  return to;
+}
+
+// Element offset of batch `index` of the product within an operand that may broadcast.
+int64_t batch_offset(const TensorView& operand, const TensorView& out, int64_t index) {
+  int64_t offset = 0;
+  for (int i = 2; i < out.rank(); ++i) {
+    const int64_t at = index % out.sizes.back(i);
+    index /= out.sizes.back(i);
+    if (i < operand.rank() && operand.sizes.back(i) != 1) offset += at * operand.strides.back(i);
+  }
+  return offset;
+}
+
+int64_t batch_count(const TensorView& out) {
+  int64_t count = 1;
+  for (int i = 2; i < out.rank(); ++i) count *= out.sizes.back(i);
+  return count;
+}
+
+Matrix matrix_of(const TensorView& view, const TensorView& out, int64_t batch) {
+  const int64_t offset = batch_offset(view, out, batch) * element_bits(view.dtype) / 8;
+  return {static_cast<const char*>(view.data()) + offset, view.dtype, view.strides.back(1), view.strides.back(0), {}};
+}
+
+GemmOperand right_operand(const MatrixProduct& p, int64_t batch, Precision precision, Matrix& keep) {
+  const int64_t k = p.right.sizes.back(1), n = p.right.sizes.back(0);
+  if (p.right.is_fractal_nz()) {
+    bool transposed = false;
+    const FractalMatrix matrix = fractal_matrix(p.right, &transposed);
+    return fractal(matrix, p.right.dtype, transposed, matrix.batch == 1 ? 0 : batch);
+  }
+  keep = matrix_of(p.right, p.out, batch);
+  const bool rows_dense = keep.col_stride == 1 || n == 1, columns_dense = keep.row_stride == 1 || k == 1;
+  if ((!rows_dense && !columns_dense) || precision != Precision::kExact) keep = float_copy(keep, k, n, precision);
+  if (keep.row_stride == 1 && keep.col_stride != 1) {
+    return row_major_transposed(keep.data, keep.dtype, keep.col_stride);
+  }
+  if (k == 1 && keep.col_stride != 1) return row_major_transposed(keep.data, keep.dtype, keep.col_stride);
+  return row_major(keep.data, keep.dtype, keep.row_stride);
+}
+
+void add_addend(const MatrixProduct& p, int64_t batch, Gemm& g) {
+  if (p.addend == nullptr || p.beta == 0.0) return;
+  const TensorView& d = *p.addend;
+  g.beta = static_cast<float>(p.beta);
+  g.d = static_cast<const char*>(d.data()) + batch_offset(d, p.out, batch) * element_bits(d.dtype) / 8;
+  g.d_dtype = d.dtype;
+  g.d_col_stride = d.rank() < 1 || d.sizes.back(0) == 1 ? 0 : d.strides.back(0);
+  g.d_row_stride = d.rank() < 2 || d.sizes.back(1) == 1 ? 0 : d.strides.back(1);
+}
+
+void check_cube_math(const MatrixProduct& p) {
+  require(p.cube_math >= kKeepDtype && p.cube_math <= kUseFp32Add, "cubeMathType is %d, but must be 0 to 4.", p.cube_math);
+  const bool has_float = p.left.dtype == ACL_FLOAT || p.right.dtype == ACL_FLOAT;
+  if (chip().product == kAtlasInference) {
+    require(!has_float || p.cube_math != kKeepDtype,
+            "the cube unit of %s has no float32: give float16 tensors, or cubeMathType 1 to compute in float16.",
+            chip().soc_version);
+    require(p.cube_math != kUseHf32, "cubeMathType 3 (HFLOAT32) does not exist on %s.", chip().soc_version);
+    return;
+  }
+  require(p.cube_math != kUseFp16 || (p.left.dtype != ACL_BF16 && p.right.dtype != ACL_BF16),
+          "cubeMathType 2 (float16) does not take bfloat16 tensors.");
+}
+
+}  // namespace
+
+void check_product(const MatrixProduct& p) {
+  require_dtype(p.left, "the left matrix", {ACL_FLOAT16, ACL_BF16, ACL_FLOAT});
+  require_dtype(p.right, "the right matrix", {ACL_FLOAT16, ACL_BF16, ACL_FLOAT});
+  require_dtype(p.out, "out", {ACL_FLOAT16, ACL_BF16, ACL_FLOAT});
+  require(p.left.dtype == p.right.dtype || (p.left.dtype != ACL_BF16 && p.right.dtype != ACL_BF16),
+          "the matrices are %s and %s, which have no common data type.", dtype_name(p.left.dtype), dtype_name(p.right.dtype));
+  require(!p.left.is_fractal_nz() && !p.out.is_fractal_nz(), "only the right matrix may have format FRACTAL_NZ.");
+  check_cube_math(p);
+  require(p.left.sizes.back(0) == p.right.sizes.back(1),
+          "the left matrix %s has %lld columns and the right matrix %s has %lld rows, but they must be equal.",
+          to_string(p.left.sizes).c_str(), static_cast<long long>(p.left.sizes.back(0)), to_string(p.right.sizes).c_str(),
+          static_cast<long long>(p.right.sizes.back(1)));
+  if (p.right.is_fractal_nz()) {
+    bool transposed = false;
+    fractal_matrix(p.right, &transposed);
+  }
+  TensorView left = p.left, right = p.right;
+  left.sizes[left.rank() - 1] = 1;    // so that only M, N and the batch take part
+  right.sizes[right.rank() - 2] = 1;
+  require_sizes(p.out, "out", broadcast_sizes(left, "the left matrix", right, "the right matrix"));
+}
+
+void run(const MatrixProduct& p) {
+  Gemm g;
+  g.m = p.out.sizes.back(1);
+  g.n = p.out.sizes.back(0);
+  g.k = p.left.sizes.back(0);
+  g.c_dtype = p.out.dtype;
+  g.c_row_stride = p.out.strides.back(1);
+  g.c_col_stride = p.out.strides.back(0);
+  g.alpha = static_cast<float>(p.alpha);
+  if (p.out.numel() == 0) return;
+  const Precision precision = precision_of(p);
+  for (int64_t batch = 0; batch < batch_count(p.out); ++batch) {
+    Matrix left{}, right{};
+    if (g.k > 0) {
+      left = matrix_of(p.left, p.out, batch);
+      if (precision != Precision::kExact) left = float_copy(left, g.m, g.k, precision);
+      g.b = right_operand(p, batch, precision, right);
+    }
+    g.a = left.data;
+    g.a_dtype = left.dtype;
+    g.a_row_stride = left.row_stride;
+    g.a_col_stride = g.k == 1 ? 1 : left.col_stride;
+    g.c = static_cast<char*>(p.out.data()) + batch_offset(p.out, p.out, batch) * element_bits(p.out.dtype) / 8;
+    add_addend(p, batch, g);
+    gemm(g);
+  }
+}
+
+Work work_of(const MatrixProduct& p) {
+  Work work;
+  work.cube_flops = 2.0 * static_cast<double>(p.out.numel()) * static_cast<double>(p.left.sizes.back(0));
+  work.read_bytes = static_cast<double>(size_in_bytes(p.left.sizes, p.left.dtype) + size_in_bytes(p.right.sizes, p.right.dtype));
+  if (p.addend != nullptr) work.read_bytes += static_cast<double>(size_in_bytes(p.addend->sizes, p.addend->dtype));
+  work.written_bytes = static_cast<double>(size_in_bytes(p.out.sizes, p.out.dtype));
+  return work;
+}
+
+namespace {
+
+TensorView insert_one(const TensorView& view, int at) {
+  TensorView matrix = view;
+  matrix.sizes = {};
+  matrix.strides = {};
+  for (int i = 0; i <= view.rank(); ++i) {
+    if (i == at) {
+      matrix.sizes.push_back(1);
+      matrix.strides.push_back(1);
+    }
+    if (i == view.rank()) break;
+    matrix.sizes.push_back(view.sizes[i]);
+    matrix.strides.push_back(view.strides[i]);
+  }
+  return matrix;
+}
+
+}  // namespace
+
+TensorView as_left_matrix(const TensorView& view) { return view.rank() == 1 ? insert_one(view, 0) : view; }
+
+TensorView as_right_matrix(const TensorView& view) { return view.rank() == 1 ? insert_one(view, 1) : view; }
+
+TensorView as_product(const TensorView& out, bool left_is_vector, bool right_is_vector) {
+  TensorView matrix = out;
+  if (right_is_vector) matrix = insert_one(matrix, matrix.rank());
+  if (left_is_vector) matrix = insert_one(matrix, matrix.rank() - 1);
+  return matrix;
+}
+
+}  // namespace emulator::aclnn

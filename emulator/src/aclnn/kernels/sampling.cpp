@@ -1,0 +1,53 @@
+// Filters of logits for token sampling.
+#include <ATen/ops/cumsum.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/softmax.h>
+#include <ATen/ops/sort.h>
+
+#include <limits>
+
+#include "aclnn/kernels/aten_arguments.h"
+
+namespace emulator::aclnn {
+
+namespace {
+
+constexpr double kRemoved = -std::numeric_limits<double>::infinity();
+
+// `sorted` ascends along dimension 1. Removes all but the k[b] largest of row b, keeping ties with the smallest kept.
+void filter_top_k(at::Tensor sorted, const at::Tensor& k) {
+  const at::Tensor position = k.to(at::kLong).neg().add(sorted.size(1)).clamp(0, sorted.size(1) - 1).unsqueeze(1);
+  sorted.masked_fill_(sorted.lt(sorted.gather(1, position)), kRemoved);
+}
+
+// Removes the least likely, as long as they make up at most 1 - p[b] together; the likeliest always stays.
+void filter_top_p(at::Tensor sorted, const at::Tensor& p) {
+  at::Tensor removed = at::cumsum(at::softmax(sorted, 1), 1).le(p.to(at::kFloat).neg().add(1).unsqueeze(1));
+  removed.narrow(1, sorted.size(1) - 1, 1).fill_(false);
+  sorted.masked_fill_(removed, kRemoved);
+}
+
+}  // namespace
+
+ACLNN_CHECK(ApplyTopKTopP) {
+  require_rank(a.logits, "logits", 2, 2);
+  require(a.p.defined() || a.k.defined(), "p and k are both null, which leaves nothing to filter by.");
+  require_sizes(a.out, "out", a.logits.sizes);
+  require_same_dtype(a.logits, "logits", a.out, "out");
+  if (a.p.defined()) {
+    require_same_dtype(a.logits, "logits", a.p, "p");
+    require_sizes(a.p, "p", {a.logits.sizes[0]});
+  }
+  if (a.k.defined()) {
+    require_dtype(a.k, "k", {ACL_INT32});
+    require_sizes(a.k, "k", {a.logits.sizes[0]});
+  }
+}
+ACLNN_KERNEL(ApplyTopKTopP) {
+  auto [sorted, indices] = at::sort(in(a.logits).to(at::kFloat), /*stable=*/true, 1, /*descending=*/false);
+  if (a.k.defined()) filter_top_k(sorted, in(a.k));
+  if (a.p.defined()) filter_top_p(sorted, in(a.p));
+  store(a.out, at::empty_like(sorted).scatter_(1, indices, sorted));
+}
+
+}  // namespace emulator::aclnn

@@ -1,0 +1,92 @@
+// Sorting, selection, uniqueness and search.
+#include <ATen/ops/_unique.h>
+#include <ATen/ops/_unique2.h>
+#include <ATen/ops/bucketize.h>
+#include <ATen/ops/searchsorted.h>
+#include <ATen/ops/sort.h>
+#include <ATen/ops/topk.h>
+#include <ATen/ops/unique_consecutive.h>
+#include <ATen/ops/unique_dim.h>
+
+#include "aclnn/kernels/aten_arguments.h"
+
+namespace emulator::aclnn {
+
+ACLNN_CHECK(Sort) {
+  require_dim(a.dim, a.self, "dim");
+  require_sizes(a.valuesOut, "valuesOut", a.self.sizes);
+  require_sizes(a.indicesOut, "indicesOut", a.self.sizes);
+  require_same_dtype(a.self, "self", a.valuesOut, "valuesOut");
+}
+// Stable also when not asked to be: the order of equal elements is then one of those that hardware may give.
+ACLNN_KERNEL(Sort) {
+  const auto [values, indices] = at::sort(in(a.self), /*stable=*/true, a.dim, a.descending);
+  store(a.valuesOut, values);
+  store(a.indicesOut, indices);
+}
+
+ACLNN_CHECK(Topk) {
+  const int64_t dim = require_dim(a.dim, a.self, "dim");
+  const int64_t extent = a.self.rank() == 0 ? 1 : a.self.sizes[dim];
+  require(a.k >= 0 && a.k <= extent, "k is %lld, but dimension %lld has %lld elements.", static_cast<long long>(a.k),
+          static_cast<long long>(dim), static_cast<long long>(extent));
+}
+ACLNN_KERNEL(Topk) {
+  const auto [values, indices] = at::topk(in(a.self), a.k, a.dim, a.largest, a.sorted);
+  store(a.valuesOut, values);
+  store(a.indicesOut, indices);
+}
+
+namespace {
+
+Dims sizes_of(const at::Tensor& tensor) { return Dims(tensor.sizes().data(), tensor.dim()); }
+
+void store_dynamic(const DynamicTensor& out, const at::Tensor& value) { store(out.resolve(sizes_of(value)), value); }
+
+using UniqueResult = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
+
+void store_unique(const DynamicTensor& values, const TensorView& inverse, bool return_inverse,
+                  const DynamicTensor& counts, bool return_counts, const UniqueResult& result) {
+  store_dynamic(values, std::get<0>(result));
+  if (return_inverse) store(inverse, std::get<1>(result));
+  if (return_counts) store_dynamic(counts, std::get<2>(result));
+}
+
+}  // namespace
+
+ACLNN_KERNEL(Unique) {
+  const auto [values, inverse] = at::_unique(in(a.self), a.sorted, a.returnInverse);
+  store_dynamic(a.valueOut, values);
+  if (a.returnInverse) store(a.inverseOut, inverse);
+}
+ACLNN_KERNEL(Unique2) {
+  store_unique(a.valueOut, a.inverseOut, a.returnInverse, a.countsOut, a.returnCounts,
+               at::_unique2(in(a.self), a.sorted, a.returnInverse, a.returnCounts));
+}
+ACLNN_KERNEL(UniqueConsecutive) {
+  constexpr int64_t kFlattened = 1000;  // what CANN's document calls "no dimension"
+  store_unique(a.valueOut, a.inverseOut, a.returnInverse, a.countsOut, a.returnCounts,
+               at::unique_consecutive(in(a.self), a.returnInverse, a.returnCounts,
+                                      a.dim == kFlattened ? std::nullopt : std::optional<int64_t>(a.dim)));
+}
+ACLNN_KERNEL(UniqueDim) {
+  store_unique(a.valueOut, a.inverseOut, a.returnInverse, a.countsOut, true,
+               at::unique_dim(in(a.self), a.dim, a.sorted, a.returnInverse, true));
+}
+
+ACLNN_CHECK(SearchSorted) {
+  require_dtype(a.out, "out", {a.outInt32 ? ACL_INT32 : ACL_INT64});
+  require_sizes(a.out, "out", a.self.sizes);
+}
+ACLNN_KERNEL(SearchSorted) {
+  at::searchsorted_out(out(a.out), in(a.sortedSequence), in(a.self), a.outInt32, a.right, std::nullopt,
+                       in_or_none(a.sorter));
+}
+ACLNN_CHECK(SearchSorteds) { require_dtype(a.out, "out", {a.outInt32 ? ACL_INT32 : ACL_INT64}); }
+ACLNN_KERNEL(SearchSorteds) {
+  store(a.out, at::searchsorted(in(a.sortedSequence), scalar(a.self), a.outInt32, a.right, std::nullopt,
+                                in_or_none(a.sorter)));
+}
+ACLNN_KERNEL(Bucketize) { at::bucketize_out(out(a.out), in(a.self), in(a.boundaries), a.outInt32, a.right); }
+
+}  // namespace emulator::aclnn

@@ -1,0 +1,189 @@
+// The two phases of every aclnn call, the cost of an operator that names none, and the executor's own functions.
+#include "aclnn/launch.h"
+
+#include <cstddef>
+#include <memory>
+#include <utility>
+
+namespace emulator::aclnn {
+
+TensorView DynamicTensor::resolve(const Dims& sizes) const {
+  TensorView resolved = view;
+  resolved.sizes = sizes;
+  resolved.strides = Dims(sizes.data(), sizes.size());
+  int64_t stride = 1;
+  for (int i = sizes.rank() - 1; i >= 0; --i) {
+    resolved.strides[i] = stride;
+    stride *= sizes[i];
+  }
+  descriptor->view.sizes = resolved.sizes;
+  descriptor->view.strides = resolved.strides;
+  return resolved;
+}
+
+void assign(TensorView& to, const aclTensor* from) {
+  if (from != nullptr) to = from->view;
+}
+
+void assign(DynamicTensor& to, const aclTensor* from) {
+  assign(to.view, from);
+  to.descriptor = const_cast<aclTensor*>(from);
+}
+
+void assign(Scalar& to, const aclScalar* from) {
+  if (from != nullptr) to = *from;
+}
+
+void assign(IntArray& to, const aclIntArray* from) {
+  if (from != nullptr) to.assign(from->values.data(), from->values.size());
+}
+
+void assign(FloatArray& to, const aclFloatArray* from) {
+  if (from != nullptr) to.assign(from->values.data(), from->values.size());
+}
+
+void assign(BoolArray& to, const aclBoolArray* from) {
+  if (from != nullptr) to.assign(from->values.data(), from->values.size());
+}
+
+void assign(std::string& to, const char* from) {
+  if (from != nullptr) to = from;
+}
+
+void assign(TensorList& to, const aclTensorList* from) {
+  if (from == nullptr) return;
+  to.present = true;
+  to.tensors.resize(from->tensors.size());
+  for (size_t i = 0; i < to.tensors.size(); ++i) assign(to.tensors[i], from->tensors[i]);
+}
+
+void assign(ScalarList& to, const aclScalarList* from) {
+  if (from == nullptr) return;
+  to.present = true;
+  to.scalars.resize(from->scalars.size());
+  for (size_t i = 0; i < to.scalars.size(); ++i) assign(to.scalars[i], from->scalars[i]);
+}
+
+namespace {
+
+void add_traffic(const TensorView& tensor, bool output, Work& work) {
+  if (!tensor.defined()) return;
+  const double bytes = static_cast<double>(size_in_bytes(tensor.sizes, tensor.dtype));
+  if (output) {
+    work.written_bytes += bytes;
+    work.vector_flops += static_cast<double>(tensor.numel());
+  } else {
+    work.read_bytes += bytes;
+  }
+}
+
+}  // namespace
+
+Work vector_work(const Operator& op, const void* args) {
+  Work work;
+  for (size_t i = 0; i < op.parameter_count; ++i) {
+    const Parameter& parameter = op.parameters[i];
+    const void* field = static_cast<const char*>(args) + parameter.offset;
+    switch (parameter.kind) {
+      case ParameterKind::kTensor:
+        add_traffic(*static_cast<const TensorView*>(field), parameter.output, work);
+        break;
+      case ParameterKind::kDynamicTensor:
+        add_traffic(static_cast<const DynamicTensor*>(field)->view, true, work);
+        break;
+      case ParameterKind::kTensorList:
+        for (const TensorView& tensor : *static_cast<const TensorList*>(field)) add_traffic(tensor, parameter.output, work);
+        break;
+      default:
+        break;
+    }
+  }
+  return work;
+}
+
+namespace {
+
+class LaunchBase : public Task {
+ public:
+  LaunchBase(const Operator& op) : op_(op) {}
+  const char* name() const override { return op_.name; }
+
+  aclOpExecutor executor;
+
+ protected:
+  const Operator& op_;
+};
+
+// The argument struct lies inside the task, so that a launch is one allocation; three sizes serve all operators.
+template <size_t kCapacity>
+class Launch final : public LaunchBase {
+ public:
+  Launch(const Operator& op, Fill fill, void* context) : LaunchBase(op) { fill(context, args_); }
+  ~Launch() override { op_.destroy(args_); }
+  void run() override { execute(op_, args_); }
+  Work work() const override { return op_.work != nullptr ? op_.work(args_) : vector_work(op_, args_); }
+  const void* args() const { return args_; }
+
+ private:
+  alignas(std::max_align_t) std::byte args_[kCapacity];
+};
+
+template <size_t kCapacity>
+aclOpExecutor* make_launch(const Operator& op, Fill fill, void* context) {
+  auto task = std::make_shared<Launch<kCapacity>>(op, fill, context);
+  validate(op, task->args());
+  if (op.check != nullptr) op.check(task->args());
+  aclOpExecutor* executor = &task->executor;
+  executor->waits = op.has_dynamic_output;
+  executor->task = std::move(task);
+  return executor;
+}
+
+constexpr size_t kSmall = 1024;    // three tensors and a scalar: nearly all
+constexpr size_t kMedium = 3072;
+constexpr size_t kLarge = 16384;  // fused attention has over 30 tensor arguments
+
+}  // namespace
+
+aclError prepare(const Operator& op, uint64_t* workspace_size, aclOpExecutor** executor, Fill fill,
+                 void* context) noexcept {
+  return guarded(op.name, [&] {
+    if (op.kernel == nullptr) refuse_unimplemented(op.name);
+    if (op.args_size <= kSmall) {
+      *executor = make_launch<kSmall>(op, fill, context);
+    } else if (op.args_size <= kMedium) {
+      *executor = make_launch<kMedium>(op, fill, context);
+    } else if (op.args_size <= kLarge) {
+      *executor = make_launch<kLarge>(op, fill, context);
+    } else {
+      fail(kInnerError, "its arguments take %u bytes, more than a launch has room for.", op.args_size);
+    }
+    *workspace_size = 0;
+  });
+}
+
+aclError unimplemented(const char* name) noexcept {
+  return guarded(name, [&] { refuse_unimplemented(name); });
+}
+
+aclError launch(const char* name, aclOpExecutor* executor, aclrtStream stream) noexcept {
+  return guarded(name, [&] {
+    if (executor == nullptr || executor->task == nullptr) {
+      fail(kParamNullptr, "call %sGetWorkspaceSize first: the executor is null or was used already.", name);
+    }
+    const bool waits = executor->waits;
+    submit(stream, std::move(executor->task));
+    if (!waits) return;
+    const aclError status = aclrtSynchronizeStream(stream);
+    if (status != ACL_SUCCESS) fail(status, "its result has a size that only the device knows, and waiting for it failed.");
+  });
+}
+
+}  // namespace emulator::aclnn
+
+extern "C" aclError aclDestroyAclOpExecutor(aclOpExecutor* executor) {
+  if (executor != nullptr) {
+    const emulator::TaskPtr last_owner = std::move(executor->task);
+  }
+  return ACL_SUCCESS;
+}

@@ -1,0 +1,54 @@
+// Attributes of operators of the older aclop interface. torch_npu fills them in for every operator; the one operator
+// that is executed here, Identity, has none, so that only the names are kept, for the message of a refused operator.
+#include "aclop/attributes.h"
+
+#include "core/errors.h"
+
+using emulator::guarded;
+
+namespace {
+
+aclError add(const char* function, aclopAttr* attributes, const char* name) {
+  return guarded(function, [&] {
+    if (attributes == nullptr || name == nullptr)
+      emulator::fail(ACL_ERROR_INVALID_PARAM, "attr and attrName must not be null.");
+    attributes->names.emplace_back(name);
+  });
+}
+
+}  // namespace
+
+extern "C" {
+
+aclopAttr* aclopCreateAttr() { return new aclopAttr; }
+void aclopDestroyAttr(const aclopAttr* attributes) { delete attributes; }
+
+aclError aclopSetAttrBool(aclopAttr* attributes, const char* name, uint8_t) {
+  return add("aclopSetAttrBool", attributes, name);
+}
+aclError aclopSetAttrInt(aclopAttr* attributes, const char* name, int64_t) {
+  return add("aclopSetAttrInt", attributes, name);
+}
+aclError aclopSetAttrFloat(aclopAttr* attributes, const char* name, float) {
+  return add("aclopSetAttrFloat", attributes, name);
+}
+aclError aclopSetAttrString(aclopAttr* attributes, const char* name, const char*) {
+  return add("aclopSetAttrString", attributes, name);
+}
+aclError aclopSetAttrDataType(aclopAttr* attributes, const char* name, aclDataType) {
+  return add("aclopSetAttrDataType", attributes, name);
+}
+aclError aclopSetAttrListBool(aclopAttr* attributes, const char* name, int, const uint8_t*) {
+  return add("aclopSetAttrListBool", attributes, name);
+}
+aclError aclopSetAttrListInt(aclopAttr* attributes, const char* name, int, const int64_t*) {
+  return add("aclopSetAttrListInt", attributes, name);
+}
+aclError aclopSetAttrListFloat(aclopAttr* attributes, const char* name, int, const float*) {
+  return add("aclopSetAttrListFloat", attributes, name);
+}
+aclError aclopSetAttrListListInt(aclopAttr* attributes, const char* name, int, const int*, const int64_t* const[]) {
+  return add("aclopSetAttrListListInt", attributes, name);
+}
+
+}  // extern "C"

@@ -1,0 +1,11 @@
+// CANN's opaque attribute collection.
+#pragma once
+
+#include <acl/acl_op.h>
+
+#include <string>
+#include <vector>
+
+struct aclopAttr {
+  std::vector<std::string> names;
+};

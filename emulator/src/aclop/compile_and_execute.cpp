@@ -1,0 +1,151 @@
+// aclopCompileAndExecute: torch_npu's older way to launch an operator. With jit_compile off it remains for Identity,
+// which copies a tensor into another storage format (FRACTAL_NZ weights and caches); anything else is refused by name.
+#include <acl/acl_op_compiler.h>
+
+#include <cstring>
+#include <memory>
+#include <string>
+
+#include "aclop/attributes.h"
+#include "core/descriptors.h"
+#include "core/errors.h"
+#include "core/task.h"
+#include "math/nz.h"
+
+namespace emulator {
+namespace {
+
+aclFormat storage_format(const aclTensorDesc& desc) {
+  return desc.storage_format == ACL_FORMAT_UNDEFINED ? desc.format : desc.storage_format;
+}
+
+// Formats that name the axes but leave a contiguous tensor where it is.
+bool is_row_major(aclFormat format) {
+  return format == ACL_FORMAT_ND || format == ACL_FORMAT_NCHW || format == ACL_FORMAT_NCDHW ||
+         format == ACL_FORMAT_NCL || format == ACL_FORMAT_NC;
+}
+
+// The matrices of a tensor stored in FRACTAL_NZ, whose sizes are those of the row-major side of the cast.
+FractalMatrix fractal_storage(void* data, const aclTensorDesc& desc, const Dims& sizes) {
+  if (sizes.rank() < 2 || !(desc.storage_sizes == fractal_storage_sizes(sizes, desc.dtype))) {
+    fail(ACL_ERROR_INVALID_PARAM,
+         "Identity: the storage shape of the FRACTAL_NZ tensor does not fit its %d-dimensional shape.", sizes.rank());
+  }
+  FractalMatrix matrix;
+  matrix.data = data;
+  matrix.element_bytes = element_bits(desc.dtype) / 8;
+  matrix.rows = sizes.back(1);
+  matrix.cols = sizes.back(0);
+  matrix.padded_rows = round_up(matrix.rows, kFractalRows);
+  matrix.c0 = fractal_c0(desc.dtype);
+  matrix.batch = matrix.rows * matrix.cols == 0 ? 0 : sizes.product() / (matrix.rows * matrix.cols);
+  return matrix;
+}
+
+class IdentityTask final : public Task {
+ public:
+  IdentityTask(const aclTensorDesc& from, const aclDataBuffer& source, const aclTensorDesc& to,
+               const aclDataBuffer& target)
+      : from_(from), to_(to), source_(source), target_(target), sizes_(from.sizes) {
+    const aclFormat from_format = storage_format(from), to_format = storage_format(to);
+    if (from.dtype != to.dtype) {
+      fail(ACL_ERROR_INVALID_PARAM, "Identity: the input is %s and the output %s; it does not convert.",
+           dtype_name(from.dtype), dtype_name(to.dtype));
+    }
+    if (from.sizes.product() != to.sizes.product()) {
+      fail(ACL_ERROR_INVALID_PARAM, "Identity: the input has %lld elements and the output %lld.",
+           (long long)from.sizes.product(), (long long)to.sizes.product());
+    }
+    casts_ = from_format != to_format && !(is_row_major(from_format) && is_row_major(to_format));
+    if (casts_) check_cast(from_format, to_format);
+  }
+
+  // A cast is TransData on the device, whatever inserted it.
+  const char* name() const override { return casts_ ? "TransData" : "Identity"; }
+  TaskKind kind() const override { return casts_ ? TaskKind::kKernel : TaskKind::kCopy; }
+
+  void run() override {
+    void* source = host_address(source_.data);
+    void* target = host_address(target_.data);
+    if (!casts_) {
+      std::memmove(target, source, storage_bytes(from_));
+    } else if (storage_format(to_) == ACL_FORMAT_FRACTAL_NZ) {
+      nd_to_nz(source, fractal_storage(target, to_, sizes_));
+    } else {
+      nz_to_nd(fractal_storage(source, from_, sizes_), target);
+    }
+  }
+
+  Work work() const override {
+    Work work;
+    work.read_bytes = storage_bytes(from_);
+    work.written_bytes = storage_bytes(to_);
+    return work;
+  }
+
+ private:
+  static int64_t storage_bytes(const aclTensorDesc& desc) {
+    return size_in_bytes(desc.storage_sizes.empty() ? desc.sizes : desc.storage_sizes, desc.dtype);
+  }
+
+  void check_cast(aclFormat from_format, aclFormat to_format) {
+    const bool to_nz = is_row_major(from_format) && to_format == ACL_FORMAT_FRACTAL_NZ;
+    const bool from_nz = from_format == ACL_FORMAT_FRACTAL_NZ && is_row_major(to_format);
+    if (!to_nz && !from_nz) {
+      fail(ACL_ERROR_FORMAT_NOT_MATCH,
+           "Identity: the emulator does not cast %s to %s; it casts between row-major formats and FRACTAL_NZ.",
+           format_name(from_format), format_name(to_format));
+    }
+    fractal_storage(nullptr, to_nz ? to_ : from_, sizes_);
+  }
+
+  aclTensorDesc from_, to_;
+  aclDataBuffer source_, target_;
+  Dims sizes_;
+  bool casts_ = false;
+};
+
+void execute(const char* type, int input_count, const aclTensorDesc* const inputs[],
+             const aclDataBuffer* const sources[], int output_count, const aclTensorDesc* const outputs[],
+             aclDataBuffer* const targets[], const aclopAttr* attributes, aclrtStream stream) {
+  if (type == nullptr) fail(ACL_ERROR_INVALID_PARAM, "opType is null.");
+  if (strcmp(type, "Identity") != 0) {
+    std::string names;
+    if (attributes != nullptr) {
+      for (const auto& name : attributes->names) names += (names.empty() ? " (attributes " : ", ") + name;
+    }
+    fail(ACL_ERROR_OP_NOT_FOUND,
+         "operator %s%s is not emulated through aclop; call torch.npu.set_compile_mode(jit_compile=False) and keep its "
+         "tensors in ND format, so that torch_npu calls aclnn instead.",
+         type, names.empty() ? "" : (names + ")").c_str());
+  }
+  if (input_count != 1 || output_count != 1) fail(ACL_ERROR_INVALID_PARAM, "Identity has one input and one output.");
+  submit(stream, std::make_shared<IdentityTask>(*inputs[0], *sources[0], *outputs[0], *targets[0]));
+}
+
+}  // namespace
+}  // namespace emulator
+
+extern "C" {
+
+aclError aclopCompileAndExecute(const char* type, int input_count, const aclTensorDesc* const input_descs[],
+                                const aclDataBuffer* const inputs[], int output_count,
+                                const aclTensorDesc* const output_descs[], aclDataBuffer* const outputs[],
+                                const aclopAttr* attributes, aclopEngineType, aclopCompileType, const char*,
+                                aclrtStream stream) {
+  return emulator::guarded("aclopCompileAndExecute", [&] {
+    emulator::execute(type, input_count, input_descs, inputs, output_count, output_descs, outputs, attributes, stream);
+  });
+}
+
+// V2 differs for operators whose output shape is known only after they ran; there is none among those emulated.
+aclError aclopCompileAndExecuteV2(const char* type, int input_count, aclTensorDesc* input_descs[],
+                                  aclDataBuffer* inputs[], int output_count, aclTensorDesc* output_descs[],
+                                  aclDataBuffer* outputs[], aclopAttr* attributes, aclopEngineType, aclopCompileType,
+                                  const char*, aclrtStream stream) {
+  return emulator::guarded("aclopCompileAndExecuteV2", [&] {
+    emulator::execute(type, input_count, input_descs, inputs, output_count, output_descs, outputs, attributes, stream);
+  });
+}
+
+}  // extern "C"

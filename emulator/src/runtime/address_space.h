@@ -1,0 +1,24 @@
+// Addresses of emulated device memory and what backs them.
+//
+// One range is reserved per process. With ASCEND_EMULATOR_PROTECT_MEMORY=1 that range stays inaccessible and its
+// memory is mapped at a constant distance, where only host_address() looks: a host read of device memory then faults
+// as it does with a card.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace emulator {
+
+// Reserves addresses; nothing is readable there yet. Throws Failure when the range is used up.
+void* reserve_addresses(size_t size_bytes, size_t alignment);
+void release_addresses(void* address, size_t size_bytes);
+
+// Private zero pages, taken from the host only when touched.
+void back_with_zero_pages(void* address, size_t size_bytes);
+// Pages of a file descriptor, shared with whoever else maps them.
+void back_with_file(void* address, size_t size_bytes, int file, size_t offset);
+// Gives the pages back; the addresses stay reserved.
+void remove_backing(void* address, size_t size_bytes);
+
+}  // namespace emulator

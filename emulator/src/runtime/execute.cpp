@@ -1,0 +1,30 @@
+#include <thread>
+
+#include "core/clock.h"
+#include "core/faults.h"
+#include "runtime/device.h"
+#include "runtime/stream.h"
+
+namespace emulator {
+namespace {
+
+void run_slowly(Task& task, double factor) {
+  const auto start = std::chrono::steady_clock::now();
+  Clock::run(task);
+  std::this_thread::sleep_for((std::chrono::steady_clock::now() - start) * (factor - 1));
+}
+
+}  // namespace
+
+void execute(Task& task, Stream& stream) {
+  const bool is_launch = task.kind() == TaskKind::kKernel || task.kind() == TaskKind::kCollective;
+  if (is_launch && faults().any()) [[unlikely]] {
+    const int chip = stream.device().chip_index();
+    faults().check_launch(task, chip);
+    const double factor = faults().slow_factor(chip);
+    if (factor > 1) return run_slowly(task, factor);
+  }
+  Clock::run(task);
+}
+
+}  // namespace emulator

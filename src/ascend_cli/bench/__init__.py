@@ -1,0 +1,1 @@
+"""`ascend bench`: drives `vllm bench`, checks what it really measured, and turns it into reports."""

@@ -1,0 +1,241 @@
+"""Results of benchmarks as data: one row a workload and server setting, with every repetition in it.
+
+A results file is JSON, `{"schema": "ascend.bench/1", "rows": [...]}`. Times are milliseconds, lengths tokens.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from ascend_cli.errors import UsageError
+
+SCHEMA = "ascend.bench/1"
+BRIEF = "brief"  # names the data set of the first user's figures wherever a file is expected
+PERCENTILES = (50, 90, 95, 99)
+WARM_UP_SHORTFALL = 0.07  # a first run this much slower than the median of the rest was warming up
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """A distribution of times in milliseconds."""
+
+    mean: float
+    median: float
+    p99: float
+    std: float = 0.0
+
+    @classmethod
+    def of(cls, values_ms: Iterable[float]) -> Latency | None:
+        """Summary of the values; None of none."""
+        ordered = sorted(values_ms)
+        if not ordered:
+            return None
+        return cls(
+            statistics.fmean(ordered), percentile(ordered, 50), percentile(ordered, 99), statistics.pstdev(ordered)
+        )
+
+
+def percentile(ordered: list[float], percent: float) -> float:
+    """Linear interpolation between closest ranks, numpy's default, of an ascending list."""
+    position = (len(ordered) - 1) * percent / 100
+    below = int(position)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What was asked for."""
+
+    input_tokens: int
+    output_tokens: int
+    prompts: int
+    concurrency: int | None = None  # None: all at once (offline) or by rate
+    request_rate: float | None = None  # requests a second; None: as fast as the concurrency allows
+
+    @property
+    def label(self) -> str:
+        load = (
+            f"c={self.concurrency}"
+            if self.concurrency
+            else f"rate={self.request_rate:g}"
+            if self.request_rate
+            else "offline"
+        )
+        return f"{self.input_tokens}/{self.output_tokens} {load}"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request of a run, as the client saw it."""
+
+    start_s: float
+    ttft_ms: float
+    tpot_ms: float
+    latency_ms: float
+    input_tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One repetition, measured."""
+
+    duration_s: float
+    completed: int
+    failed: int
+    input_tokens: int  # really processed, the server's count where it gives one
+    output_tokens: int
+    ttft_ms: Latency | None = None
+    tpot_ms: Latency | None = None
+    itl_ms: Latency | None = None
+    peak_output_tokens_per_s: float | None = None
+    peak_concurrency: float | None = None
+    requests: tuple[Request, ...] = ()
+
+    @property
+    def requests_per_s(self) -> float:
+        return self.completed / self.duration_s
+
+    @property
+    def output_tokens_per_s(self) -> float:
+        return self.output_tokens / self.duration_s
+
+    @property
+    def total_tokens_per_s(self) -> float:
+        return (self.input_tokens + self.output_tokens) / self.duration_s
+
+
+@dataclass(frozen=True)
+class Row:
+    """One point of a benchmark: model, chips, server settings, workload, repetitions, and what to think of them."""
+
+    kind: str  # "serve" or "throughput"
+    model: str
+    workload: Workload
+    runs: tuple[Run, ...]
+    chip: str | None = None
+    tensor_parallel_size: int = 1
+    weight_format: str = "fp16"
+    emulated: bool = False
+    clock: str = "real"  # or what an emulated machine's clock was: functional, timing, both
+    engine: str = ""
+    created: str = ""
+    label: str = ""
+    settings: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    refused: str | None = None  # why the figures must not be used
+
+    @property
+    def measured(self) -> tuple[Run, ...]:
+        """The runs that count: all but a first one that was warming up."""
+        return self.runs[1:] if self.warmed_up_first else self.runs
+
+    @property
+    def warmed_up_first(self) -> bool:
+        if len(self.runs) < 2:
+            return False
+        rest = statistics.median(run.output_tokens_per_s for run in self.runs[1:])
+        return self.runs[0].output_tokens_per_s < (1 - WARM_UP_SHORTFALL) * rest
+
+    @property
+    def typical(self) -> Run:
+        """The measured run of median throughput."""
+        ordered = sorted(self.measured, key=lambda run: run.output_tokens_per_s)
+        return ordered[len(ordered) // 2]
+
+    @property
+    def spread(self) -> float:
+        """Largest less smallest throughput of the measured runs, as a share of the median."""
+        speeds = [run.output_tokens_per_s for run in self.measured]
+        return (max(speeds) - min(speeds)) / statistics.median(speeds)
+
+    @property
+    def point(self) -> tuple[Any, ...]:
+        """What two rows must share to be compared: model, kind and workload; chips and settings may differ."""
+        return (
+            _plain(self.model),
+            self.kind,
+            self.workload.input_tokens,
+            self.workload.output_tokens,
+            self.workload.concurrency,
+            self.workload.request_rate,
+        )
+
+
+def _plain(model: str) -> str:
+    return model.rstrip("/").rsplit("/", 1)[-1].lower()
+
+
+def save(rows: Iterable[Row], file: Path) -> None:
+    """Write a results file. Raises UsageError if it cannot be written."""
+    document = {"schema": SCHEMA, "rows": [asdict(row) for row in rows]}
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{file} cannot be written ({error.strerror}): choose another file with --output") from error
+
+
+def load(source: str | Path) -> list[Row]:
+    """Rows of a results file, of every one in a folder, or of the data set "brief".
+
+    Raises UsageError if there are none, or they are of another schema.
+    """
+    if str(source) == BRIEF:
+        from ascend_cli.bench.brief import brief_rows
+
+        return brief_rows()
+    path = Path(source)
+    if path.is_dir():
+        rows = [row for file in sorted(path.glob("*.json")) for row in _load_file(file)]
+        if not rows:
+            raise UsageError(f"{path} holds no results: run `ascend bench serve --output {path}/name.json` first")
+        return rows
+    return _load_file(path)
+
+
+def _load_file(file: Path) -> list[Row]:
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read ({error.strerror}): give a results file of `ascend bench`") from error
+    except ValueError as error:
+        raise UsageError(f"{file} is not JSON ({error}): give a results file of `ascend bench`") from error
+    schema = document.get("schema") if isinstance(document, dict) else None
+    if schema != SCHEMA:
+        raise UsageError(
+            f"{file} has schema {schema!r}, this release reads {SCHEMA!r}: run the benchmark again with this release"
+        )
+    try:
+        return [row_from(entry) for entry in document["rows"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{file} is damaged ({error}): run the benchmark again") from error
+
+
+def row_from(entry: Mapping[str, Any]) -> Row:
+    """A row from its JSON form. Raises KeyError, TypeError or ValueError for anything else."""
+    known = {item.name for item in fields(Row)}
+    if unknown := sorted(entry.keys() - known):
+        raise ValueError(f"unknown field {unknown[0]}")
+    values = dict(entry)
+    values["workload"] = Workload(**entry["workload"])
+    values["runs"] = tuple(_run_from(run) for run in entry["runs"])
+    values["notes"] = tuple(entry.get("notes", ()))
+    if not values["runs"]:
+        raise ValueError("a row without runs")
+    return Row(**values)
+
+
+def _run_from(entry: Mapping[str, Any]) -> Run:
+    values = dict(entry)
+    for name in ("ttft_ms", "tpot_ms", "itl_ms"):
+        if values.get(name) is not None:
+            values[name] = Latency(**values[name])
+    values["requests"] = tuple(Request(**request) for request in entry.get("requests", ()))
+    return Run(**values)

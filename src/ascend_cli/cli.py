@@ -1,0 +1,83 @@
+"""`ascend`: the commands, and the one place where an error becomes a line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from ascend_cli.bench.command import app as bench
+from ascend_cli.deploy.command import deploy
+from ascend_cli.doctor.command import doctor
+from ascend_cli.emulate import emulate
+from ascend_cli.errors import USAGE, AscendError
+from ascend_cli.models.cli import models
+from ascend_cli.plan.command import plan
+from ascend_cli.serve import serve
+from ascend_cli.top.command import top
+
+# typer carries its own copy of click since 0.26 and uses the click package before: take the class that it raises.
+CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]  # type: ignore[assignment]
+
+app = typer.Typer(
+    name="ascend",
+    help="From a bare server with Ascend cards to a measured, safe service.",
+    epilog="Exit codes: 0 good, 1 done but the answer is bad, 2 nothing done (the line printed says what to do).",
+    no_args_is_help=True,
+    rich_markup_mode=None,  # plain help: importing rich for it would double the time to answer
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("doctor", short_help="Check this machine; say how to mend what is wrong.")(doctor)
+app.command("plan", short_help="Does a model fit, on how many chips, how fast at best?")(plan)
+app.command("deploy", short_help="Docker command, compose file or manifests for a model.")(deploy)
+app.command("serve", short_help="Plan, fetch and serve a model on the chips here.")(serve)
+app.add_typer(bench, name="bench", short_help="Measure, check, compare, report.")
+app.command("top", short_help="Chips beside the served model, live.")(top)
+app.command("models", short_help="The supported models, as a tested result.")(models)
+app.command("emulate", short_help="Run any command on emulated chips.")(emulate)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib import metadata
+
+        print(f"ascend-plugin {metadata.version('ascend-plugin')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global_options(
+    version: bool = typer.Option(False, "--version", is_eager=True, callback=_show_version, help="Print the version."),
+) -> None: ...
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run one command line and return its exit code; every foreseen error ends as one line on standard error."""
+    given = sys.argv[1:] if arguments is None else arguments
+    try:
+        result = app(given or ["--help"], standalone_mode=False, prog_name="ascend")
+    except AscendError as error:
+        print(f"ascend: {error}", file=sys.stderr)
+        return error.exit_code
+    except CommandLineError as error:
+        context = getattr(error, "ctx", None)
+        # A group without a command raises an error whose message is its help.
+        is_help = context is not None and type(error).__name__ == "NoArgsIsHelpError"
+        print(context.get_help() if is_help else f"ascend: {_one_line(error)}", file=sys.stderr)
+        return USAGE
+    except BrokenPipeError:  # `ascend ... | head`: the reader has what it wanted
+        sys.stderr.close()
+        return 0
+    return result if isinstance(result, int) else 0
+
+
+def _one_line(error: Exception) -> str:
+    """The message of a command-line error with the command to ask for help."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else "ascend"
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    return f"{' '.join(message.split()).rstrip('.')}. See `{path} --help`." if message else f"See `{path} --help`."
+
+
+def main() -> None:
+    sys.exit(run())

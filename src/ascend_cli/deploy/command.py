@@ -1,0 +1,175 @@
+"""`ascend deploy`: the command line of the renderer."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ascend_cli import options
+from ascend_cli.errors import OK, UsageError
+
+
+class Target(StrEnum):
+    docker = "docker"
+    compose = "compose"
+    k8s = "k8s"
+    dockerfile = "dockerfile"
+
+
+class System(StrEnum):
+    ubuntu = "ubuntu"
+    openeuler = "openeuler"
+
+
+class Runtime(StrEnum):
+    docker = "docker"
+    ascend = "ascend"
+
+
+class Hub(StrEnum):
+    hf = "hf"
+    mirror = "hf-mirror"
+    modelscope = "modelscope"
+
+
+class Flavour(StrEnum):
+    mindcluster = "mindcluster"
+    cce = "cce"
+    hami = "hami"
+
+
+class MultiNode(StrEnum):
+    lws = "lws"
+    ray = "ray"
+
+
+def deploy(
+    model: Annotated[str, typer.Argument(help="A folder with config.json, a hub id (Qwen/Qwen3-8B) or a name.")] = "",
+    target: Annotated[Target, typer.Option(help="What to render.")] = Target.docker,
+    chip: options.Chip = "",
+    devices: Annotated[str, typer.Option(help="Chips by index: 0,1 or 0-3 (default: as few as the model needs).")] = "",
+    tensor_parallel_size: Annotated[int | None, typer.Option("--tensor-parallel-size", "--tp", min=1)] = None,
+    tag: Annotated[
+        str, typer.Option(help="Image tag, vX[rcN][-310p|-a3|-a5][-openeuler] (default: newest final).")
+    ] = "",
+    system: Annotated[System, typer.Option("--os", help="System of the image.")] = System.ubuntu,
+    mirror: Annotated[str, typer.Option(help="Where images come from: none, daocloud, nju.")] = "none",
+    image: Annotated[
+        str, typer.Option(help="Another image, such as ascend-plugin:0.1.0-310p built by --target dockerfile.")
+    ] = "",
+    runtime: Annotated[
+        Runtime, typer.Option(help="ascend: Ascend Docker Runtime mounts chips and driver.")
+    ] = Runtime.docker,
+    model_dir: Annotated[str, typer.Option(help="Folder with the weights on the server, if not MODEL itself.")] = "",
+    mount: Annotated[str, typer.Option(help="Folder to mount instead of the model's own, such as /root/models.")] = "",
+    hub: Annotated[Hub, typer.Option(help="Where weights come from if they are not local.")] = Hub.hf,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on the server's loopback.")] = 8000,
+    name: Annotated[str, typer.Option(help="Name of the container or deployment.")] = "",
+    served_model_name: Annotated[str, typer.Option(help="Name that clients use.")] = "",
+    api_key_file: Annotated[
+        Path | None, typer.Option(help="File with the API key (default: ./vllm-api-key, made once).")
+    ] = None,
+    max_model_len: Annotated[
+        int | None, typer.Option(min=1, help="Longest request (default: what fits, up to 40,960).")
+    ] = None,
+    max_num_seqs: Annotated[int | None, typer.Option(min=1, help="Requests at once (default: 64).")] = None,
+    shm_gib: Annotated[int, typer.Option("--shm-size", min=1, metavar="GIB", help="Shared memory.")] = 4,
+    open_form: Annotated[
+        bool, typer.Option("--open", help="Root, the host's network, no key: for a closed test network only.")
+    ] = False,
+    interactive: Annotated[
+        bool, typer.Option("--interactive", help="A shell in the container, the server by hand.")
+    ] = False,
+    proxy: Annotated[
+        bool | None, typer.Option("--proxy/--no-proxy", help="An allow-listing proxy in front (compose, k8s).")
+    ] = None,
+    flavour: Annotated[
+        Flavour, typer.Option("--k8s-flavor", help="Device plugin of the cluster.")
+    ] = Flavour.mindcluster,
+    namespace: Annotated[str, typer.Option(help="Kubernetes namespace.")] = "default",
+    nodes: Annotated[int, typer.Option(min=1, max=64, help="Kubernetes nodes for one model.")] = 1,
+    multi_node: Annotated[MultiNode, typer.Option(help="How several nodes are joined.")] = MultiNode.lws,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write to this file instead of the terminal.")
+    ] = None,
+    check_port: Annotated[
+        bool, typer.Option("--check-port", help="Refuse if the port is taken on this machine.")
+    ] = False,
+    json: options.Json = False,
+    extra: Annotated[list[str] | None, typer.Argument(metavar="-- FLAGS", help="More flags for vllm serve.")] = None,
+) -> int:
+    """Render a docker command, a compose file, Kubernetes manifests or a Dockerfile that serves MODEL.
+
+    Safe by default: loopback only, no host network, not root where the image allows it, a key from a file, a
+    read-only container without capabilities, a health check, offline when the weights are local.
+    """
+    from ascend_cli.deploy import render, service
+    from ascend_cli.deploy.images import find_image
+    from ascend_cli.hardware import chip_named
+    from ascend_cli.models.cards import find_model
+
+    spec = chip_named(chip)
+    if target is Target.dockerfile:
+        return _write(render.render_dockerfile(spec, system.value), output, json, "dockerfile", {})
+    if not model:
+        raise UsageError("name a model: a folder with config.json, a hub id, or one of `ascend plan --list`")
+    if open_form and target is not Target.docker:
+        raise UsageError("--open is a form of --target docker only: compose files and manifests are always closed")
+    if interactive and target is not Target.docker:
+        raise UsageError("--interactive is a form of --target docker only")
+    if check_port and service.port_is_taken(port):
+        raise UsageError(f"port {port} is taken on this machine: choose another with --port")
+    chosen = service.Options(
+        devices=devices,
+        runtime=runtime.value,
+        model_dir=model_dir,
+        mount=mount,
+        hub=hub.value,
+        port=port,
+        name=name,
+        served_model_name=served_model_name,
+        api_key_file=api_key_file,
+        tensor_parallel_size=tensor_parallel_size,
+        max_model_len=max_model_len,
+        max_num_seqs=max_num_seqs,
+        shm_gib=shm_gib,
+        open_form=open_form,
+        interactive=interactive,
+        proxy=(target is not Target.docker) if proxy is None else proxy,
+        extra=tuple(extra or ()),
+    )
+    if chosen.proxy and target is Target.docker:
+        raise UsageError("--proxy needs two containers: use --target compose or k8s")
+    picture = find_image(spec, tag, system.value, mirror, image)
+    built = service.build_service(find_model(model), spec, picture, chosen)
+    if target is Target.docker:
+        text = render.render_docker(built)
+    elif target is Target.compose:
+        text = render.render_compose(built)
+    else:
+        text = render.render_kubernetes(built, flavour.value, namespace, nodes, multi_node.value if nodes > 1 else "")
+    facts: dict[str, object] = {
+        "image": picture.reference,
+        "chip": spec.name,
+        "devices": built.devices,
+        "warnings": built.warnings,
+    }
+    return _write(text, output, json, target.value, facts)
+
+
+def _write(text: str, output: Path | None, json: bool, target: str, facts: dict[str, object]) -> int:
+    from ascend_cli.output import emit_json
+
+    if output is not None:
+        try:
+            output.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"{output} cannot be written ({error.strerror}): choose another --output") from error
+    if json:
+        emit_json({"schema": "ascend.deploy/1", "target": target, **facts, "text": text})
+    elif output is None:
+        print(text, end="")
+    return OK

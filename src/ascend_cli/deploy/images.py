@@ -1,0 +1,96 @@
+"""Container images by chip and system: the tag grammar vX[rcN][-310p|-a3|-a5][-openeuler], releases and mirrors."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ascend_cli.errors import UsageError
+from ascend_plugin.chips import ChipSpec
+
+TAG = re.compile(r"v(?P<version>\d+\.\d+\.\d+(?:rc\d+)?)(?:-(?P<suffix>310p|a3|a5))?(?P<system>-openeuler)?")
+GRAMMAR = "vX.Y.Z[rcN][-310p|-a3|-a5][-openeuler], such as v0.23.0-310p-openeuler"
+OWN_PREFIX = "ascend-plugin"
+
+
+@cache
+def catalogue() -> dict[str, Any]:
+    return tomllib.loads(Path(__file__).with_name("images.toml").read_text(encoding="utf-8"))
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image to run: its reference, and what is known of its release."""
+
+    reference: str
+    version: str | None = None  # of vLLM and vllm-ascend, None for an image of another name
+    suffix: str = ""
+    has_user_1000: bool = False
+    needed_flags: tuple[str, ...] = ()
+    is_known_release: bool = True
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is built by `ascend deploy --target dockerfile`."""
+        return self.reference.rsplit("/", 1)[-1].startswith(OWN_PREFIX)
+
+
+def mirror_names() -> list[str]:
+    return list(catalogue()["mirrors"])
+
+
+def find_image(chip: ChipSpec, tag: str = "", system: str = "ubuntu", mirror: str = "none", image: str = "") -> Image:
+    """The image to run on a chip. Raises UsageError for a tag that is none, or one built for another chip."""
+    if image:
+        return _custom(image)
+    data = catalogue()
+    if mirror not in data["mirrors"]:
+        raise UsageError(f"unknown mirror {mirror!r}: choose one of {', '.join(data['mirrors'])}")
+    wanted = chip.image_suffix.lstrip("-")
+    text = tag or f"v{data['default_release']}{chip.image_suffix}{'-openeuler' if system == 'openeuler' else ''}"
+    matched = TAG.fullmatch(text)
+    if matched is None:
+        raise UsageError(f"{text!r} is not an image tag: the form is {GRAMMAR}")
+    version, suffix = matched["version"], matched["suffix"] or ""
+    if suffix != wanted:
+        right = f"v{version}{chip.image_suffix}{matched['system'] or ''}"
+        raise UsageError(f"{text} is not built for {chip.name}: use {right}")
+    release = data["releases"].get(version)
+    if release is not None and suffix not in release["suffixes"]:
+        raise UsageError(
+            f"release {version} has no image for {chip.name}: use v{data['default_release']}{chip.image_suffix}"
+        )
+    return Image(
+        reference=f"{data['mirrors'][mirror]}:{text}",
+        version=version,
+        suffix=suffix,
+        has_user_1000=suffix in (release or {}).get("has_user_1000", []),
+        needed_flags=tuple(data["needed_flags"].get(suffix, [])),
+        is_known_release=release is not None,
+    )
+
+
+def _custom(image: str) -> Image:
+    """An image that the user names; ours is known to have uid 1000 and to need no flags."""
+    own = Image(image).is_own
+    matched = TAG.fullmatch(image.rpartition(":")[2])
+    if "vllm-ascend" in image and matched is None:
+        raise UsageError(f"{image!r} has no known tag: the form is {GRAMMAR}")
+    if matched is not None and not own:
+        suffix = matched["suffix"] or ""
+        release = catalogue()["releases"].get(matched["version"])
+        has_user = suffix in (release or {}).get("has_user_1000", [])
+        flags = tuple(catalogue()["needed_flags"].get(suffix, []))
+        return Image(image, matched["version"], suffix, has_user, flags, release is not None)
+    return Image(image, has_user_1000=own)
+
+
+def cann_image(chip: ChipSpec, system: str = "ubuntu") -> str:
+    """The CANN base image of a chip, for building this project's own image."""
+    cann = catalogue()["cann"]
+    built_for = f"{cann['chips'][chip.family]}-{cann['systems'][system]}-py{cann['python']}"
+    return f"{cann['repository']}:{cann['version']}-{built_for}"

@@ -1,0 +1,183 @@
+"""Versions of the driver, firmware, CANN and the Python packages, against the supported row."""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ascend_cli.doctor.advisories import open_advisories, parse_version
+from ascend_cli.doctor.findings import Finding, error, note, ok, warning
+from ascend_cli.errors import UsageError
+from ascend_cli.hardware import Host
+
+DRIVER = "/usr/local/Ascend/driver/version.info"
+FIRMWARE = "/usr/local/Ascend/firmware/version.info"
+CANN_HOMES = ("/usr/local/Ascend/ascend-toolkit/latest", "/usr/local/Ascend/cann", "/usr/local/Ascend/cann/latest")
+CANN_FILES = (
+    "aarch64-linux/ascend_toolkit_install.info",
+    "x86_64-linux/ascend_toolkit_install.info",
+    "ascend_toolkit_install.info",
+    "compiler/version.info",
+    "version.info",
+)
+
+
+@cache
+def supported() -> dict[str, Any]:
+    return tomllib.loads(Path(__file__).with_name("supported.toml").read_text(encoding="utf-8"))
+
+
+def check_driver(host: Host, emulated: bool) -> Iterator[Finding]:
+    """The driver, whose files say its version, and the firmware under it."""
+    version = _version(host, DRIVER)
+    if version is None and emulated:
+        yield note("driver", "no NPU driver here; processes get emulated chips", "figures of speed are the CPU's")
+        return
+    install = supported()["driver"]["install"]
+    if version is None:
+        yield error(
+            "driver",
+            f"no driver: {DRIVER} is missing",
+            "without the driver no process reaches a chip",
+            f"install driver and firmware from {install}, then reboot; in a container, mount /usr/local/Ascend/driver",
+        )
+        return
+    oldest = supported()["driver"]["oldest"]
+    if _older(version, oldest):
+        yield error(
+            "driver",
+            f"driver {version} is older than {oldest}",
+            "current CANN releases do not start on it",
+            f"update it: {install}",
+        )
+    else:
+        yield ok("driver", f"driver {version}")
+    firmware = _version(host, FIRMWARE)
+    yield ok("firmware", f"firmware {firmware}") if firmware else note("firmware", "firmware version not recorded here")
+
+
+def check_cann(host: Host, emulated: bool) -> Iterator[Finding]:
+    """CANN's toolkit, found where its installer puts it or where ASCEND_HOME_PATH points."""
+    if emulated and _version(host, DRIVER) is None:
+        return
+    found = find_cann(host)
+    oldest, install = supported()["cann"]["oldest"], supported()["cann"]["install"]
+    if found is None:
+        yield error(
+            "cann",
+            f"no CANN toolkit in {CANN_HOMES[0]} or ASCEND_HOME_PATH",
+            "torch_npu loads libascendcl.so and others from it (`libhccl.so: cannot open shared object file`)",
+            f"install toolkit, kernels and nnal for this chip from {install}, or a container: `ascend deploy MODEL`",
+        )
+    elif _older(found, oldest):
+        yield error(
+            "cann",
+            f"CANN {found} is older than {oldest}",
+            "torch_npu 2.13 calls functions it lacks",
+            f"update it: {install}",
+        )
+    else:
+        yield ok("cann", f"CANN {found}")
+
+
+def find_cann(host: Host) -> str | None:
+    """The version of the installed toolkit, None if there is none."""
+    import os
+
+    homes = list(CANN_HOMES)
+    if host.is_this_machine and (home := os.environ.get("ASCEND_HOME_PATH")):
+        homes.insert(0, home)
+    for home in homes:
+        for file in CANN_FILES:
+            settings = {name.lower(): value for name, value in host.settings(f"{home}/{file}").items()}
+            if version := settings.get("version"):
+                return version
+    return None
+
+
+def check_packages(versions: dict[str, str | None] | None = None) -> Iterator[Finding]:
+    """Python and the packages of the row, read from their metadata; nothing is imported."""
+    row = supported()["row"]
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if python == row["python"]:
+        yield ok("python", f"Python {python}")
+    else:
+        why = "torch_npu 2.13 and vLLM 0.32 are supported together on one Python"
+        yield error(
+            "python", f"Python {python}, supported is {row['python']}", why, f"python{row['python']} scripts/setup.py"
+        )
+    found = installed() if versions is None else versions
+    for package in ("torch", "torch_npu", "vllm"):
+        yield _package(package, found.get(package), row[package])
+    plugin = found.get("ascend-plugin")
+    yield ok("ascend-plugin", f"ascend-plugin {plugin}") if plugin else _package("ascend-plugin", None, "")
+    if found.get("vllm-ascend"):
+        why = "vLLM loads one platform plugin and stops when two offer themselves"
+        yield error("vllm-ascend", "vllm-ascend is installed beside ascend-plugin", why, "pip uninstall vllm-ascend")
+    if found.get("triton") and _is_310p():
+        yield note(
+            "triton",
+            f"triton {found['triton']} is installed",
+            "it has no 310P target; this plugin never imports it there",
+        )
+
+
+def _package(package: str, version: str | None, wanted: str) -> Finding:
+    if version is None:
+        return error(
+            package, f"{package} is not installed", "serving needs it", "make setup (or python3.11 scripts/setup.py)"
+        )
+    if wanted and version.split("+")[0] != wanted:
+        why = f"the row that is tested together has {wanted}; their C++ interfaces differ between releases"
+        return error(package, f"{package} {version}, supported is {wanted}", why, f"pip install {package}=={wanted}")
+    return ok(package, f"{package} {version}")
+
+
+def installed() -> dict[str, str | None]:
+    names = ("torch", "torch_npu", "vllm", "ascend-plugin", "vllm-ascend", "triton")
+    return {name: _installed(name) for name in names}
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _is_310p() -> bool:
+    from ascend_cli.hardware import default_chip
+
+    return default_chip().family == "310p"
+
+
+def check_advisories(version: str | None) -> Iterator[Finding]:
+    """Advisories open against a vLLM version, from the data file of this release."""
+    if version is None:
+        return
+    found = open_advisories(version)
+    if not found:
+        yield ok("advisories", f"no advisory known here is open for vLLM {version}")
+    for advisory in found:
+        fix = f"upgrade to vLLM {advisory.fixed}" if advisory.fixed else "no release has the fix yet"
+        what = f"{advisory.id} ({advisory.severity}) is open in vLLM {version}: {advisory.about}"
+        yield warning(
+            "advisories", what, "anyone who reaches the port may use it", f"{fix}; until then: {advisory.mitigation}"
+        )
+
+
+def _version(host: Host, file: str) -> str | None:
+    return {name.lower(): value for name, value in host.settings(file).items()}.get("version")
+
+
+def _older(version: str, oldest: str) -> bool:
+    """Whether a version is below another; one that cannot be read is not judged."""
+    try:
+        return parse_version(version.lower()) < parse_version(oldest)
+    except UsageError:
+        return False

@@ -1,0 +1,24 @@
+"""The errors that `ascend` reports in one line, and the exit code that each one means.
+
+0  done, and the answer is good
+1  done, and the answer is bad: a finding to mend, a model that does not fit, a run that is refused, a slower result
+2  nothing was done: the input or the machine does not allow it, and the line says what to do
+"""
+
+from __future__ import annotations
+
+OK = 0
+BAD_ANSWER = 1
+USAGE = 2
+
+
+class AscendError(Exception):
+    """An error for the person at the terminal: its text is one line that says what to do next."""
+
+    exit_code = BAD_ANSWER
+
+
+class UsageError(AscendError):
+    """The input cannot be used; nothing was done."""
+
+    exit_code = USAGE

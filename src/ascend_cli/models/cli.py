@@ -1,0 +1,103 @@
+"""`ascend models`: the supported models as a tested result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ascend_cli import options
+from ascend_cli.errors import BAD_ANSWER, OK, UsageError
+
+if TYPE_CHECKING:
+    from ascend_cli.models.results import ModelResult
+
+CHIPS = ["310P3", "910B3"]
+CACHE = Path.home() / ".cache" / "ascend-plugin" / "conformance"
+STORE = Path("docs/models.json")
+PAGE = Path("docs/models.md")
+
+
+def models(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Architectures, or groups of them (default: all).")
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Run them and write the table; otherwise list them.")
+    ] = False,
+    chip: Annotated[
+        list[str] | None, typer.Option("--chip", help="Emulated chip, may be repeated (default: 310P3, 910B3).")
+    ] = None,
+    here: Annotated[
+        bool, typer.Option("--here", help="Use the chips of this computer instead of emulated ones.")
+    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="The few models that cross most code paths.")] = False,
+    faults: Annotated[bool, typer.Option("--faults", help="Also try deliberate faults: each must be caught.")] = False,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="Engine starts to run: graph, eager, tp2, ep2, one.")
+    ] = None,
+    store: Annotated[Path, typer.Option(help="Results, added to at each run.")] = STORE,
+    page: Annotated[Path, typer.Option(help="The table, written from the results.")] = PAGE,
+    cache: Annotated[Path, typer.Option(help="Where checkpoints and logs are kept.")] = CACHE,
+    json: options.Json = False,
+) -> int:
+    """Which models run, shown by running them: vLLM on emulated chips against transformers in fp32.
+
+    Exit code 1 if an answer was wrong, an engine died or a deliberate fault went unnoticed. A refusal that gives its
+    reason is no failure.
+    """
+    from ascend_cli.models.architectures import architectures, select
+
+    chosen = select(names or [], quick)
+    if not verify:
+        return _list(chosen, json)
+    if here and chip:
+        raise UsageError("--here and --chip exclude each other: name emulated chips, or use those of this computer")
+    from ascend_cli.models import results as kept
+    from ascend_cli.models.table import render
+    from ascend_cli.models.verify import Verifier
+    from ascend_cli.output import emit_json, notice
+
+    done = []
+    for architecture in chosen:
+        verifier = Verifier(architecture, cache, cache / "logs", notice)
+        for name in [None] if here else chip or CHIPS:
+            result = verifier.run(name, faults, only or None)
+            done.append(result)
+            store.parent.mkdir(parents=True, exist_ok=True)
+            everything = kept.merge(kept.load(store), result)
+            kept.store(store, everything)
+            page.write_text(render(everything, architectures()))
+            notice(_summary(result))
+    if json:
+        emit_json({"schema": kept.SCHEMA, "results": done})
+    return OK if all(result.good for result in done) else BAD_ANSWER
+
+
+def _summary(result: ModelResult) -> str:
+    cells = ", ".join(f"{feature} {cell.outcome}" for feature, cell in result.cells.items())
+    faults = "".join(f", fault {name} {'caught' if caught else 'MISSED'}" for name, caught in result.faults.items())
+    return f"{result.name} on {result.chip}: {cells}{faults}"
+
+
+def _list(chosen: list, json: bool) -> int:
+    from ascend_cli.output import console, emit_json
+
+    if json:
+        fields = ("name", "group", "task", "published", "covers")
+        emit_json([{field: getattr(entry, field) for field in fields} for entry in chosen])
+        return OK
+    from rich.table import Table
+
+    table = Table(
+        "name", "group", "covers", "structure of", title="`ascend models --verify NAME` runs one", title_justify="left"
+    )
+    for entry in chosen:
+        table.add_row(entry.name, entry.group, entry.covers, entry.published)
+    console().print(table)
+    return OK
+
+
+app = typer.Typer()
+app.command("models")(models)

@@ -1,0 +1,170 @@
+"""vLLM on one machine, real or emulated: start one engine on a checkpoint, run the checks, hand back what it answered.
+
+A process of its own (`python -m ascend_cli.models.engine JOB.json`), because an engine owns its device. The job:
+
+    checkpoint  directory     task  generate | embed | classify     engine  vLLM's engine arguments
+    whole, chunked  prompts (token ids): prefilled in one step, in several     new_tokens  decode steps
+    output  .npz to write     report  .json to write
+
+The report's `outcome` is "ran", "refused" (at start, with a reason) or "failed"; `message` says why. For each answered
+prompt the .npz has `<check>.<index>.tokens` and `.rows`, with `.first` the index of the first token whose successor is
+predicted by rows[0]: [positions, vocabulary] log-probabilities, or [1, width] when pooling.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from vllm import LLM, RequestOutput
+
+Rows = dict[str, np.ndarray]
+
+
+def run(job: dict[str, Any]) -> tuple[dict[str, Any], Rows]:
+    from vllm.engine.arg_utils import EngineArgs
+
+    arguments = {"model": job["checkpoint"], "skip_tokenizer_init": True, **job["engine"]}
+    if job["task"] == "generate":
+        arguments |= {"max_logprobs": -1}
+    else:
+        arguments |= {"runner": "pooling"}
+    try:
+        # Whatever a person could have got wrong is found here, before a device is touched.
+        configuration = EngineArgs(**arguments).create_engine_config()
+    except (ValueError, NotImplementedError) as error:
+        return {"outcome": "refused", "message": one_line(error)}, {}
+    report = {
+        "dtype": str(configuration.model_config.dtype).removeprefix("torch."),
+        "block_size": configuration.cache_config.block_size,
+        "graphs": configuration.compilation_config.cudagraph_mode.name,
+    }
+    started = False
+    try:
+        from vllm import LLM
+
+        llm = LLM(**arguments)
+        started = True
+        rows, cached_tokens = _answers(llm, job)
+    except Exception as error:
+        print(traceback.format_exc(), file=sys.stderr)
+        outcome = "refused" if not started and is_refusal(error) else "failed"
+        return {**report, "outcome": outcome, "message": one_line(error)}, {}
+    return {**report, "outcome": "ran", "message": "", "cached_tokens": cached_tokens, "versions": versions()}, rows
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether the plugin itself raised this to say that something cannot be: not a failure of what lies below it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    raised_by_plugin = bool(frames) and "ascend_plugin" in frames[-1].filename
+    return raised_by_plugin and isinstance(error, ValueError | NotImplementedError)
+
+
+def _answers(llm: LLM, job: dict[str, Any]) -> tuple[Rows, int]:
+    if job["task"] != "generate":
+        return _pool(llm, job), 0
+    rows: Rows = {}
+    for check, prompts in (("whole", job["whole"]), ("chunked", job["chunked"])):
+        if prompts:
+            outputs = _generate(llm, prompts, job["new_tokens"], prompt_logprobs=-1)
+            _collect(rows, check, outputs, with_prompt=True)
+    # Asking for the prompt's log-probabilities makes vLLM compute the whole prompt: ask without, to meet the cache.
+    again = _generate(llm, job["chunked"] or job["whole"], job["new_tokens"], prompt_logprobs=None)
+    _collect(rows, "again", again, with_prompt=False)
+    return rows, sum(output.num_cached_tokens or 0 for output in again)
+
+
+def _generate(llm: LLM, prompts: list[list[int]], new_tokens: int, prompt_logprobs: int | None) -> list[RequestOutput]:
+    from vllm import SamplingParams
+
+    parameters = SamplingParams(
+        temperature=0.0,
+        max_tokens=new_tokens,
+        ignore_eos=True,
+        logprobs=-1,
+        prompt_logprobs=prompt_logprobs,
+        flat_logprobs=True,
+        detokenize=False,
+    )
+    return llm.generate([{"prompt_token_ids": prompt} for prompt in prompts], parameters, use_tqdm=False)
+
+
+def _collect(rows: Rows, check: str, outputs: list[RequestOutput], with_prompt: bool) -> None:
+    for index, output in enumerate(outputs):
+        prompt, generated = list(output.prompt_token_ids), list(output.outputs[0].token_ids)
+        distributions = [dense(output.outputs[0].logprobs)]
+        if with_prompt and len(prompt) > 1:
+            distributions.insert(0, dense(output.prompt_logprobs))
+        first = 0 if len(distributions) == 2 else len(prompt) - 1
+        rows[f"{check}.{index}.tokens"] = np.array(prompt + generated)
+        rows[f"{check}.{index}.first"] = np.array(first)
+        rows[f"{check}.{index}.prompt"] = np.array(len(prompt))
+        rows[f"{check}.{index}.rows"] = np.concatenate(distributions)
+
+
+def dense(logprobs: Any) -> np.ndarray:
+    """[positions, vocabulary] of vLLM's flat log-probabilities; a position without any (the first token) is left out.
+
+    A position lists the chosen token first and then every token, so the chosen one comes twice.
+    """
+    spans = [(a, b) for a, b in zip(logprobs.start_indices, logprobs.end_indices, strict=True) if b > a]
+    tokens, values = np.array(logprobs.token_ids), np.array(logprobs.logprobs, dtype=np.float32)
+    vocabulary = int(tokens.max()) + 1
+    table = np.full((len(spans), vocabulary), np.nan, dtype=np.float32)
+    for row, (start, end) in enumerate(spans):
+        table[row, tokens[start:end]] = values[start:end]
+    if np.isnan(table).any():
+        raise ValueError("The engine answered with log-probabilities that are missing or not a number.")
+    return table
+
+
+def _pool(llm: LLM, job: dict[str, Any]) -> Rows:
+    from vllm import PoolingParams
+
+    # The number that a classifier computes, not its squashed form, in which a large error can hide.
+    parameters = PoolingParams(use_activation=job["task"] == "embed")
+    prompts = [{"prompt_token_ids": prompt} for prompt in job["whole"]]
+    outputs = llm.encode(prompts, pooling_params=parameters, pooling_task=job["task"], use_tqdm=False)
+    rows: Rows = {}
+    for index, (prompt, output) in enumerate(zip(job["whole"], outputs, strict=True)):
+        rows[f"whole.{index}.tokens"] = np.array(prompt)
+        rows[f"whole.{index}.first"] = np.array(0)
+        rows[f"whole.{index}.prompt"] = np.array(len(prompt))
+        rows[f"whole.{index}.rows"] = output.outputs.data.float().numpy().reshape(1, -1)
+    return rows
+
+
+def versions() -> dict[str, str]:
+    from importlib import metadata
+
+    return {name: metadata.version(name) for name in ("vllm", "torch", "torch_npu", "transformers")}
+
+
+def one_line(error: BaseException) -> str:
+    """The error's own sentence: pydantic and vLLM wrap it in lines of context."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    useful = [line for line in lines if not line.startswith(("1 validation error", "For further information"))]
+    text = " ".join(useful) or type(error).__name__
+    return text.split(" [type=")[0].removeprefix("Value error, ")[:400]
+
+
+def main() -> None:
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    with open(sys.argv[1]) as file:
+        job = json.load(file)
+    if job["engine"].get("tensor_parallel_size", 1) == 1:
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # one process less to start
+    report, rows = run(job)
+    np.savez(job["output"], **rows)
+    with open(job["report"], "w") as file:
+        json.dump(report, file)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""The reference: transformers in fp32 on the CPU, and the rounding noise of a lower precision measured on the same
+model.
+
+A process of its own (`python -m ascend_cli.models.reference JOB.json`): it must see no NPU, real or emulated, and
+torch's fork-unsafe threads stay out of the engine. The job is a JSON object:
+
+    architecture  name in architectures.toml          seed     of the weights
+    directory     where checkpoints are kept           sequences  lists of token ids; if empty, the checkpoint is made
+    dtypes        those to measure noise in            output   .npz to write: "<dtype>.<sequence>" arrays
+
+Arrays are [positions, vocabulary] log-probabilities, or [1, width] for a pooling model: what the engine is compared
+with.
+"""
+
+from __future__ import annotations
+
+# ruff: noqa: E402 - what hides the NPU has to come before the imports that look for it
+import json
+import os
+import sys
+from typing import Any
+
+os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
+sys.modules["torch_npu"] = None  # type: ignore[assignment] # transformers imports it wherever it is installed
+
+import numpy as np
+import torch
+import transformers
+
+from ascend_cli.models.architectures import Architecture, architectures
+from ascend_cli.models.checkpoint import build_reference_model, write_checkpoint
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def answer(architecture: Architecture, model: torch.nn.Module, tokens: list[int]) -> torch.Tensor:
+    """What the engine should answer for one sequence, [positions or 1, width], in fp32."""
+    output = model(input_ids=torch.tensor([tokens]))
+    if architecture.task == "classify":
+        return output.logits.float()
+    if architecture.task == "generate":
+        return output.logits[0].float().log_softmax(dim=-1)
+    # The token that stands for the text: the first of an encoder, the last of a causal model, which alone saw it all.
+    position = 0 if "bert" in architecture.config["model_type"] else -1
+    return torch.nn.functional.normalize(output.last_hidden_state[:, position].float(), dim=-1)
+
+
+def run(job: dict[str, Any]) -> None:
+    architecture = architectures()[job["architecture"]]
+    if not job["sequences"]:
+        write_checkpoint(architecture, job["directory"], job["seed"])
+        return
+    model = build_reference_model(architecture, job["seed"])
+    results: dict[str, np.ndarray] = {}
+    with torch.inference_mode():
+        for name in ["float32", *job["dtypes"]]:
+            model.to(DTYPES[name])
+            for index, tokens in enumerate(job["sequences"]):
+                results[f"{name}.{index}"] = answer(architecture, model, tokens).numpy()
+    np.savez(job["output"], **results)
+
+
+def main() -> None:
+    with open(sys.argv[1]) as file:
+        job = json.load(file)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    run(job)
+
+
+if __name__ == "__main__":
+    main()

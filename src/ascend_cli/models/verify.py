@@ -1,0 +1,337 @@
+"""Verify architectures on chips: few engine starts, many checks, every answer against transformers in fp32.
+
+For each model and chip: the engine answers the prompts (and its own continuations) in some configurations, then the
+reference is run on exactly those tokens (teacher forcing), so that one early near-tie does not spoil the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from ascend_cli.errors import AscendError, UsageError
+from ascend_cli.models import faults
+from ascend_cli.models.architectures import FACTS, Architecture
+from ascend_cli.models.compare import Verdict, errors, judge
+from ascend_cli.models.prompts import CHUNK_TOKENS, NEW_TOKENS, Prompts, make_prompts
+from ascend_cli.models.results import Cell, ModelResult
+
+CPU_ONLY = {"ASCEND_EMULATOR": "0", "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}  # for processes that must see no NPU
+
+Arrays = Mapping[str, np.ndarray]
+ENGINE_TIMEOUT_S = 900
+REFERENCE_TIMEOUT_S = 600
+
+COMMON_ENGINE = {
+    "max_model_len": 512,
+    "max_num_batched_tokens": CHUNK_TOKENS,
+    "max_num_seqs": 8,
+    "kv_cache_memory_bytes": 256 << 20,
+    "enable_prefix_caching": True,
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One engine start and the features it answers for."""
+
+    name: str
+    engine: Mapping[str, Any]
+    features: tuple[str, ...]
+
+
+def settings_for(architecture: Architecture) -> list[Setting]:
+    if architecture.task != "generate":
+        return [Setting("one", {}, ("pooling",)), Setting("tp2", {"tensor_parallel_size": 2}, ("TP 2",))]
+    graph = ("prefill", "chunked prefill", "prefix cache", "decode, graph")
+    chosen = [
+        Setting("graph", {}, graph),
+        Setting("eager", {"enforce_eager": True}, ("decode, eager",)),
+        Setting("tp2", {"tensor_parallel_size": 2}, ("TP 2",)),
+    ]
+    if is_routed(architecture):
+        chosen.append(Setting("ep2", {"tensor_parallel_size": 2, "enable_expert_parallel": True}, ("EP 2",)))
+    return chosen
+
+
+def is_routed(architecture: Architecture) -> bool:
+    return "num_experts_per_tok" in architecture.config
+
+
+class Machine(Protocol):
+    """Where engines run: `ascend_emulator.launcher.Machine`, or this computer."""
+
+    def run(self, command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[Any]: ...
+
+    def stats(self) -> dict[str, Any]: ...
+
+
+class ThisComputer:
+    """A machine with real chips."""
+
+    def run(self, command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[Any]:
+        return subprocess.run(list(command), **{**options, "env": {**os.environ, **options.get("env", {})}})
+
+    def stats(self) -> dict[str, Any]:
+        return {}
+
+
+@contextmanager
+def machine_for(chip: str | None) -> Iterator[Machine]:
+    """Two emulated chips of that kind; the chips of this computer if chip is None."""
+    if chip is None:
+        yield ThisComputer()
+        return
+    try:
+        from ascend_emulator.launcher import emulate
+    except ImportError as error:
+        raise UsageError("the emulator is not installed: `pip install ./emulator` in this repository") from error
+    with emulate(chip=chip, count=2) as machine:
+        yield machine
+
+
+@dataclass
+class Answer:
+    """What one engine start gave: the child's report and its arrays."""
+
+    report: dict[str, Any]
+    arrays: Mapping[str, np.ndarray]
+    stats: dict[str, Any] = field(default_factory=dict)
+
+    def sequences(self, check: str) -> list[str]:
+        """Prefixes `<check>.<index>` of the answered sequences."""
+        names = [name.removesuffix(".tokens") for name in self.arrays if name.endswith(".tokens")]
+        return [name for name in names if name.split(".")[0] == check]
+
+
+class Verifier:
+    """Runs engines and references for one architecture; checkpoints are cached in `cache`, logs go to `logs`."""
+
+    def __init__(self, architecture: Architecture, cache: Path, logs: Path, say: Callable[[str], None], seed: int = 0):
+        self.architecture = architecture
+        self.cache, self.logs, self.say, self.seed = cache, logs, say, seed
+        self.prompts: Prompts = make_prompts(architecture.config["vocab_size"], architecture.task, seed)
+        for folder in (cache, logs):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def run(self, chip: str | None, with_faults: bool = False, settings: Sequence[str] | None = None) -> ModelResult:
+        """Verify on one chip; `settings` limits the engine starts by name."""
+        architecture = self.architecture
+        checkpoint = self.checkpoint()
+        result = ModelResult(architecture.name, architecture.group, chip or "this computer", date.today().isoformat())
+        answers: dict[str, Answer] = {}
+        for setting in settings_for(architecture):
+            if settings is not None and setting.name not in settings:
+                continue
+            if setting.name in architecture.impossible:
+                cell = Cell("impossible", architecture.impossible[setting.name])
+                result.cells.update(dict.fromkeys(setting.features, cell))
+                continue
+            answers[setting.name] = self.engine(checkpoint, chip, setting)
+            if answers[setting.name].report["outcome"] == "refused":
+                break  # the other settings run the same model on the same chip
+        self._judge_all(result, answers)
+        if with_faults:
+            for fault in architecture.faults:
+                result.faults[fault] = self.catches(fault, checkpoint, chip)
+        return result
+
+    def checkpoint(self) -> Path:
+        """The checkpoint's folder, made if need be. Raises AscendError where its logits say too little to judge by."""
+        folder = self.cache / self.architecture.checkpoint_name(self.seed)
+        if not (folder / FACTS).is_file():
+            self.reference([], [])
+        complaint = json.loads((folder / FACTS).read_text()).get("complaint")
+        if complaint:
+            raise AscendError(f"the checkpoint of {self.architecture.name} could hide faults: {complaint}")
+        return folder
+
+    def engine(self, checkpoint: Path, chip: str | None, setting: Setting, prompts: Prompts | None = None) -> Answer:
+        prompts = prompts or self.prompts
+        remote = {"trust_remote_code": True} if self.architecture.needs_remote_code else {}
+        with tempfile.TemporaryDirectory(prefix="ascend-models-") as folder, machine_for(chip) as machine:
+            job = {
+                "checkpoint": str(checkpoint),
+                "task": self.architecture.task,
+                "engine": {**COMMON_ENGINE, **remote, **setting.engine},
+                "whole": prompts.whole,
+                "chunked": prompts.chunked,
+                "new_tokens": NEW_TOKENS,
+                "output": f"{folder}/answer.npz",
+                "report": f"{folder}/report.json",
+            }
+            log = self.logs / f"{self.architecture.name}-{chip or 'here'}-{setting.name}.log"
+            code = self._child("ascend_cli.models.engine", job, Path(folder), log, machine.run, ENGINE_TIMEOUT_S)
+            if not Path(job["report"]).is_file():
+                return Answer({"outcome": "failed", "message": f"the engine died (exit code {code}), see {log}"}, {})
+            report = json.loads(Path(job["report"]).read_text())
+            with np.load(job["output"]) as arrays:
+                answer = Answer(report, dict(arrays), machine.stats())
+        self.say(f"{self.architecture.name} on {chip or 'this computer'}, {setting.name}: {report['outcome']}")
+        return answer
+
+    def reference(self, sequences: list[list[int]], dtypes: list[str]) -> Arrays:
+        """The reference's answers, "<dtype>.<index of the sequence>"; without sequences it makes the checkpoint."""
+        with tempfile.TemporaryDirectory(prefix="ascend-models-") as folder:
+            job = {
+                "architecture": self.architecture.name,
+                "directory": str(self.cache),
+                "seed": self.seed,
+                "sequences": sequences,
+                "dtypes": dtypes,
+                "output": f"{folder}/reference.npz",
+            }
+            log = self.logs / f"{self.architecture.name}-reference.log"
+            module, run = "ascend_cli.models.reference", ThisComputer().run
+            code = self._child(module, job, Path(folder), log, run, REFERENCE_TIMEOUT_S, CPU_ONLY)
+            if code != 0:
+                raise AscendError(f"the reference of {self.architecture.name} failed, see {log}")
+            if not sequences:
+                return {}
+            with np.load(job["output"]) as arrays:
+                return dict(arrays)
+
+    def catches(self, fault: str, checkpoint: Path, chip: str | None) -> bool:
+        """Whether the comparison rejects an engine that was given this fault."""
+        # fp16 wherever vLLM allows it: its noise is an eighth of bf16's, so a fault stands out that much more.
+        precision = {} if self.architecture.needs_bfloat16 else {"dtype": "float16"}
+        setting = Setting(f"fault-{fault}", {"enforce_eager": True, **precision}, ())
+        with tempfile.TemporaryDirectory(prefix="ascend-models-") as folder:
+            prompts = None
+            if fault == faults.WRONG_HISTORY:
+                prompts = Prompts(self.prompts.whole, [faults.misread(prompt) for prompt in self.prompts.chunked])
+            else:
+                checkpoint = self._faulty(checkpoint, fault, Path(folder) / checkpoint.name)
+            answer = self.engine(checkpoint, chip, setting, prompts)
+        if answer.report["outcome"] != "ran":
+            raise AscendError(f"the engine with the fault {fault!r} did not run: {answer.report['message']}")
+        judged = self.judge(answer, correct_prompts=prompts is not None)
+        return not all(verdict.good for verdict in judged.values())
+
+    def _faulty(self, checkpoint: Path, fault: str, target: Path) -> Path:
+        command = [sys.executable, "-m", "ascend_cli.models.faults", str(checkpoint), fault, str(target)]
+        done = ThisComputer().run(command, env=CPU_ONLY, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise AscendError((done.stderr.strip().splitlines() or ["no message"])[-1])
+        return target
+
+    def _child(
+        self,
+        module: str,
+        job: dict[str, Any],
+        folder: Path,
+        log: Path,
+        run: Callable[..., subprocess.CompletedProcess[Any]],
+        timeout_s: int,
+        environment: Mapping[str, str] | None = None,
+    ) -> int:
+        """Run a module of this package on a job, its output into the log; the exit code, or 124 past the time."""
+        job_file = folder / "job.json"
+        job_file.write_text(json.dumps(job))
+        variables = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), **(environment or {})}
+        with log.open("w") as output:
+            try:
+                command = [sys.executable, "-m", module, str(job_file)]
+                return run(
+                    command, stdout=output, stderr=subprocess.STDOUT, timeout=timeout_s, env=variables
+                ).returncode
+            except subprocess.TimeoutExpired:
+                return 124
+
+    def _judge_all(self, result: ModelResult, answers: Mapping[str, Answer]) -> None:
+        for setting in settings_for(self.architecture):
+            refused = next((answer for answer in answers.values() if answer.report["outcome"] == "refused"), None)
+            answer = refused or answers.get(setting.name)
+            if answer is None:
+                continue
+            report = answer.report
+            result.dtype = result.dtype or report.get("dtype")
+            result.versions = result.versions or report.get("versions", {})
+            if report["outcome"] != "ran":
+                outcome = "refused" if report["outcome"] == "refused" else "fails"
+                result.cells.update(dict.fromkeys(setting.features, Cell(outcome, report["message"])))
+                continue
+            verdicts = self.judge(answer)
+            for feature in setting.features:
+                result.cells[feature] = self._cell(feature, answer, verdicts)
+
+    def _cell(self, feature: str, answer: Answer, verdicts: Mapping[str, Verdict]) -> Cell:
+        parts = {
+            "prefill": ("whole prompt",),
+            "chunked prefill": ("chunked prompt",),
+            "prefix cache": ("again new",),
+            "decode, eager": ("whole new", "chunked new"),
+            "decode, graph": ("whole new", "chunked new"),
+            "pooling": ("whole prompt",),
+        }.get(feature, tuple(verdicts))
+        chosen = [verdicts[part] for part in parts]
+        worst = max(chosen, key=lambda verdict: (not verdict.good, verdict.typical))
+        missing = self._missing_evidence(feature, answer)
+        outcome = "pass" if worst.good and missing is None else "fails"
+        return Cell(outcome, missing or str(worst), round(worst.typical, 2), round(max(v.worst for v in chosen), 2))
+
+    def _missing_evidence(self, feature: str, answer: Answer) -> str | None:
+        """Right answers got in the wrong way: no block from the cache, no graph replayed."""
+        if feature == "prefix cache" and not answer.report["cached_tokens"]:
+            return "no token came from the prefix cache"
+        if feature == "decode, graph" and answer.report["graphs"] == "NONE":
+            return "graphs were switched off for this model"
+        replays = answer.stats.get("total", {}).get("graphs", {}).get("replays")
+        if feature == "decode, graph" and replays == 0:
+            return "no graph was replayed"
+        return None
+
+    def judge(self, answer: Answer, correct_prompts: bool = False) -> dict[str, Verdict]:
+        """Verdicts by kind of position: prompt and new tokens of each check.
+
+        correct_prompts: the engine was given other prompts than the ones that count (the fault "wrong-history").
+        """
+        names = [name.removesuffix(".tokens") for name in answer.arrays if name.endswith(".tokens")]
+        sequences = [self._true_tokens(answer, name, correct_prompts) for name in names]
+        dtype = answer.report["dtype"]
+        expected = self.reference(sequences, [] if dtype == "float32" else [dtype])
+        found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+        for index, name in enumerate(names):
+            rows, first = answer.arrays[f"{name}.rows"], int(answer.arrays[f"{name}.first"])
+            truth = expected[f"float32.{index}"][first : first + len(rows)]
+            rounded = expected[f"{dtype}.{index}"][first : first + len(rows)] if dtype != "float32" else truth
+            error, noise = errors(rows, truth), errors(rounded, truth)
+            if (
+                dtype == "float32"
+            ):  # no rounding to compare with: that of a sum of a thousand terms, in units of the answer
+                noise = np.full_like(error, 1e-4 * float(np.abs(truth).mean()))
+            split = (
+                int(answer.arrays[f"{name}.prompt"]) - 1 - first if self.architecture.task == "generate" else len(rows)
+            )
+            check = name.split(".")[0]
+            found.setdefault(f"{check} prompt", []).append((error[: split + 1], noise[: split + 1]))
+            found.setdefault(f"{check} new", []).append((error[split + 1 :], noise[split + 1 :]))
+        return self._verdicts(found)
+
+    def _true_tokens(self, answer: Answer, name: str, correct_prompts: bool) -> list[int]:
+        tokens = answer.arrays[f"{name}.tokens"]
+        if correct_prompts:
+            check, index = name.split(".")
+            prompts = self.prompts.whole if check == "whole" else self.prompts.chunked
+            tokens = faults.undo_misreading(tokens, int(answer.arrays[f"{name}.prompt"]), prompts[int(index)])
+        return [int(token) for token in tokens]
+
+    def _verdicts(self, found: Mapping[str, list[tuple[np.ndarray, np.ndarray]]]) -> dict[str, Verdict]:
+        joined = {
+            kind: (np.concatenate([error for error, _ in parts]), np.concatenate([noise for _, noise in parts]))
+            for kind, parts in found.items()
+        }
+        worst_noise = max((float(noise.max()) for _, noise in joined.values() if len(noise)), default=0.0)
+        routed = is_routed(self.architecture)
+        return {kind: judge(error, noise, worst_noise, routed) for kind, (error, noise) in joined.items() if len(error)}

@@ -1,0 +1,1 @@
+"""`ascend top`: chips beside the server they carry, live."""

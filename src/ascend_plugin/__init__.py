@@ -1,0 +1,48 @@
+"""vLLM on Huawei Ascend NPUs: the platform plugin. Importing this package loads nothing heavy and touches no device."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+PLATFORM = "ascend_plugin.platform.AscendPlatform"
+
+ENVIRONMENT_DEFAULTS = {
+    # vLLM's second model runner is written in Triton, which Ascend 310P has not.
+    "VLLM_USE_V2_MODEL_RUNNER": "0",
+    # A forked child of a process that has used the device cannot use it ("Cannot re-initialize NPU").
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+    # One BLAS thread a worker: the host only launches, and spinning threads slow launches down.
+    "OMP_NUM_THREADS": "1",
+}
+
+
+def register() -> str | None:
+    """Entry point of vllm.platform_plugins: the platform class if this machine has an Ascend chip, else None.
+
+    vLLM calls it several times in each process and swallows exceptions, so it is cheap, can be repeated, and says
+    what the user must know in a SystemExit.
+    """
+    if importlib.util.find_spec("torch_npu") is None:
+        return None
+    from ascend_plugin import detection
+
+    if detection.soc_version() is None:
+        return None
+    _refuse_two_plugins()
+    for name, value in ENVIRONMENT_DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    from ascend_plugin import compat
+
+    compat.install_import_patches()
+    return PLATFORM
+
+
+def _refuse_two_plugins() -> None:
+    """vLLM takes one platform plugin; with vllm-ascend beside this one it would stop with a puzzling error."""
+    chosen = os.environ.get("VLLM_PLUGINS")
+    if importlib.util.find_spec("vllm_ascend") is not None and (chosen is None or len(chosen.split(",")) > 1):
+        raise SystemExit(
+            "vllm-ascend and ascend-plugin are both installed, and vLLM takes one platform plugin: run "
+            "`pip uninstall vllm-ascend`, or choose for this run with VLLM_PLUGINS=ascend_plugin."
+        )

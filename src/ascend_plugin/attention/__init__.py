@@ -1,0 +1,1 @@
+"""Attention: a backend for each family of chips, and what they share."""

@@ -1,0 +1,204 @@
+"""Every change to vLLM that no official hook allows. Each says why, where upstream, and when it can go."""
+
+from __future__ import annotations
+
+import importlib.abc
+import sys
+from collections.abc import Callable
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+
+def prepare_worker_process() -> None:
+    """Patches that a worker needs before its model runner is created. Can be repeated."""
+    _alias_torch_cuda()
+    _skip_cuda_warmup()
+    _route_by_fused_gating()
+    _copy_recurrent_states_by_block()
+    _mask_grammars_without_shifts()
+
+
+def _alias_torch_cuda() -> None:
+    """Point the torch.cuda names that vLLM's V1 runner uses on every device at torch.npu.
+
+    Reason: gpu_model_runner.py and parallel_state.py name torch.cuda.Stream, Event and stream() directly.
+    Reference: vllm/v1/worker/xpu_model_runner.py does the same for XPU.
+    Exit: when the runner uses torch.Stream, torch.Event and torch.accelerator.
+    """
+    import torch
+    from vllm.utils import torch_utils
+
+    if torch.cuda.Stream is torch.npu.Stream:
+        return
+
+    def set_stream(stream: Any) -> None:
+        torch_utils._current_stream_tls.value = stream  # what vllm.utils.torch_utils.current_stream() returns
+        torch.npu.set_stream(stream)
+
+    class StreamContext:
+        """`with torch.cuda.stream(s)`, keeping vLLM's own idea of the current stream right."""
+
+        def __init__(self, stream: Any) -> None:
+            self.stream = stream
+
+        def __enter__(self) -> None:
+            self.previous = torch.npu.current_stream()
+            if self.stream is not None:
+                set_stream(self.stream)
+
+        def __exit__(self, *_: object) -> None:
+            set_stream(self.previous)
+
+    def event(enable_timing: bool = False, blocking: bool = False, interprocess: bool = False) -> Any:
+        return torch.npu.Event(enable_timing=enable_timing, blocking=blocking, interprocess=interprocess)
+
+    torch.cuda.Stream = torch.npu.Stream
+    torch.cuda.Event = event
+    torch.cuda.stream = StreamContext
+    torch.cuda.set_stream = set_stream
+    torch.cuda.current_stream = torch.npu.current_stream
+    torch.cuda.default_stream = torch.npu.default_stream
+    torch.cuda.is_current_stream_capturing = torch.npu.is_current_stream_capturing
+    torch.cuda.graph_pool_handle = torch.npu.graph_pool_handle
+
+
+def _skip_cuda_warmup() -> None:
+    """Make the worker's kernel warm-up do nothing.
+
+    Reason: it imports CUDA kernels and, through one of them, torchvision; nothing here is compiled at run time.
+    Reference: vllm/model_executor/warmup/kernel_warmup.py.
+    Exit: when kernel_warmup asks the platform first.
+    """
+    from vllm.v1.worker import gpu_worker
+
+    gpu_worker.kernel_warmup = lambda worker: None
+
+
+def _mask_grammars_without_shifts() -> None:
+    """Apply grammar masks with operators that every chip has.
+
+    Reason: the V1 runner calls xgrammar's kernel for the device, which shifts; Ascend 310P has no RightShift.
+    Reference: vllm/v1/worker/gpu_model_runner.py sample_tokens.
+    Exit: when the runner asks the platform, or xgrammar's torch kernel does without a shift.
+    """
+    from vllm.v1.worker import gpu_model_runner
+
+    from ascend_plugin.ops import structured_output
+
+    gpu_model_runner.apply_grammar_bitmask = structured_output.apply_grammar_bitmask
+
+
+def _route_by_fused_gating() -> None:
+    """Choose a token's experts with CANN's gating operator.
+
+    Reason: vLLM's fused_topk calls a CUDA kernel, and the routers call that function directly.
+    Reference: vllm/model_executor/layers/fused_moe/router/fused_topk_router.py.
+    Exit: when fused_topk is a CustomOp, as GroupedTopk is.
+    """
+    from vllm.model_executor.layers.fused_moe.router import fused_topk_router, grouped_topk_router
+
+    from ascend_plugin.ops import moe
+
+    fused_topk_router.fused_topk = grouped_topk_router.fused_topk = moe.fused_topk
+
+
+def _copy_recurrent_states_by_block() -> None:
+    """Copy the state of a gated delta net between cache blocks by indexing tensors instead of by address.
+
+    Reason: with prefix caching vLLM moves states with a Triton kernel that takes lists of raw device addresses.
+    Reference: vllm/v1/worker/mamba_utils.py collect_mamba_copy_meta, do_mamba_copy_block (cache mode "align").
+    Exit: when the copies go through a function that a platform can replace.
+    """
+    from vllm.v1.worker import mamba_utils
+
+    from ascend_plugin import recurrent_state
+
+    mamba_utils.collect_mamba_copy_meta = recurrent_state.collect_copies
+    mamba_utils.do_mamba_copy_block = recurrent_state.copy_blocks
+
+
+# ---------------------------------------------------------------------- patches at import
+
+
+def install_import_patches() -> None:
+    """Patch the modules of IMPORT_PATCHES once they are imported, without importing them now. Can be repeated."""
+    if any(isinstance(finder, _PatchFinder) for finder in sys.meta_path):
+        return
+    sys.meta_path.insert(0, _PatchFinder())
+    for name, patch in IMPORT_PATCHES.items():
+        if name in sys.modules:
+            patch(sys.modules[name])
+
+
+class _PatchFinder(importlib.abc.MetaPathFinder):
+    """Lets the ordinary finders find a module and wraps its loader's exec_module."""
+
+    def find_spec(self, name: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
+        patch = IMPORT_PATCHES.get(name)
+        if patch is None:
+            return None
+        for finder in sys.meta_path:
+            if finder is self or not hasattr(finder, "find_spec"):
+                continue
+            spec = finder.find_spec(name, path, target)
+            if spec is not None and spec.loader is not None:
+                _run_after_exec(spec.loader, patch)
+                return spec
+        return None
+
+
+def _run_after_exec(loader: Any, patch: Callable[[ModuleType], None]) -> None:
+    execute = loader.exec_module
+
+    def exec_module(module: ModuleType) -> None:
+        execute(module)
+        patch(module)
+
+    loader.exec_module = exec_module
+
+
+def _find_benchmark_tokenizer(module: ModuleType) -> None:
+    """`vllm bench serve --model SERVED_NAME` takes the tokenizer from the server's model path.
+
+    Reason: without --tokenizer it asks the Hugging Face hub for a repository called like the served name and fails.
+    Reference: vllm/benchmarks/serve.py main_async, tokenizer_id = model_id.
+    Exit: when upstream reads `root` from /v1/models for a named model as it does without --model.
+    """
+    main_async = module.main_async
+
+    async def main_with_tokenizer(args: Any) -> Any:
+        if args.model is not None and args.tokenizer is None and not args.skip_tokenizer_init:
+            args.tokenizer = await _tokenizer_of_served_model(args)
+        return await main_async(args)
+
+    module.main_async = main_with_tokenizer
+
+
+async def _tokenizer_of_served_model(args: Any) -> str | None:
+    """The path that the server loaded the model from, if it serves args.model and the path exists here."""
+    import os
+
+    import aiohttp
+
+    if os.path.isdir(args.model):
+        return None
+    base_url = args.base_url or f"http://{args.host}:{args.port}"
+    headers = dict(item.split("=", 1) for item in args.header or [] if "=" in item)
+    if key := os.environ.get("OPENAI_API_KEY"):
+        headers.setdefault("Authorization", f"Bearer {key}")
+    try:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"{base_url}/v1/models", headers=headers) as response,
+        ):
+            models = (await response.json()).get("data", [])
+    except (aiohttp.ClientError, ValueError):
+        return None
+    roots = [model.get("root") for model in models if model.get("id") == args.model]
+    return roots[0] if roots and roots[0] and os.path.isdir(roots[0]) else None
+
+
+IMPORT_PATCHES: dict[str, Callable[[ModuleType], None]] = {
+    "vllm.benchmarks.serve": _find_benchmark_tokenizer,
+}

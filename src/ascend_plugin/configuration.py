@@ -1,0 +1,89 @@
+"""What the plugin sets in vLLM's configuration, and what it refuses, from the facts of the chip."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vllm.config import CompilationMode, CUDAGraphMode
+from vllm.logger import init_logger
+
+from ascend_plugin import detection, graphs
+from ascend_plugin.chips import ChipSpec
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
+
+logger = init_logger(__name__)
+
+KV_CACHE_DTYPES = ("auto", "float16", "bfloat16")
+
+
+class UnsupportedChoice(ValueError):
+    """The user asked for something that the chip or the plugin cannot do; the message has the reason and the remedy."""
+
+
+def apply_defaults(vllm_config: VllmConfig, chip: ChipSpec) -> None:
+    """Fill in what the user left open, before vLLM derives other settings from it. A user's choice is kept."""
+    compilation = vllm_config.compilation_config
+    if compilation.mode is None:
+        compilation.mode = CompilationMode.NONE  # there is no compiler backend; graphs are captured from eager code
+    if compilation.cudagraph_mode is None:
+        compilation.cudagraph_mode = CUDAGraphMode.FULL_DECODE_ONLY if chip.has_graphs else CUDAGraphMode.NONE
+    vllm_config.kernel_config.enable_jit_warmup = False
+    if compilation.cudagraph_mode != CUDAGraphMode.NONE and vllm_config.model_config is not None:
+        graphs.choose_capture_sizes(vllm_config, chip)
+
+
+def check_and_update(vllm_config: VllmConfig, chip: ChipSpec) -> None:
+    """The last word on the configuration. Raises UnsupportedChoice."""
+    from ascend_plugin.platform import WORKER, AscendPlatform
+
+    parallel = vllm_config.parallel_config
+    if parallel.worker_cls == "auto":
+        parallel.worker_cls = WORKER
+    _check_parallel(vllm_config)
+    _check_graph_mode(vllm_config)
+    _check_kv_cache(vllm_config, chip)
+    if vllm_config.model_config is None:
+        return
+    AscendPlatform.check_if_supports_dtype(vllm_config.model_config.dtype)
+    if vllm_config.model_config.enable_sleep_mode:
+        raise UnsupportedChoice("Leave out --enable-sleep-mode: this plugin cannot give device memory back yet.")
+
+
+def _check_parallel(vllm_config: VllmConfig) -> None:
+    parallel = vllm_config.parallel_config
+    if parallel.enable_dbo:
+        raise UnsupportedChoice("Leave out --enable-dbo: its overlap is written for CUDA streams.")
+    if parallel.distributed_executor_backend in ("ray", "external_launcher") or parallel.nnodes > 1:
+        return  # the other machines' chips are not visible from here
+    wanted = parallel.world_size * (parallel.data_parallel_size_local or 1)
+    available = detection.device_count()
+    if wanted > available:
+        raise UnsupportedChoice(
+            f"{wanted} chips are asked for (tensor x pipeline x data parallel) and {available} are visible: lower "
+            "--tensor-parallel-size, or widen ASCEND_RT_VISIBLE_DEVICES."
+        )
+
+
+def _check_graph_mode(vllm_config: VllmConfig) -> None:
+    compilation = vllm_config.compilation_config
+    if compilation.mode not in (None, CompilationMode.NONE):
+        logger.warning("torch.compile has no Ascend backend here: compilation mode %s becomes NONE.", compilation.mode)
+        compilation.mode = CompilationMode.NONE
+    # One warm-up before the first capture; see AscendModelRunner._warmup_and_capture.
+    if compilation.cudagraph_mode != CUDAGraphMode.NONE:
+        compilation.cudagraph_num_of_warmups = 1
+
+
+def _check_kv_cache(vllm_config: VllmConfig, chip: ChipSpec) -> None:
+    cache = vllm_config.cache_config
+    if cache.cache_dtype not in KV_CACHE_DTYPES:
+        raise UnsupportedChoice(
+            f"Leave out --kv-cache-dtype {cache.cache_dtype}: {chip.soc_version} keeps its cache in the model's dtype."
+        )
+    if chip.kv_cache_format == "nz" and vllm_config.kv_transfer_config is not None:
+        raise UnsupportedChoice(
+            f"Leave out --kv-transfer-config: the cache of {chip.soc_version} is in a private format that connectors "
+            "cannot read."
+        )

@@ -1,0 +1,150 @@
+"""Capturing a forward pass as an ACL graph, replaying it, and refreshing host-side lengths in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch_npu
+from vllm.compilation.counter import compilation_counter
+from vllm.compilation.cuda_graph import CUDAGraphWrapper
+from vllm.compilation.monitor import validate_cudagraph_capturing_enabled
+from vllm.config import CUDAGraphMode
+from vllm.forward_context import BatchDescriptor, get_forward_context, is_forward_context_available
+from vllm.logger import init_logger
+from vllm.sequence import IntermediateTensors
+
+logger = init_logger(__name__)
+
+
+@dataclass
+class UpdatableTask:
+    """An operator inside a graph whose host-side arguments change from step to step.
+
+    `launch` issues it again with the metadata of the step at hand; the graph waits for `ready` before it runs it.
+    """
+
+    handle: Any
+    ready: Any
+    launch: Callable[[], None]
+
+
+@dataclass
+class CapturedGraph:
+    """A captured graph with its output; graph is None where capture failed and the batch runs eagerly."""
+
+    graph: Any = None
+    output: Any = None
+    tasks: list[UpdatableTask] = field(default_factory=list)
+    replayed: Any = None
+
+
+_recording: list[UpdatableTask] | None = None
+
+
+def is_recording() -> bool:
+    return _recording is not None
+
+
+@contextmanager
+def _record(tasks: list[UpdatableTask]) -> Iterator[None]:
+    global _recording
+    _recording = tasks
+    try:
+        yield
+    finally:
+        _recording = None
+
+
+def capture_updatable(launch: Callable[[], None]) -> None:
+    """Launch an operator as a task group of the graph being captured, to be launched anew before each replay's turn."""
+    stream = torch.npu.current_stream()
+    ready = torch.npu.ExternalEvent()
+    ready.wait(stream)
+    ready.reset(stream)
+    torch.npu.graph_task_group_begin(stream)
+    launch()
+    handle = torch.npu.graph_task_group_end(stream)
+    _recording.append(UpdatableTask(handle, ready, launch))
+
+
+class AscendGraphWrapper(CUDAGraphWrapper):
+    """vLLM's graph wrapper on torch.npu's graphs: dispatch by the forward context, capture once, then replay."""
+
+    _update_stream: Any = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not is_forward_context_available():
+            return self.runnable(*args, **kwargs)
+        context = get_forward_context()
+        mode = context.cudagraph_runtime_mode
+        if mode == CUDAGraphMode.NONE or mode != self.runtime_mode:
+            return self.runnable(*args, **kwargs)
+        captured = self.concrete_cudagraph_entries.get(context.batch_descriptor)
+        if captured is None:
+            return self._capture(context.batch_descriptor, args, kwargs)
+        if captured.graph is None:
+            return self.runnable(*args, **kwargs)
+        self._replay(captured)
+        return captured.output
+
+    def _capture(self, descriptor: BatchDescriptor, args: tuple, kwargs: dict) -> Any:
+        validate_cudagraph_capturing_enabled()
+        captured = CapturedGraph()
+        graph = torch.npu.NPUGraph()
+        try:
+            with _record(captured.tasks):
+                graph.capture_begin(pool=self.graph_pool, capture_error_mode="thread_local")
+                try:
+                    output = self.runnable(*args, **kwargs)
+                finally:
+                    graph.capture_end()
+        except RuntimeError as error:
+            logger.warning(
+                "Batches of %d tokens will run eagerly: capturing their graph failed (%s).",
+                descriptor.num_tokens,
+                str(error).splitlines()[0],
+            )
+            self.concrete_cudagraph_entries[descriptor] = CapturedGraph()
+            return self.runnable(*args, **kwargs)
+        captured.graph, captured.output = graph, _weak(output)
+        self.concrete_cudagraph_entries[descriptor] = captured
+        compilation_counter.num_cudagraph_captured += 1
+        return output
+
+    def _replay(self, captured: CapturedGraph) -> None:
+        captured.graph.replay()
+        if not captured.tasks:
+            return
+        # The graph, already queued, waits at each of these operators until its event is recorded below. The arguments
+        # must not change under an earlier replay that may still be running, hence the wait on the device.
+        stream = self._stream_for_updates()
+        if captured.replayed is not None:
+            stream.wait_event(captured.replayed)
+        with torch.npu.stream(stream):
+            for task in captured.tasks:
+                torch.npu.graph_task_update_begin(stream, task.handle)
+                task.launch()
+                torch.npu.graph_task_update_end(stream)
+                task.ready.record(stream)
+        captured.replayed = torch.npu.current_stream().record_event(captured.replayed)
+
+    @classmethod
+    def _stream_for_updates(cls) -> Any:
+        if cls._update_stream is None:
+            cls._update_stream = torch.npu.Stream()
+        return cls._update_stream
+
+
+def _weak(output: Any) -> Any:
+    """The output without ownership of its memory, which belongs to the graph's pool and is reused by other graphs."""
+    if isinstance(output, torch.Tensor):
+        return torch_npu._C._weak_ref_tensor(output) if output.device.type == "npu" else output
+    if isinstance(output, IntermediateTensors):
+        return IntermediateTensors({name: _weak(tensor) for name, tensor in output.tensors.items()})
+    if isinstance(output, list | tuple):
+        return type(output)(_weak(item) for item in output)
+    return output

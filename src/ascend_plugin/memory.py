@@ -1,0 +1,49 @@
+"""Refusing a model that cannot fit, with the arithmetic, before its weights are read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vllm.logger import init_logger
+
+from ascend_plugin import detection, memory_plan
+from ascend_plugin.model_shape import UnreadableConfig, read_model_shape
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
+
+logger = init_logger(__name__)
+
+WEIGHT_FORMATS = {None: "fp16", "ascend": "w8a8", "compressed-tensors": "w8a8", "awq": "w4a16", "gptq": "w4a16"}
+
+
+class ModelDoesNotFit(MemoryError):
+    """The weights and the cache of one request exceed the memory of a chip; the message has the arithmetic."""
+
+
+def refuse_what_cannot_fit(vllm_config: VllmConfig, total_bytes: int, requested_bytes: int) -> None:
+    """Compare what the model needs with what this chip offers, measured. Raises ModelDoesNotFit.
+
+    A model whose configuration the arithmetic cannot read is let through: loading it will tell.
+    """
+    model, parallel, scheduler = vllm_config.model_config, vllm_config.parallel_config, vllm_config.scheduler_config
+    if parallel.pipeline_parallel_size > 1 or model.quantization not in WEIGHT_FORMATS:
+        return
+    try:
+        shape = read_model_shape(model.hf_config.to_dict())
+    except UnreadableConfig as error:
+        logger.debug("The memory of this model is not known in advance: %s", error)
+        return
+    request = memory_plan.MemoryRequest(
+        tensor_parallel_size=parallel.tensor_parallel_size,
+        chip_bytes=total_bytes,
+        weight_format=WEIGHT_FORMATS[model.quantization],
+        memory_fraction=requested_bytes / total_bytes,
+        batched_tokens=scheduler.max_num_batched_tokens,
+        sequences=scheduler.max_num_seqs,
+        block_size=vllm_config.cache_config.block_size or 128,
+        has_graphs=not model.enforce_eager,
+    )
+    plan = memory_plan.plan_memory(shape, request)
+    if plan.weights_bytes + plan.bytes_of_request(request.block_size) > plan.budget_bytes:
+        raise ModelDoesNotFit(memory_plan.refusal(model.model, shape, plan, detection.current_chip().soc_version))

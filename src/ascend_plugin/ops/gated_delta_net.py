@@ -1,0 +1,137 @@
+"""vLLM's gated delta net layer (Qwen3-Next, Qwen3.5) on stock operators, with its state in vLLM's cache.
+
+The mathematics is in gated_delta_rule.py. A batch holds decoding sequences first, one token each, then prefilling ones;
+each part reads and writes the convolution's and the rule's state of its sequences, in fp32 arithmetic whatever the
+cache's precision.
+"""
+
+from __future__ import annotations
+
+import torch
+from vllm.forward_context import get_forward_context
+from vllm.model_executor.custom_op import op_registry_oot
+from vllm.model_executor.layers.mamba.gdn.qwen_gdn_linear_attn import QwenGatedDeltaNetAttention
+from vllm.model_executor.layers.mamba.mamba_utils import is_conv_state_dim_first
+from vllm.v1.attention.backend import AttentionBackend
+from vllm.v1.attention.backends.gdn_attn import (
+    GDNAttentionBackend,
+    GDNAttentionMetadata,
+    GDNAttentionMetadataBuilder,
+)
+
+from ascend_plugin.ops import gated_delta_rule as rule
+
+
+class AscendGdnMetadataBuilder(GDNAttentionMetadataBuilder):
+    """Plans the chunks of a step's prefilling sequences once, on the host, for all layers."""
+
+    def _build_chunk_metadata(
+        self,
+        prefill_query_start_loc: torch.Tensor,
+        prefill_query_start_loc_cpu: torch.Tensor,
+        device: torch.device,
+    ) -> tuple[rule.ChunkPlan | None, None]:
+        """The plan, in the place of the Triton kernels' chunk indices (padding rows at the end have no tokens)."""
+        lengths = [length for length in prefill_query_start_loc_cpu.diff().tolist() if length]
+        kernel = self.vllm_config.model_config.hf_text_config.linear_conv_kernel_dim
+        return rule.plan_chunks(lengths, kernel, device), None
+
+
+class AscendGdnBackend(GDNAttentionBackend):
+    @staticmethod
+    def get_builder_cls() -> type[AscendGdnMetadataBuilder]:
+        return AscendGdnMetadataBuilder
+
+
+class AscendGatedDeltaNet(QwenGatedDeltaNetAttention):
+    """The layer's projections are vLLM's; what lies between them is the rule in stock operators."""
+
+    def get_attn_backend(self) -> type[AttentionBackend]:
+        return AscendGdnBackend
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        qkvz, _ = self.in_proj_qkvz(hidden_states)
+        ba, _ = self.in_proj_ba(hidden_states)
+        qkv, z, b, a = self._split(qkvz, ba)
+        outputs = torch.zeros_like(z)
+        metadata = get_forward_context().attn_metadata
+        if isinstance(metadata, dict):
+            self._mix(qkv, b, a, metadata[self.prefix], outputs)
+        return self._output_projection(outputs, z)
+
+    def _split(
+        self, qkvz: torch.Tensor, ba: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """[q | k | v] of all heads, the output gate z [tokens, heads, values], and the gates' projections."""
+        if self.gqa_interleaved_layout:
+            q, k, v, z, b, a = self.fix_query_key_value_ordering(qkvz, ba)
+            return torch.cat([q.flatten(1), k.flatten(1), v.flatten(1)], dim=-1), z, b, a
+        width = (self.key_dim * 2 + self.value_dim) // self.tp_size
+        b, a = self.split_ba(ba)
+        return qkvz[:, :width], qkvz[:, width:].unflatten(-1, (-1, self.head_v_dim)), b, a
+
+    def _mix(
+        self,
+        qkv: torch.Tensor,
+        b: torch.Tensor,
+        a: torch.Tensor,
+        metadata: GDNAttentionMetadata,
+        outputs: torch.Tensor,
+    ) -> None:
+        """Run the rule for every sequence of the step; writes outputs [tokens, heads, values] and the states."""
+        if metadata.spec_sequence_masks is not None:
+            raise NotImplementedError("Speculative decoding of gated delta nets does not run on Ascend yet.")
+        g, rate = rule.gates(a, b, self.A_log, self.dt_bias)
+        slots = metadata.non_spec_state_indices_tensor
+        decodes = metadata.num_decode_tokens
+        if not metadata.num_prefills:  # padded to a captured graph's size; padding rows use the null block
+            decodes = slots.shape[0]
+        if decodes:
+            part = slice(0, decodes)
+            outputs[part] = self._decode(qkv[part], g[part], rate[part], slots[:decodes].long()).to(outputs.dtype)
+        if metadata.num_prefills:
+            part = slice(decodes, decodes + metadata.num_prefill_tokens)
+            outputs[part] = self._prefill(qkv[part], g[part], rate[part], metadata).to(outputs.dtype)
+
+    def _decode(self, qkv: torch.Tensor, g: torch.Tensor, rate: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+        window, state = self._states()
+        mixed, new_window = rule.convolve_step(qkv, *self._convolution(), window.index_select(0, slots))
+        outputs, new_state = rule.step(*self._heads(mixed), g, rate, state.index_select(0, slots).float())
+        window[slots], state[slots] = new_window.to(window.dtype), new_state.to(state.dtype)
+        return outputs
+
+    def _prefill(
+        self, qkv: torch.Tensor, g: torch.Tensor, rate: torch.Tensor, metadata: GDNAttentionMetadata
+    ) -> torch.Tensor:
+        window, state = self._states()
+        plan, count = metadata.chunk_indices, metadata.num_prefills
+        slots = metadata.prefill_state_indices[:count].long()
+        # A block given to a new sequence still holds another one's state.
+        started = metadata.prefill_has_initial_state[:count].view(-1, 1, 1)
+        before = torch.where(started, window.index_select(0, slots), 0)
+        mixed, new_window = rule.convolve(qkv, *self._convolution(), before, plan)
+        initial = torch.where(started.unsqueeze(-1), state.index_select(0, slots).float(), 0.0)
+        outputs, new_state = rule.chunked(*self._heads(mixed), g, rate, initial, plan)
+        window[slots], state[slots] = new_window.to(window.dtype), new_state.to(state.dtype)
+        return outputs
+
+    def _states(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The convolution's last inputs [slots, kernel - 1, channels] and the states [slots, heads, values, keys]."""
+        window, state = self.kv_cache[0], self.kv_cache[1]
+        return (window.transpose(-1, -2) if is_conv_state_dim_first() else window), state
+
+    def _convolution(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return self.conv1d.weight.squeeze(1), self.conv1d.bias
+
+    def _heads(self, mixed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        keys = self.key_dim // self.tp_size
+        q, k, v = mixed.split([keys, keys, self.value_dim // self.tp_size], dim=-1)
+        q, k = (rule.unit(x.unflatten(-1, (-1, self.head_k_dim))) for x in (q, k))
+        return q, k, v.unflatten(-1, (-1, self.head_v_dim)).float()
+
+
+def register() -> None:
+    """Put the layer in the place of vLLM's. Can be repeated."""
+    name = QwenGatedDeltaNetAttention.__name__
+    if name not in op_registry_oot:
+        QwenGatedDeltaNetAttention.register_oot(AscendGatedDeltaNet, name=name)

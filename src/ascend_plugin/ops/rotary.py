@@ -1,0 +1,85 @@
+"""Rotary position embedding: cosines and sines gathered once a step, applied to query and key in one operator.
+
+op-plugin's own `_npu_rotary_embedding` is avoided: it gathers in every layer, and keeps the table of the first module
+it ever sees for the whole process, so a second table (another base, a draft model) would silently be the first.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch_npu
+from vllm.forward_context import get_forward_context, is_forward_context_available
+from vllm.model_executor.custom_op import op_registry_oot
+from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbedding
+from vllm.model_executor.layers.rotary_embedding.dynamic_ntk_alpha_rope import DynamicNTKAlphaRotaryEmbedding
+from vllm.model_executor.layers.rotary_embedding.dynamic_ntk_scaling_rope import DynamicNTKScalingRotaryEmbedding
+from vllm.model_executor.layers.rotary_embedding.linear_scaling_rope import LinearScalingRotaryEmbedding
+from vllm.model_executor.layers.rotary_embedding.llama3_rope import Llama3RotaryEmbedding
+from vllm.model_executor.layers.rotary_embedding.ntk_scaling_rope import NTKScalingRotaryEmbedding
+from vllm.model_executor.layers.rotary_embedding.yarn_scaling_rope import YaRNScalingRotaryEmbedding
+
+from ascend_plugin import detection
+
+# Those that differ from the base class in the table alone, not in how it is applied.
+REPLACED = (
+    RotaryEmbedding,
+    DynamicNTKAlphaRotaryEmbedding,
+    DynamicNTKScalingRotaryEmbedding,
+    LinearScalingRotaryEmbedding,
+    Llama3RotaryEmbedding,
+    NTKScalingRotaryEmbedding,
+    YaRNScalingRotaryEmbedding,
+)
+
+
+class AscendRotary:
+    """Mixed into vLLM's rotary classes."""
+
+    _tables: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def forward_oot(
+        self, positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Rotate query [T, heads * size] and key [T, kv heads * size] in place by positions [T]."""
+        if key is None or positions.dim() != 1 or not self._has_operator():
+            return self.forward_native(positions, query, key)
+        cos, sin = self._cos_sin(positions)
+        tokens = positions.shape[0]
+        torch_npu.npu_apply_rotary_pos_emb(
+            query.view(1, tokens, -1, self.head_size),
+            key.view(1, tokens, -1, self.head_size),
+            cos,
+            sin,
+            layout="BSND",
+            rotary_mode="half" if self.is_neox_style else "interleave",
+        )
+        return query, key
+
+    def _has_operator(self) -> bool:
+        return self.rotary_dim == self.head_size and self.head_size in detection.current_chip().rotary_head_sizes
+
+    def _cos_sin(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosines and sines [1, T, 1, size] of this step's positions; every layer of a forward pass shares them."""
+        if not is_forward_context_available():
+            return self._gather(positions)
+        shared = get_forward_context().additional_kwargs
+        slot = ("rotary", id(self), positions.data_ptr())
+        if slot not in shared:
+            shared[slot] = self._gather(positions)
+        return shared[slot]
+
+    def _gather(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if self._tables is None:
+            cos, sin = self.cos_sin_cache.to(self.dtype).chunk(2, dim=-1)
+            spread = (
+                (lambda half: half.repeat(1, 2)) if self.is_neox_style else (lambda half: half.repeat_interleave(2, 1))
+            )
+            # Not buffers: they are a copy of cos_sin_cache in the operator's form.
+            object.__setattr__(self, "_tables", (spread(cos).contiguous(), spread(sin).contiguous()))
+        return tuple(table.index_select(0, positions)[None, :, None] for table in self._tables)
+
+
+def register() -> None:
+    for base in REPLACED:
+        if base.__name__ not in op_registry_oot:
+            RotaryEmbedding.register_oot(type(f"Ascend{base.__name__}", (AscendRotary, base), {}), name=base.__name__)

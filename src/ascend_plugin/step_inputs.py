@@ -1,0 +1,173 @@
+"""Everything the host knows about a step, packed into one buffer and copied to the device once.
+
+vLLM's runner copies a dozen small arrays a step and derives positions, lengths and slots from them on the device.
+Without speculation the host knows all of these, so they are computed here with NumPy and sent together; only tokens
+sampled in the step before, which are still on the device, are put in place there.
+
+The device buffer never moves and a layout depends on the padded batch alone, so a captured graph finds each step's
+values where it read those it was captured with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+
+ALIGNMENT_BYTES = 64  # of each section; torch_npu's own allocations are aligned to 512, operators ask for 32
+HOST_BUFFERS = 3  # one being filled, one being copied, one spare, so that the host seldom waits
+
+
+@dataclass(frozen=True)
+class Section:
+    """Where one array lies in the packed buffer."""
+
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def end(self) -> int:
+        return self.offset + prod(self.shape) * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The sections for a batch padded to `tokens` tokens and `requests` requests."""
+
+    tokens: int
+    requests: int
+    sections: dict[str, Section]
+    size_bytes: int
+
+
+def plan_layout(tokens: int, requests: int, table_widths: tuple[int, ...]) -> Layout:
+    """Lay the arrays of a step out one after another; table_widths has the block-table width of each KV cache group."""
+    int64, int32 = np.dtype(np.int64), np.dtype(np.int32)
+    arrays: list[tuple[str, tuple[int, ...], np.dtype]] = [
+        ("positions", (tokens,), int64),
+        ("logits_indices", (requests,), int64),
+        ("sampled_rows", (requests,), int64),  # rows of the last step's tokens ...
+        ("sampled_targets", (requests,), int64),  # ... and where they go among this step's
+        ("input_ids", (tokens,), int32),
+        ("query_start_loc", (requests + 1,), int32),
+        ("seq_lens", (requests,), int32),
+    ]
+    for group, width in enumerate(table_widths):
+        arrays.append((f"slots{group}", (tokens,), int32))
+        arrays.append((f"block_table{group}", (requests, width), int32))
+    sections, end = {}, 0
+    for name, shape, dtype in arrays:
+        section = Section(-(-end // ALIGNMENT_BYTES) * ALIGNMENT_BYTES, shape, dtype)
+        sections[name], end = section, section.end
+    return Layout(tokens, requests, sections, end)
+
+
+class StepInputs:
+    """The packed buffer on both sides, and the numbers that go into it.
+
+    max_tokens and max_requests bound every batch; table_widths as in plan_layout.
+    """
+
+    def __init__(self, max_tokens: int, max_requests: int, table_widths: tuple[int, ...], device: torch.device) -> None:
+        self.layout = lru_cache(maxsize=128)(lambda tokens, requests: plan_layout(tokens, requests, table_widths))
+        size = self.layout(max_tokens, max_requests).size_bytes
+        self._device = torch.zeros(size, dtype=torch.uint8, device=device)
+        self._hosts = [
+            torch.zeros(size, dtype=torch.uint8, pin_memory=device.type != "cpu") for _ in range(HOST_BUFFERS)
+        ]
+        self._copied: list[Any] = [None] * HOST_BUFFERS
+        self._turn = 0
+        self.on_device = lru_cache(maxsize=128)(self._views)
+
+    def host_arrays(self, layout: Layout) -> dict[str, np.ndarray]:
+        """Arrays to fill for the next upload, of unspecified content; waits if their last copy is still under way."""
+        self._turn = (self._turn + 1) % HOST_BUFFERS
+        if self._copied[self._turn] is not None:
+            self._copied[self._turn].synchronize()
+        memory = self._hosts[self._turn].numpy()
+        return {
+            name: memory[section.offset : section.end].view(section.dtype).reshape(section.shape)
+            for name, section in layout.sections.items()
+        }
+
+    def upload(self, layout: Layout) -> dict[str, torch.Tensor]:
+        """Copy what host_arrays() handed out; returns device views, whose addresses depend on the layout alone."""
+        size = layout.size_bytes
+        self._device[:size].copy_(self._hosts[self._turn][:size], non_blocking=True)
+        if self._device.device.type != "cpu":
+            if self._copied[self._turn] is None:
+                self._copied[self._turn] = torch.npu.Event()
+            self._copied[self._turn].record()
+        return self.on_device(layout.tokens, layout.requests)
+
+    def _views(self, tokens: int, requests: int) -> dict[str, torch.Tensor]:
+        dtypes = {8: torch.int64, 4: torch.int32}
+        return {
+            name: self._device[section.offset : section.end].view(dtypes[section.dtype.itemsize]).view(section.shape)
+            for name, section in self.layout(tokens, requests).sections.items()
+        }
+
+
+def fill_batch(
+    arrays: dict[str, np.ndarray],
+    num_scheduled: np.ndarray,  # [R] tokens of each request in this step
+    num_computed: np.ndarray,  # [R] tokens already in the cache
+    token_ids: np.ndarray,  # [>= R, max length] every request's tokens
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fill tokens, positions, starts and lengths of a batch; returns (request of each token, its position).
+
+    The rest is padding: token 0 at position 0, empty queries, length 0.
+    """
+    requests, tokens = len(num_scheduled), int(num_scheduled.sum())
+    ends = np.cumsum(num_scheduled)
+    owner = np.repeat(np.arange(requests), num_scheduled)
+    positions = np.arange(tokens) + (num_computed - ends + num_scheduled)[owner]
+    for name, values in (("positions", positions), ("input_ids", token_ids[owner, positions])):
+        arrays[name][:tokens] = values
+        arrays[name][tokens:] = 0
+    starts = arrays["query_start_loc"]
+    starts[0] = 0
+    starts[1 : requests + 1] = ends
+    starts[requests + 1 :] = tokens
+    arrays["seq_lens"][:requests] = num_computed + num_scheduled
+    arrays["seq_lens"][requests:] = 0
+    arrays["logits_indices"][:requests] = ends - 1
+    arrays["logits_indices"][requests:] = 0
+    return owner, positions
+
+
+def fill_group(
+    arrays: dict[str, np.ndarray],
+    group: int,
+    block_table: np.ndarray,  # [>= R, >= width] blocks of each request
+    block_size: int,
+    owner: np.ndarray,
+    positions: np.ndarray,
+    requests: int,
+) -> None:
+    """Fill one KV cache group's block table and slots. Padding: the null block 0, and slot -1, which is not written."""
+    table, slots = arrays[f"block_table{group}"], arrays[f"slots{group}"]
+    table[:requests] = block_table[:requests, : table.shape[1]]
+    table[requests:] = 0
+    tokens = len(positions)
+    slots[:tokens] = block_table[owner, positions // block_size] * block_size + positions % block_size
+    slots[tokens:] = -1
+
+
+def fill_sampled(arrays: dict[str, np.ndarray], previous_rows: np.ndarray, ends: np.ndarray) -> tuple[int, bool]:
+    """Note which of the last step's sampled tokens go where; returns (how many, whether row i simply goes to token i).
+
+    previous_rows [R] has each request's row in the last step, or -1; ends [R] the end of its tokens in this one.
+    """
+    rows = np.flatnonzero(previous_rows >= 0)
+    sources, targets = previous_rows[rows], ends[rows] - 1
+    count = len(rows)
+    arrays["sampled_rows"][:count] = sources
+    arrays["sampled_targets"][:count] = targets
+    in_order = np.arange(count)
+    return count, bool(np.array_equal(sources, in_order) and np.array_equal(targets, in_order))

@@ -1,0 +1,90 @@
+"""The worker: one process for one chip. It opens the device, measures memory, and runs what the engine asks for."""
+
+from __future__ import annotations
+
+import gc
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from vllm.logger import init_logger
+from vllm.platforms import current_platform
+from vllm.platforms.interface import set_assigned_physical_gpu_ids
+from vllm.utils.mem_utils import MemorySnapshot
+from vllm.utils.torch_utils import set_random_seed
+from vllm.v1.worker.gpu_worker import Worker, init_worker_distributed_environment
+from vllm.v1.worker.utils import request_memory
+
+from ascend_plugin import compat, memory
+from ascend_plugin.model_runner import AscendModelRunner
+
+logger = init_logger(__name__)
+
+
+class AscendWorker(Worker):
+    """vLLM's worker, opening an Ascend device where the base class opens a CUDA one."""
+
+    def init_device(self) -> None:
+        """Bind this process to its chip, join the process groups and take the memory baseline."""
+        compat.prepare_worker_process()
+        self.device = self._open_device()
+        current_platform.check_if_supports_dtype(self.model_config.dtype)
+        # Before the baseline, so that the buffers of collectives count as used.
+        init_worker_distributed_environment(
+            self.vllm_config, self.rank, self.distributed_init_method, self.local_rank, current_platform.dist_backend
+        )
+        set_random_seed(self.model_config.seed)
+        gc.collect()
+        torch.npu.empty_cache()
+        self.init_snapshot = MemorySnapshot(device=self.device)
+        self.requested_memory = request_memory(self.init_snapshot, self.cache_config)
+        memory.refuse_what_cannot_fit(self.vllm_config, self.init_snapshot.total_memory, self.requested_memory)
+        self._init_workspace_and_model_runner()
+
+    def _open_device(self) -> torch.device:
+        parallel = self.parallel_config
+        self.local_rank += self._data_parallel_offset()
+        assigned = parallel.assigned_physical_gpu_ids
+        if assigned is not None:
+            set_assigned_physical_gpu_ids(assigned)
+        available = len(assigned) if assigned is not None else torch.npu.device_count()
+        if self.local_rank >= available:
+            raise RuntimeError(
+                f"Rank {self.rank} needs chip {self.local_rank} of this machine and only {available} are visible: "
+                "lower the parallel sizes or widen ASCEND_RT_VISIBLE_DEVICES."
+            )
+        index = current_platform.logical_device_id_to_visible_device_id(self.local_rank)
+        device = torch.device(f"npu:{index}")
+        torch.npu.set_device(device)
+        # Prebuilt operators; chips below 910B would otherwise compile each operator on its first shape.
+        torch.npu.set_compile_mode(jit_compile=False)
+        return device
+
+    def _data_parallel_offset(self) -> int:
+        """Chips taken by the data-parallel replicas before this one on this machine; their processes see all chips."""
+        parallel = self.parallel_config
+        if parallel.distributed_executor_backend in ("ray", "external_launcher"):
+            return 0
+        if parallel.data_parallel_backend == "ray" or parallel.nnodes_within_dp > 1:
+            return 0
+        local_rank = parallel.data_parallel_rank_local
+        if local_rank is None:
+            local_rank = parallel.data_parallel_index
+        return local_rank * parallel.world_size
+
+    def _make_model_runner(self) -> AscendModelRunner:
+        return AscendModelRunner(self.vllm_config, self.device)
+
+    def _maybe_get_memory_pool_context(self, tag: str) -> AbstractContextManager[None]:
+        return nullcontext()  # the base class's pools serve sleep mode, which needs CUDA's virtual memory
+
+    @torch.inference_mode()
+    def determine_available_memory(self) -> int:
+        """Bytes for the KV cache: requested memory less weights, the measured peak of a profile run, and graphs."""
+        available = super().determine_available_memory()
+        if self.cache_config.kv_cache_memory_bytes:
+            return available
+        reserve = self.model_runner.graph_memory_estimate()
+        self.available_kv_cache_memory_bytes = available - reserve
+        if reserve:
+            logger.info("%.2f GiB of it are kept for %d graphs.", reserve / 2**30, self.model_runner.graph_count())
+        return int(self.available_kv_cache_memory_bytes)

@@ -1,0 +1,85 @@
+"""What the plugin chooses where the user chose nothing, and what it refuses with a remedy."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+
+QWEN3_32B = {
+    "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": 5120, "intermediate_size": 25600,
+    "num_hidden_layers": 64, "num_attention_heads": 64, "num_key_value_heads": 8, "head_dim": 128,
+    "vocab_size": 151936, "max_position_embeddings": 40960, "rms_norm_eps": 1e-6, "rope_theta": 1000000.0,
+    "tie_word_embeddings": False, "hidden_act": "silu", "torch_dtype": "bfloat16",
+}  # fmt: skip
+
+
+def configure(
+    emulated: Callable, model: Path, chip: str = "310P3", count: int = 4, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(HERE / "configure.py"), str(model), json.dumps(options)]
+    return emulated(chip=chip, count=count).run(command, capture_output=True, text=True)
+
+
+def chosen(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    lines = [line for line in done.stdout.splitlines() if line.startswith("CONFIGURATION ")]
+    assert lines, done.stdout[-2000:] + done.stderr[-4000:]
+    return json.loads(lines[-1].removeprefix("CONFIGURATION "))
+
+
+def test_nothing_needs_to_be_chosen_on_310p(emulated: Callable, qwen3: Path) -> None:
+    done = configure(emulated, qwen3)
+    facts = chosen(done)
+    assert facts["dtype"] == "torch.float16"
+    assert facts["graph_mode"] == "FULL_DECODE_ONLY"
+    assert facts["graph_sizes"][0] == 1
+    assert facts["worker"].startswith("ascend_plugin.")
+    assert not facts["opened_device"]  # a device context in the front end would cost memory and break forks
+    assert (done.stdout + done.stderr).count("Falling back to torch.float16") == 1
+
+
+def test_910b_keeps_bf16(emulated: Callable, qwen3: Path) -> None:
+    assert chosen(configure(emulated, qwen3, chip="910B3"))["dtype"] == "torch.bfloat16"
+
+
+def test_the_brief_s_flags_are_accepted(emulated: Callable, qwen3: Path) -> None:
+    facts = chosen(configure(emulated, qwen3, enforce_eager=True, dtype="float16", tensor_parallel_size=4))
+    assert facts["graph_mode"] == "NONE"
+
+
+@pytest.mark.parametrize(
+    ("options", "reason", "remedy"),
+    [
+        ({"dtype": "bfloat16"}, "Ascend310P3 computes in float16", "Leave out --dtype bfloat16"),
+        ({"tensor_parallel_size": 8}, "8 chips are asked for", "lower --tensor-parallel-size"),
+        ({"kv_cache_dtype": "fp8"}, "keeps its cache in the model's dtype", "Leave out --kv-cache-dtype fp8"),
+    ],
+    ids=["bf16", "too many chips", "fp8 cache"],
+)
+def test_impossible_choices(emulated: Callable, qwen3: Path, options: dict, reason: str, remedy: str) -> None:
+    done = configure(emulated, qwen3, **options)
+    assert done.returncode != 0
+    assert reason in done.stderr
+    assert remedy in done.stderr
+
+
+def test_32b_on_one_chip_is_refused_with_the_arithmetic(emulated: Callable, smollm2: Path, tmp_path: Path) -> None:
+    """There are no weights to read: had the refusal come later, the error would be another."""
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_text((smollm2 / name).read_text())
+    (tmp_path / "config.json").write_text(json.dumps(QWEN3_32B))
+    job = tmp_path / "job.json"
+    job.write_text(json.dumps({"model": str(tmp_path), "options": {"max_model_len": 4096}, "rounds": []}))
+    command = [sys.executable, str(HERE / "engine.py"), str(job), str(tmp_path / "answer.json")]
+    done = emulated(chip="310P3", count=1).run(command, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "does not fit Ascend310P3 at tensor-parallel size 1" in done.stderr
+    assert "61.0 GiB of fp16 weights" in done.stderr
+    assert "--tensor-parallel-size 2" in done.stderr

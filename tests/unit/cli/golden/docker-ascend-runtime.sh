@@ -1,0 +1,42 @@
+# WARNING: vLLM 0.23.0 has 10 open advisories (CVE-2026-73557, CVE-2026-114053, PYSEC-2026-2303, CVE-2026-116176 ...): `ascend doctor --vllm-version 0.23.0` lists them. Keep the server behind a proxy.
+# Once: a key that only the server can read, and a folder for downloaded weights.
+test -s vllm-api-key || (umask 077 && openssl rand -hex 32 > vllm-api-key)
+sudo chown 1000:1000 vllm-api-key
+sudo install -d -m 0750 -o 1000 -g 1000 /var/lib/vllm-cache
+
+docker run -d --restart unless-stopped \
+  --name vllm-ascend --init --stop-timeout 60 \
+  --user 1000:1000 \
+  --cap-drop ALL --security-opt no-new-privileges --pids-limit 4096 \
+  --read-only --tmpfs /tmp:exec,mode=1777,size=8g --workdir /tmp \
+  --shm-size 4g \
+  --publish 127.0.0.1:8000:8000 \
+  --runtime ascend --env ASCEND_VISIBLE_DEVICES=0-3 \
+  --volume /var/lib/vllm-cache:/cache \
+  --volume "$(realpath vllm-api-key)":/run/secrets/vllm_api_key:ro \
+  --env VLLM_USE_MODELSCOPE=True \
+  --env HOME=/tmp \
+  --env ASCEND_PROCESS_LOG_PATH=/tmp/ascend-log \
+  --env VLLM_CACHE_ROOT=/tmp/vllm \
+  --env HF_HOME=/cache/huggingface \
+  --env MODELSCOPE_CACHE=/cache/modelscope \
+  --health-cmd 'curl -fsS http://127.0.0.1:8000/health' \
+  --health-interval 30s --health-timeout 5s --health-start-period 900s \
+  quay.io/ascend/vllm-ascend:v0.23.0-310p \
+  /bin/bash -c 'VLLM_API_KEY="$(cat /run/secrets/vllm_api_key)" exec "$@"' -- vllm serve \
+  --enforce-eager \
+  --dtype float16 \
+  --model Qwen/Qwen3-32B \
+  --served-model-name qwen3-32b \
+  --enable-auto-tool-choice \
+  --tool-call-parser hermes \
+  --reasoning-parser qwen3 \
+  --tensor-parallel-size 4 \
+  --host 0.0.0.0 \
+  --port 8000 \
+  --max-model-len 40960 \
+  --max-num-seqs 64 \
+  --disable-fastapi-docs
+
+# Ready when this answers (the first start reads the weights, which takes minutes):
+#   curl -s -H "Authorization: Bearer $(sudo cat vllm-api-key)" http://127.0.0.1:8000/v1/models
