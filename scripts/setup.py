@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,21 +137,24 @@ def text(*values: str) -> Callable[[], Iterator[bytes]]:
     return lambda: iter([value.encode() for value in values])
 
 
-def files(*patterns: str) -> Callable[[], Iterator[bytes]]:
-    """Contents of the files under ROOT that match, ignoring what builds leave behind."""
+def files(*patterns: str, ignore: Sequence[str] = ()) -> Callable[[], Iterator[bytes]]:
+    """Contents of the files under ROOT that match, ignoring what builds leave behind (`ignore` names more of it)."""
 
     def contents() -> Iterator[bytes]:
         for pattern in patterns:
             for path in sorted(ROOT.glob(pattern)):
-                if path.is_file() and not {"build", "__pycache__", "lib"} & set(path.relative_to(ROOT).parts):
-                    yield str(path.relative_to(ROOT)).encode() + path.read_bytes()
+                name = path.relative_to(ROOT)
+                if path.is_file() and str(name) not in ignore and not {"build", "__pycache__", "lib"} & set(name.parts):
+                    yield str(name).encode() + path.read_bytes()
 
     return contents
 
 
 EMULATOR_FILES = files(
-    "emulator/src/**/*", "emulator/cmake/*", "emulator/python/**/*", "emulator/*.toml", "emulator/CMakeLists.txt"
-)
+    "src/ascend_plugin/chips.*", "emulator/src/**/*", "emulator/cmake/*", "emulator/python/**/*", "emulator/*.toml",
+    "emulator/CMakeLists.txt",
+    ignore=[f"emulator/python/ascend_emulator/chips.{kind}" for kind in ("py", "toml")],  # copies that the build makes
+)  # fmt: skip
 STEPS = [
     Step("venv", "virtual environment", MAIN.create, text(sys.version, str(MAIN.folder))),
     Step("torch", "PyTorch 2.13 for CPU", MAIN.install_torch, text(TORCH)),

@@ -1,4 +1,6 @@
-"""Write the chip table as a C++ initialiser list: generate_chip_table.py chips.toml chip_table.inc.
+"""Write the chip table as a C++ initialiser list: generate_chip_table.py FOLDER chip_table.inc.
+
+FOLDER holds chips.toml and chips.py, which reads it.
 
 The output is the body of an array, one designated initialiser of `struct Chip` (core/chips.h) a line:
 
@@ -13,15 +15,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-LOADER = Path(__file__).parents[2] / "python" / "ascend_emulator" / "chips.py"
 PRODUCTS = {"atlas_inference": "kAtlasInference", "a2": "kA2", "a3": "kA3", "a5": "kA5"}
 
 
-def load_chips_module() -> ModuleType:
+def load_chips_module(loader: Path) -> ModuleType:
     """chips.py, loaded by path: the build must not import a package (or torch) to read the table."""
-    spec = importlib.util.spec_from_file_location("chips", LOADER)
+    spec = importlib.util.spec_from_file_location("chips", loader)
     if spec is None or spec.loader is None:
-        sys.exit(f"{LOADER} is missing: it reads the chip table.")
+        sys.exit(f"{loader} is missing: it reads the chip table.")
     module = importlib.util.module_from_spec(spec)
     sys.modules["chips"] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
@@ -69,8 +70,8 @@ def link(value: Any) -> str:
 
 
 def main() -> None:
-    table, output = map(Path, sys.argv[1:])
-    chips = load_chips_module().load(table)
+    folder, output = map(Path, sys.argv[1:])
+    chips = load_chips_module(folder / "chips.py").load(folder / "chips.toml")
     output.write_text("\n".join(["// Generated from chips.toml. Do not edit.", *map(row, chips), ""]), encoding="utf-8")
 
 

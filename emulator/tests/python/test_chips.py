@@ -102,7 +102,7 @@ def test_the_generated_rows_fill_struct_chip(tmp_path: Path) -> None:
     """C++ ignores a field that no designator names, so the two lists are compared here."""
     output = tmp_path / "chip_table.inc"
     generator = EMULATOR / "src/core/generate_chip_table.py"
-    subprocess.run([sys.executable, generator, EMULATOR / "src/chips.toml", output], check=True)
+    subprocess.run([sys.executable, generator, chips.TABLE.parent, output], check=True)
     rows = [line for line in output.read_text().splitlines() if line.startswith("{")]
     assert len(rows) == len(NAMES)
 

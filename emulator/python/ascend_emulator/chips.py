@@ -1,1 +1,0 @@
-../../../src/ascend_plugin/chips.py
