@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")  # mathematics on the CPU: no device is wanted
-
 import pytest
-import torch
+
+with pytest.MonkeyPatch.context() as environment:
+    # Mathematics on the CPU wants no device; only while importing, for other tests' processes inherit the environment.
+    environment.setenv("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
+    import torch
 
 from ascend_plugin.ops import gated_delta_rule as rule
 
