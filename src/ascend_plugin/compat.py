@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.abc
+import importlib.util
 import sys
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec
@@ -135,6 +136,9 @@ class _PatchFinder(importlib.abc.MetaPathFinder):
     """Lets the ordinary finders find a module and wraps its loader's exec_module."""
 
     def find_spec(self, name: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name in WITHOUT_TORCHVISION and importlib.util.find_spec("torchvision") is None:
+            origin = importlib.util.find_spec(WITHOUT_TORCHVISION[name]).origin
+            return importlib.util.spec_from_file_location(name, origin)
         patch = IMPORT_PATCHES.get(name)
         if patch is None:
             return None
@@ -198,6 +202,16 @@ async def _tokenizer_of_served_model(args: Any) -> str | None:
     roots = [model.get("root") for model in models if model.get("id") == args.model]
     return roots[0] if roots and roots[0] and os.path.isdir(roots[0]) else None
 
+
+# Reason: vLLM's module of Qwen3.5, text models included, imports a function from transformers' module of torchvision
+# image processors; the same function is in that of the PIL ones, and there is no torchvision without CUDA on PyPI.
+# Reference: vllm/model_executor/models/qwen3_vl.py, smart_resize.
+# Exit: when upstream imports it where it is used, or takes the PIL module's.
+WITHOUT_TORCHVISION: dict[str, str] = {
+    "transformers.models.qwen2_vl.image_processing_qwen2_vl": (
+        "transformers.models.qwen2_vl.image_processing_pil_qwen2_vl"
+    ),
+}
 
 IMPORT_PATCHES: dict[str, Callable[[ModuleType], None]] = {
     "vllm.benchmarks.serve": _find_benchmark_tokenizer,

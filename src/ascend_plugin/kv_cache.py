@@ -6,7 +6,13 @@ from collections.abc import Iterable
 from math import prod
 
 import torch
-from vllm.v1.kv_cache_interface import AttentionSpec, KVCacheConfig, KVCacheSpec, UniformTypeKVCacheSpecs
+from vllm.v1.kv_cache_interface import (
+    AttentionSpec,
+    KVCacheConfig,
+    KVCacheSpec,
+    MambaSpec,
+    UniformTypeKVCacheSpecs,
+)
 
 from ascend_plugin.attention.paged_nz import allocate_cache
 
@@ -17,15 +23,18 @@ def _spec_of(group_spec: KVCacheSpec, layer: str) -> KVCacheSpec:
     return group_spec.kv_cache_specs[layer] if isinstance(group_spec, UniformTypeKVCacheSpecs) else group_spec
 
 
-def allocate_nz(config: KVCacheConfig, kernel_block_sizes: list[int], device: torch.device) -> dict[str, Pair]:
-    """Allocate every layer's cache in FRACTAL_NZ, outside vLLM's one backing buffer.
+def allocate_nz(
+    config: KVCacheConfig, kernel_block_sizes: list[int], device: torch.device
+) -> dict[str, Pair | torch.Tensor]:
+    """Allocate every layer's cache outside vLLM's one backing buffer: attention's in FRACTAL_NZ, states as plain pages.
 
-    A private format belongs to a whole tensor, so pages cannot be views of a shared buffer. Layers that vLLM places at
-    the same address (groups of different attention kinds overlay each other, a block being owned by one at a time)
-    share one pair, so the total is what vLLM accounted for. Raises NotImplementedError for any other kind of state.
+    A private format belongs to a whole tensor, so its pages cannot be views of a shared buffer. Layers that vLLM places
+    at the same address (groups overlay each other, a block being owned by one at a time) share one allocation, but
+    keys and values cannot share it with recurrent states: a hybrid model takes twice what vLLM accounts for (see
+    accounted_share). Raises NotImplementedError for any other kind of state.
     """
-    pairs: dict[str, Pair] = {}
-    by_address: dict[tuple[int, tuple[int, ...]], Pair] = {}
+    caches: dict[str, Pair | torch.Tensor] = {}
+    by_address: dict[tuple[int, tuple[int, ...]], Pair | torch.Tensor] = {}
     for tensor in config.kv_cache_tensors:
         group_index, group = next(
             (index, group)
@@ -34,16 +43,30 @@ def allocate_nz(config: KVCacheConfig, kernel_block_sizes: list[int], device: to
         )
         for position, layer in enumerate(tensor.layers):
             spec = _spec_of(group.kv_cache_spec, layer)
-            if not isinstance(spec, AttentionSpec):
+            blocks = config.num_blocks_of(tensor)
+            if isinstance(spec, MambaSpec):
+                shape = (blocks, 1, 1, spec.page_size_bytes)  # as MambaBase.bind_kv_cache takes it
+            elif isinstance(spec, AttentionSpec):
+                block_size = kernel_block_sizes[group_index]
+                blocks *= spec.block_size // block_size
+                shape = (blocks, block_size, spec.num_kv_heads, spec.head_size)
+            else:
                 raise NotImplementedError(f"{layer} keeps {type(spec).__name__} state, which has no NZ form yet.")
-            block_size = kernel_block_sizes[group_index]
-            blocks = config.num_blocks_of(tensor) * (spec.block_size // block_size)
-            shape = (blocks, block_size, spec.num_kv_heads, spec.head_size)
             address = (tensor.offset + position * tensor.layer_stride, shape)
             if address not in by_address:
-                by_address[address] = (allocate_cache(*shape, device), allocate_cache(*shape, device))
-            pairs[layer] = by_address[address]
-    return pairs
+                by_address[address] = (
+                    torch.zeros(shape, dtype=torch.int8, device=device)
+                    if isinstance(spec, MambaSpec)
+                    else (allocate_cache(*shape, device), allocate_cache(*shape, device))
+                )
+            caches[layer] = by_address[address]
+    return caches
+
+
+def accounted_share(specs: Iterable[KVCacheSpec]) -> float:
+    """Share of the memory taken by allocate_nz that vLLM accounts for: half where states lie beside attention."""
+    kinds = {isinstance(spec, MambaSpec) for spec in specs}
+    return 1 / len(kinds) if kinds else 1.0
 
 
 def split_pages(cache: torch.Tensor) -> Pair:

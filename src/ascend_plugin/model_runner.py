@@ -83,6 +83,8 @@ class AscendModelRunner(GPUModelRunner):
         """Nothing to prepare: blocks are zeroed by index, not by address (see _zero_block_ids)."""
 
     def _zero_block_ids(self, block_ids: list[int]) -> None:
+        if self.chip.kv_cache_format == "nz":
+            return  # keys and values share memory with nothing else, so what is left in them are numbers
         kv_cache.zero_blocks(self.kv_caches, block_ids, self.kv_cache_config.num_blocks)
 
     # ------------------------------------------------------------------ graphs

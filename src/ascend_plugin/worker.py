@@ -14,7 +14,7 @@ from vllm.utils.torch_utils import set_random_seed
 from vllm.v1.worker.gpu_worker import Worker, init_worker_distributed_environment
 from vllm.v1.worker.utils import request_memory
 
-from ascend_plugin import compat, memory
+from ascend_plugin import compat, kv_cache, memory
 from ascend_plugin.model_runner import AscendModelRunner
 
 logger = init_logger(__name__)
@@ -81,10 +81,17 @@ class AscendWorker(Worker):
     def determine_available_memory(self) -> int:
         """Bytes for the KV cache: requested memory less weights, the measured peak of a profile run, and graphs."""
         available = super().determine_available_memory()
+        share = self._accounted_share()
         if self.cache_config.kv_cache_memory_bytes:
-            return available
+            return int(available * share)
         reserve = self.model_runner.graph_memory_estimate()
-        self.available_kv_cache_memory_bytes = available - reserve
+        self.available_kv_cache_memory_bytes = (available - reserve) * share
         if reserve:
             logger.info("%.2f GiB of it are kept for %d graphs.", reserve / 2**30, self.model_runner.graph_count())
         return int(self.available_kv_cache_memory_bytes)
+
+    def _accounted_share(self) -> float:
+        """Share of the cache's memory that vLLM's arithmetic sees (see kv_cache.allocate_nz)."""
+        if self.model_runner.chip.kv_cache_format != "nz":
+            return 1.0
+        return kv_cache.accounted_share(self.get_kv_cache_spec().values())

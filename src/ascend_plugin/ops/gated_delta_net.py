@@ -7,6 +7,8 @@ cache's precision.
 
 from __future__ import annotations
 
+from math import prod
+
 import torch
 from vllm.forward_context import get_forward_context
 from vllm.model_executor.custom_op import op_registry_oot
@@ -94,31 +96,53 @@ class AscendGatedDeltaNet(QwenGatedDeltaNetAttention):
             outputs[part] = self._prefill(qkv[part], g[part], rate[part], metadata).to(outputs.dtype)
 
     def _decode(self, qkv: torch.Tensor, g: torch.Tensor, rate: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
-        window, state = self._states()
-        mixed, new_window = rule.convolve_step(qkv, *self._convolution(), window.index_select(0, slots))
-        outputs, new_state = rule.step(*self._heads(mixed), g, rate, state.index_select(0, slots).float())
-        window[slots], state[slots] = new_window.to(window.dtype), new_state.to(state.dtype)
+        window, state, padding = self._read(slots)
+        mixed, window = rule.convolve_step(qkv, *self._convolution(), window)
+        outputs, state = rule.step(*self._heads(mixed), g, rate, state.float())
+        self._write(slots, window, state, padding)
         return outputs
 
     def _prefill(
         self, qkv: torch.Tensor, g: torch.Tensor, rate: torch.Tensor, metadata: GDNAttentionMetadata
     ) -> torch.Tensor:
-        window, state = self._states()
         plan, count = metadata.chunk_indices, metadata.num_prefills
         slots = metadata.prefill_state_indices[:count].long()
         # A block given to a new sequence still holds another one's state.
-        started = metadata.prefill_has_initial_state[:count].view(-1, 1, 1)
-        before = torch.where(started, window.index_select(0, slots), 0)
-        mixed, new_window = rule.convolve(qkv, *self._convolution(), before, plan)
-        initial = torch.where(started.unsqueeze(-1), state.index_select(0, slots).float(), 0.0)
-        outputs, new_state = rule.chunked(*self._heads(mixed), g, rate, initial, plan)
-        window[slots], state[slots] = new_window.to(window.dtype), new_state.to(state.dtype)
+        fresh = ~metadata.prefill_has_initial_state[:count].view(-1, 1, 1)
+        window, state, padding = self._read(slots)
+        mixed, window = rule.convolve(qkv, *self._convolution(), window.masked_fill(fresh, 0), plan)
+        state = state.float().masked_fill(fresh.unsqueeze(-1), 0)
+        outputs, state = rule.chunked(*self._heads(mixed), g, rate, state, plan)
+        self._write(slots, window, state, padding)
         return outputs
 
-    def _states(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The convolution's last inputs [slots, kernel - 1, channels] and the states [slots, heads, values, keys]."""
-        window, state = self.kv_cache[0], self.kv_cache[1]
-        return (window.transpose(-1, -2) if is_conv_state_dim_first() else window), state
+    def bind_kv_cache(self, kv_cache: torch.Tensor) -> None:
+        """Keep a block's page ([blocks, 1, 1, bytes], both states and padding) as one row of words.
+
+        Indexing operators copy a strided tensor whole before they index it, so rows are read and written whole.
+        """
+        self.kv_cache = (kv_cache.flatten(1).view(torch.int32),)
+
+    def _read(self, slots: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The convolution.s inputs [slots, kernel - 1, channels], the states [slots, heads, values, keys], padding."""
+        pages = self.kv_cache[0].index_select(0, slots)
+        shapes, dtypes = self.get_state_shape(), self.get_state_dtype()
+        words = [prod(shape) * dtype.itemsize // pages.itemsize for shape, dtype in zip(shapes, dtypes, strict=True)]
+        *parts, padding = pages.split([*words, pages.shape[1] - sum(words)], dim=1)
+        window, state = (
+            part.contiguous().view(dtype).unflatten(1, shape)
+            for part, dtype, shape in zip(parts, dtypes, shapes, strict=True)
+        )
+        return (window.transpose(1, 2) if is_conv_state_dim_first() else window), state, padding
+
+    def _write(self, slots: torch.Tensor, window: torch.Tensor, state: torch.Tensor, padding: torch.Tensor) -> None:
+        if is_conv_state_dim_first():
+            window = window.transpose(1, 2)
+        parts = [
+            value.to(dtype).flatten(1).view(padding.dtype)
+            for value, dtype in zip((window, state), self.get_state_dtype(), strict=True)
+        ]
+        self.kv_cache[0].index_copy_(0, slots, torch.cat([*parts, padding], dim=1))
 
     def _convolution(self) -> tuple[torch.Tensor, torch.Tensor | None]:
         return self.conv1d.weight.squeeze(1), self.conv1d.bias
