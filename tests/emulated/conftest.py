@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from ascend_emulator.launcher import Machine
 
@@ -16,7 +17,14 @@ from ascend_cli.models.smollm2 import build_smollm2
 from ascend_cli.models.tiny import build_tiny_qwen3
 
 HERE = Path(__file__).parent
-SMALL = {"max_model_len": 1024, "max_num_batched_tokens": 256, "max_num_seqs": 4, "gpu_memory_utilization": 0.05}
+SMALL = {
+    "dtype": "float16",  # what every chip has: only the rounding of fp16 lies between an answer and the reference
+    "max_model_len": 512,
+    "max_num_batched_tokens": 256,
+    "max_num_seqs": 4,
+    "gpu_memory_utilization": 0.05,
+    "num_gpu_blocks_override": 32,
+}
 
 
 @pytest.fixture(scope="session")
@@ -29,33 +37,58 @@ def qwen3(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_tiny_qwen3(tmp_path_factory.mktemp("models") / "qwen3")
 
 
+def run_jobs(machine: Machine, folder: Path, model: Path, rounds: list, choices: list[dict]) -> list[dict[str, Any]]:
+    """Run an engine for each choice of options ("rounds" among them replace `rounds`) on a machine; see engine.py."""
+    jobs = [
+        {"model": str(model), "rounds": options.pop("rounds", rounds), "options": {**SMALL, **options}}
+        for options in map(dict, choices)
+    ]
+    job, result = folder / "job.json", folder / "answer.json"
+    result.unlink(missing_ok=True)
+    job.write_text(json.dumps(jobs))
+    command = [sys.executable, str(HERE / "engine.py"), str(job), str(result)]
+    done = machine.run(command, capture_output=True, text=True)
+    assert result.exists(), done.stdout[-4000:] + done.stderr[-8000:]
+    return json.loads(result.read_text())
+
+
 @pytest.fixture
-def run_engine(emulated: Callable[..., Machine], tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    """run_engine(model, rounds, chip="310P3", **options of vllm.LLM) -> what tests/emulated/engine.py answers."""
-    machines: dict[tuple[str, int], Machine] = {}
+def run_engines(emulated: Callable[..., Machine], tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
+    """run_engines(model, rounds, [options of vllm.LLM, ...], chip, count) -> what engine.py answers, an engine each."""
+
+    def run(
+        model: Path, rounds: list, choices: list[dict], chip: str = "310P3", count: int = 1
+    ) -> list[dict[str, Any]]:
+        return run_jobs(emulated(chip=chip, count=count), tmp_path, model, rounds, choices)
+
+    return run
+
+
+@pytest.fixture
+def run_engine(run_engines: Callable[..., list[dict[str, Any]]]) -> Callable[..., dict[str, Any]]:
+    """run_engine(model, rounds, chip, count, **options of vllm.LLM) -> what engine.py answers for a single engine."""
 
     def run(model: Path, rounds: list, chip: str = "310P3", count: int = 1, **options: Any) -> dict[str, Any]:
-        machine = machines.setdefault((chip, count), emulated(chip=chip, count=count))
-        number = len(list(tmp_path.glob("job*.json")))
-        job, result = tmp_path / f"job{number}.json", tmp_path / f"answer{number}.json"
-        job.write_text(json.dumps({"model": str(model), "options": {**SMALL, **options}, "rounds": rounds}))
-        done = machine.run(
-            [sys.executable, str(HERE / "engine.py"), str(job), str(result)], capture_output=True, text=True
-        )
-        assert result.exists(), done.stdout[-4000:] + done.stderr[-8000:]
-        return json.loads(result.read_text())
+        return run_engines(model, rounds, [options], chip, count)[0]
 
     return run
 
 
-@pytest.fixture
-def judge(tmp_path: Path) -> Callable[[Path, list[list[int]]], list[dict[str, list[float]]]]:
-    """judge(model, sequences of token ids) -> transformers' fp32 log-probabilities and gaps to the likeliest token."""
+@pytest.fixture(scope="session")
+def reference_logits(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path, list[list[int]]], list[np.ndarray]]:
+    """reference_logits(model, sequences of token ids) -> transformers' fp32 logits [length - 1, vocabulary] of each."""
+    folder, known = tmp_path_factory.mktemp("reference"), {}
 
-    def run(model: Path, sequences: list[list[int]]) -> list[dict[str, list[float]]]:
-        job, result = tmp_path / "sequences.json", tmp_path / "judgement.json"
-        job.write_text(json.dumps({"model": str(model), "sequences": sequences}))
-        subprocess.run([sys.executable, str(HERE / "reference.py"), str(job), str(result)], check=True)
-        return json.loads(result.read_text())
+    def logits(model: Path, sequences: list[list[int]]) -> list[np.ndarray]:
+        new = [
+            list(tokens) for tokens in {tuple(tokens) for tokens in sequences if (model, tuple(tokens)) not in known}
+        ]
+        if new:
+            job, result = folder / "job.json", folder / "logits.npz"
+            job.write_text(json.dumps({"model": str(model), "sequences": new}))
+            subprocess.run([sys.executable, str(HERE / "reference.py"), str(job), str(result)], check=True)
+            with np.load(result) as arrays:
+                known.update({(model, tuple(tokens)): arrays[f"arr_{index}"] for index, tokens in enumerate(new)})
+        return [known[model, tuple(tokens)] for tokens in sequences]
 
-    return run
+    return logits

@@ -1,54 +1,93 @@
-"""Runs an engine for a test: reads a job as JSON from the file named first, writes what it answered to the second.
+"""Runs engines for a test: reads a job as JSON from the file named first, writes what they answered to the second.
 
-A process of its own for each engine, because an engine takes a chip for the life of its process. Job:
+Each engine has a process of its own, because it takes its chips for the life of its process; the processes are forked
+from this one, which has imported everything and touched no chip. Job: a list of
     model, options   arguments of vllm.LLM
     rounds           lists of {"prompt": [token ids], "sampling": {arguments of SamplingParams}}, run one after another
-Answer: for each round the requests' token ids and logprobs, and the counters of the emulated chip.
+Answer: for each engine its KV blocks, preemptions, and for each round what the requests got and the chip's counters.
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # the counters are this process's
+os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "fork")  # a rank need not import everything again
+
+
+def scored(position: dict | None) -> dict[int, float]:
+    """The log-probabilities that were asked for at one position, by token."""
+    return {token: entry.logprob for token, entry in (position or {}).items()}
 
 
 def answer(output: Any) -> dict[str, Any]:
-    completion = output.outputs[0]
-    prompt_logprobs = [next(iter(entry.values())).logprob if entry else None for entry in output.prompt_logprobs or []]
-    chosen = [step[token].logprob for step, token in zip(completion.logprobs or [], completion.token_ids, strict=False)]
+    first = output.outputs[0]
     return {
         "tokens": [list(each.token_ids) for each in output.outputs],
-        "text": completion.text,
-        "logprobs": chosen,
-        "prompt_logprobs": prompt_logprobs,
+        "text": first.text,
+        "finish_reason": first.finish_reason,
+        "logprobs": [scored(position) for position in first.logprobs or []],
+        "prompt_logprobs": [scored(position) for position in output.prompt_logprobs or []],
         "cached_tokens": output.num_cached_tokens,
     }
 
 
-def main() -> None:
-    from ascend_emulator import counters
-    from vllm import LLM, SamplingParams, TokensPrompt
+def sampling_params(arguments: dict[str, Any]) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import StructuredOutputsParams
 
-    job = json.loads(Path(sys.argv[1]).read_text())
-    engine = LLM(job["model"], **job["options"])
+    if "structured_outputs" in arguments:
+        arguments = {**arguments, "structured_outputs": StructuredOutputsParams(**arguments["structured_outputs"])}
+    if "logit_bias" in arguments:  # JSON has no integer keys
+        arguments = {**arguments, "logit_bias": {int(token): bias for token, bias in arguments["logit_bias"].items()}}
+    return SamplingParams(**arguments)
+
+
+def run_engine(job: dict[str, Any]) -> dict[str, Any]:
+    from ascend_emulator import counters
+    from vllm import LLM, TokensPrompt
+
+    engine = LLM(job["model"], disable_log_stats=False, **job["options"])
     rounds = []
     for requests in job["rounds"]:
         counters.reset_stats()
         outputs = engine.generate(
             [TokensPrompt(prompt_token_ids=request["prompt"]) for request in requests],
-            [SamplingParams(**request["sampling"]) for request in requests],
+            [sampling_params(request["sampling"]) for request in requests],
             use_tqdm=False,
         )
         rounds.append({"answers": [answer(output) for output in outputs], "stats": counters.stats()})
+    preemptions = sum(metric.value for metric in engine.get_metrics() if metric.name == "vllm:num_preemptions")
     blocks = engine.llm_engine.vllm_config.cache_config.num_gpu_blocks
-    Path(sys.argv[2]).write_text(json.dumps({"rounds": rounds, "blocks": blocks}))
+    return {"rounds": rounds, "blocks": blocks, "preemptions": preemptions}
+
+
+def run_in_child(job: dict[str, Any], result: Path) -> None:
+    result.write_text(json.dumps(run_engine(job)))
     sys.stdout.flush()
     os._exit(0)  # interpreter exit tears the process groups down in an order that vLLM's finaliser trips over
+
+
+def main() -> None:
+    from vllm import LLM  # noqa: F401
+
+    import ascend_plugin.worker  # noqa: F401
+
+    results = []
+    for number, job in enumerate(json.loads(Path(sys.argv[1]).read_text())):
+        result = Path(f"{sys.argv[2]}.{number}")
+        child = multiprocessing.get_context("fork").Process(target=run_in_child, args=(job, result))
+        child.start()
+        child.join()
+        if child.exitcode != 0:
+            sys.exit(f"The engine with {job['options']} ended with {child.exitcode}.")
+        results.append(json.loads(result.read_text()))
+    Path(sys.argv[2]).write_text(json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ def test_32b_on_one_chip_is_refused_with_the_arithmetic(emulated: Callable, smol
         (tmp_path / name).write_text((smollm2 / name).read_text())
     (tmp_path / "config.json").write_text(json.dumps(QWEN3_32B))
     job = tmp_path / "job.json"
-    job.write_text(json.dumps({"model": str(tmp_path), "options": {"max_model_len": 4096}, "rounds": []}))
+    job.write_text(json.dumps([{"model": str(tmp_path), "options": {"max_model_len": 4096}, "rounds": []}]))
     command = [sys.executable, str(HERE / "engine.py"), str(job), str(tmp_path / "answer.json")]
     done = emulated(chip="310P3", count=1).run(command, capture_output=True, text=True)
     assert done.returncode != 0

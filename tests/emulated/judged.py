@@ -1,0 +1,51 @@
+"""What the tests of engines share: requests, their answers, and the verdict of the fp32 reference on them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+GREEDY = {"temperature": 0, "max_tokens": 12, "ignore_eos": True}
+# "The capital of France is", "Water boils at", "def fibonacci(n):", and one that is longer than a block of the cache.
+PROMPTS = [[504, 3575, 282, 4649, 314], [15679, 27501, 28, 418], [1604, 3987, 46477, 24, 94, 727]]
+LONG = [(37 * index + 11) % 40000 + 100 for index in range(150)]
+
+NOISE = 0.06  # of a log-probability, in fp16 against fp32
+TIE = 0.06  # two logits closer than this may change places
+
+
+def requests(*prompts: list[int], **sampling: Any) -> list[dict[str, Any]]:
+    return [{"prompt": prompt, "sampling": {**GREEDY, **sampling}} for prompt in prompts]
+
+
+def tokens_of(answered: dict[str, Any], round_number: int = 0) -> list[list[int]]:
+    """The tokens of each request of a round."""
+    return [answer["tokens"][0] for answer in answered["rounds"][round_number]["answers"]]
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def gap(logits: np.ndarray, token: int) -> float:
+    """By how much the likeliest token's logit exceeds this one's."""
+    return float(logits.max() - logits[token])
+
+
+def worst_gap(logits: np.ndarray, prompt: list[int], tokens: list[int]) -> float:
+    """How far the least justified greedy token is behind the reference's choice at its place."""
+    return max(gap(logits[len(prompt) - 1 + step], token) for step, token in enumerate(tokens))
+
+
+def worst_error(logits: np.ndarray, answer: dict[str, Any]) -> float:
+    """Largest difference of any log-probability in an answer, of its prompt and of its tokens, from the reference's."""
+    measured = [*answer["prompt_logprobs"][1:], *answer["logprobs"]]
+    expected = log_softmax(logits)
+    assert len(measured) == len(expected)
+    return max(
+        abs(value - expected[position][int(token)])
+        for position, entries in enumerate(measured)
+        for token, value in entries.items()
+    )

@@ -1,0 +1,55 @@
+"""Teacher-forced logits on emulated chips, within fp16 noise of transformers' in fp32.
+
+What is compared are log-probabilities of the five likeliest tokens at every position of the prompt (prefill) and of the
+answer (decode).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .judged import LONG, NOISE, PROMPTS, TIE, requests, tokens_of, worst_error, worst_gap
+
+PROMPTS_AND_LONG = [LONG, *PROMPTS]
+ROUNDS = [requests(*PROMPTS_AND_LONG, logprobs=5, prompt_logprobs=5)]
+EAGER_AND_GRAPH = [{"enforce_eager": True}, {}]
+
+
+def assert_right(reference_logits: Callable, model: Path, answered: dict) -> None:
+    tokens = tokens_of(answered)
+    sequences = [prompt + answer for prompt, answer in zip(PROMPTS_AND_LONG, tokens, strict=True)]
+    judged = reference_logits(model, sequences)
+    for prompt, logits, answer in zip(PROMPTS_AND_LONG, judged, answered["rounds"][0]["answers"], strict=True):
+        assert worst_error(logits, answer) < NOISE
+        assert worst_gap(logits, prompt, answer["tokens"][0]) < TIE
+
+
+@pytest.mark.parametrize("chip", ["310P3", "910B3"])
+def test_one_chip(run_engines: Callable, reference_logits: Callable, qwen3: Path, chip: str) -> None:
+    eager, graph = run_engines(qwen3, ROUNDS, EAGER_AND_GRAPH, chip)
+    assert_right(reference_logits, qwen3, eager)
+    assert_right(reference_logits, qwen3, graph)
+    assert tokens_of(graph) == tokens_of(eager)
+    assert graph["rounds"][0]["stats"]["graphs"]["replays"] > 0
+    assert eager["rounds"][0]["stats"]["graphs"]["replays"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chip", ["310P3", "910B3"])
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_tensor_parallel(run_engines: Callable, reference_logits: Callable, qwen3: Path, ranks: int, chip: str) -> None:
+    choices = [{**choice, "tensor_parallel_size": ranks} for choice in EAGER_AND_GRAPH]
+    for answered in run_engines(qwen3, ROUNDS, choices, chip, count=ranks):
+        assert_right(reference_logits, qwen3, answered)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chip", ["310P3", "910B3"])
+def test_a_real_checkpoint(run_engines: Callable, reference_logits: Callable, smollm2: Path, chip: str) -> None:
+    eager, graph = run_engines(smollm2, ROUNDS, EAGER_AND_GRAPH, chip)
+    assert_right(reference_logits, smollm2, eager)
+    assert_right(reference_logits, smollm2, graph)
+    assert tokens_of(graph) == tokens_of(eager)
