@@ -21,7 +21,7 @@ def emulate(
     ] = None,
     memory: Annotated[int | None, typer.Option(metavar="MIB", help="Usable memory of a chip.")] = None,
     clock: Annotated[
-        str, typer.Option(help="functional: compute. timing: take modelled time instead. both.")
+        str, typer.Option(help="functional: compute. skip: do not. timing: take modelled time instead. both.")
     ] = "functional",
     faults: Annotated[Path | None, typer.Option(metavar="FILE", help="Faults to inject, as JSON.")] = None,
     protect_memory: Annotated[

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ascend_emulator.chips import ChipSpec, UnknownChip, find
 
-CLOCKS = ("functional", "timing", "both")
+CLOCKS = ("functional", "skip", "timing", "both")
 MAX_CHIPS = 64  # torch_npu enumerates no more (torch_npu.npu._parse_visible_devices)
 DEFAULT_CHIP = "310P3"
 

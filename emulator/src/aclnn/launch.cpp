@@ -121,6 +121,7 @@ class Launch final : public LaunchBase {
   Launch(const Operator& op, Fill fill, void* context) : LaunchBase(op) { fill(context, args_); }
   ~Launch() override { op_.destroy(args_); }
   void run() override { execute(op_, args_); }
+  void run_without_compute() override { execute_without_compute(op_, args_); }
   Work work() const override { return op_.work != nullptr ? op_.work(args_) : vector_work(op_, args_); }
   const void* args() const { return args_; }
 

@@ -17,6 +17,9 @@ void validate(const Operator& op, const void* args);
 // Runs the kernel as ATen wants it (no autograd); what it throws becomes a Failure of the launch.
 void execute(const Operator& op, const void* args);
 
+// The part of execute() on which the host may act: see aclnn/without_compute.cpp.
+void execute_without_compute(const Operator& op, const void* args);
+
 // One read of each input and one write of each output, one vector operation per output element.
 Work vector_work(const Operator& op, const void* args);
 

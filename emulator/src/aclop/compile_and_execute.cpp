@@ -7,6 +7,7 @@
 #include <string>
 
 #include "aclop/attributes.h"
+#include "core/clock.h"
 #include "core/descriptors.h"
 #include "core/errors.h"
 #include "core/task.h"
@@ -74,6 +75,10 @@ class IdentityTask final : public Task {
     } else {
       nz_to_nd(fractal_storage(source, from_, sizes_), target);
     }
+  }
+
+  void run_without_compute() override {
+    if (!casts_ && storage_bytes(from_) <= kHostVisibleBytes) run();
   }
 
   Work work() const override {

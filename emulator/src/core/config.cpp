@@ -63,9 +63,10 @@ ClockMode read_clock() {
   if (value == nullptr) return ClockMode::kFunctional;
   const std::string name = value;
   if (name == "functional") return ClockMode::kFunctional;
+  if (name == "skip") return ClockMode::kSkip;
   if (name == "timing") return ClockMode::kTiming;
   if (name == "both") return ClockMode::kBoth;
-  refuse("ASCEND_EMULATOR_CLOCK", name, "functional, timing or both");
+  refuse("ASCEND_EMULATOR_CLOCK", name, "functional, skip, timing or both");
 }
 
 Config read() {

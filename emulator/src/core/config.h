@@ -9,6 +9,7 @@ namespace emulator {
 
 enum class ClockMode {
   kFunctional,  // compute; no model of time
+  kSkip,        // no compute, no model of time: what remains is the host's work
   kTiming,      // no compute; every launch takes its modelled time; device memory is not backed
   kBoth,        // compute and modelled time
 };

@@ -27,6 +27,8 @@ class Task {
   virtual const char* name() const = 0;  // "aclnnAdd", "PagedAttention", "HcclAllReduce": static storage
   virtual TaskKind kind() const { return TaskKind::kKernel; }
   virtual void run() = 0;                // throws Failure; the stream then reports it as hardware does
+  // What is left of run() under a clock that does not compute: results on which the host acts. See core/clock.h.
+  virtual void run_without_compute() {}
   virtual Work work() const { return {}; }
 };
 

@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "core/clock.h"
 #include "core/errors.h"
 #include "core/faults.h"
 #include "core/memory.h"
@@ -72,12 +73,19 @@ void copy_now(const CopyPlan& plan) {
   faults().corrupt_copy(plan.direction, plan.chip, target, plan.size_bytes);
 }
 
+// Step inputs and sampled tokens are copied. Weights are not, so that their memory stays unbacked (core/clock.h).
+void copy_without_compute(const CopyPlan& plan) {
+  if (plan.size_bytes <= kHostVisibleBytes || plan.direction == Direction::kHostToHost) return copy_now(plan);
+  if (plan.direction == Direction::kDeviceToHost) std::memset(plan.target, 0, plan.size_bytes);
+}
+
 class CopyTask : public Task {
  public:
   explicit CopyTask(const CopyPlan& plan) : plan_(plan) {}
   const char* name() const override { return "Memcpy"; }
   TaskKind kind() const override { return TaskKind::kCopy; }
   void run() override { copy_now(plan_); }
+  void run_without_compute() override { copy_without_compute(plan_); }
   Work work() const override {
     const auto bytes = static_cast<double>(plan_.size_bytes);
     return {.read_bytes = bytes, .written_bytes = bytes};
@@ -101,6 +109,9 @@ class FillTask : public Task {
   const char* name() const override { return "Memset"; }
   TaskKind kind() const override { return TaskKind::kCopy; }
   void run() override { fill_now(address_, value_, size_bytes_); }
+  void run_without_compute() override {
+    if (size_bytes_ <= kHostVisibleBytes) run();
+  }
   Work work() const override { return {.written_bytes = static_cast<double>(size_bytes_)}; }
 
  private:
@@ -122,7 +133,11 @@ void copy_sync(const CopyPlan& plan) {
   count_copy(plan.direction, /*blocking=*/true, plan.size_bytes);
   count_sync(Sync::kCopy);
   device.default_stream().synchronize(Deadline::never());
-  copy_now(plan);
+  if (Clock::computes()) {
+    copy_now(plan);
+  } else {
+    copy_without_compute(plan);
+  }
 }
 
 std::vector<CopyPlan> plan_batch(void** targets, size_t* capacities, void** sources,
@@ -192,7 +207,7 @@ aclError aclrtMemset(void* address, size_t capacity, int32_t value, size_t size)
     check_device_range(address, size, "the destination");
     count_sync(Sync::kCopy);
     current_device().default_stream().synchronize(Deadline::never());
-    fill_now(address, value, size);
+    if (Clock::computes() || size <= kHostVisibleBytes) fill_now(address, value, size);
   });
 }
 

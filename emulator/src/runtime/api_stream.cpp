@@ -26,6 +26,7 @@ class HostFunctionTask : public Task {
   const char* name() const override { return "HostFunc"; }
   TaskKind kind() const override { return TaskKind::kHostCallback; }
   void run() override { function_(arguments_); }
+  void run_without_compute() override { run(); }
 
  private:
   aclrtHostFunc function_;

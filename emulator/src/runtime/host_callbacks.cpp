@@ -44,6 +44,7 @@ class CallbackTask : public Task {
       : stream_(stream), function_(function), data_(data), blocking_(blocking) {}
   const char* name() const override { return "Callback"; }
   TaskKind kind() const override { return TaskKind::kHostCallback; }
+  void run_without_compute() override { run(); }
   void run() override {
     auto& shared = board();
     std::unique_lock lock(shared.mutex);

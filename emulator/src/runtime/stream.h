@@ -32,6 +32,7 @@ class TaskSink {
 class ControlTask : public Task {
  public:
   TaskKind kind() const override { return TaskKind::kHostCallback; }
+  void run_without_compute() override { run(); }
   // Runs instead of run() once the device has failed: whoever waits must not wait for ever.
   virtual void run_after_failure() {}
 };

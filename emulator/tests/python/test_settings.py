@@ -16,7 +16,7 @@ from ascend_emulator.settings import Settings, SettingsError, switch
         ({"count": 0}, "count is 0: choose 1 to 64 chips"),
         ({"count": 65}, "count is 65"),
         ({"memory_mib": 1}, "memory is 1 MiB: choose at least 64 MiB"),
-        ({"clock": "wall"}, "clock is 'wall': choose functional, timing, both"),
+        ({"clock": "wall"}, "clock is 'wall': choose functional, skip, timing, both"),
         ({"faults": Path("/nowhere.json")}, "faults is '/nowhere.json': no such file"),
     ],
 )
