@@ -24,9 +24,13 @@ if TYPE_CHECKING:
     from vllm.config import VllmConfig
     from vllm.v1.kv_cache_interface import AttentionSpec, KVCacheSpec
 
+SPARSE_NONE = 0
 SPARSE_CAUSAL = 3  # right-aligned causal mask, given as the compressed 2048 x 2048 pattern
 SPARSE_BAND = 4  # a band of pre_tokens and next_tokens around the diagonal: sliding window
 UNLIMITED = 2147483647
+# Head sizes that sequences of different lengths can be packed with (layout TND, CheckInputShapeWhenLayoutIsTND in
+# ops-transformer); with any other, each call takes sequences of one length (layout BSH).
+PACKED_HEAD_SIZES = (64, 128, 192)
 
 
 @register_backend(AttentionBackendEnum.CUSTOM)
@@ -112,6 +116,8 @@ class FusedInferAttention(AttentionImpl[AscendMetadata]):
     ) -> None:
         if alibi_slopes is not None or logits_soft_cap:
             raise ValueError("This model's attention (ALiBi or a soft cap on scores) has no operator on this chip.")
+        if sliding_window is not None and head_size not in PACKED_HEAD_SIZES:
+            raise ValueError(f"A sliding window with heads of size {head_size} has no decode operator on this chip.")
         self.num_heads = num_heads
         self.head_size = head_size
         self.scale = scale
@@ -162,21 +168,37 @@ class FusedInferAttention(AttentionImpl[AscendMetadata]):
         return launch
 
     def _attend(self, query, kv_cache, metadata: AscendMetadata, out: torch.Tensor) -> None:
+        if self.head_size in PACKED_HEAD_SIZES:
+            lengths, keys = metadata.cumulative_query_lens, metadata.key_lens
+            self._launch("TND", query, kv_cache, lengths, keys, metadata.block_table, out)
+            return
+        for requests, tokens in metadata.rectangles:
+            count = requests.stop - requests.start
+            length = (tokens.stop - tokens.start) // count
+            shape = (count, length, self.num_heads * self.head_size)
+            keys, blocks = metadata.key_lens[requests], metadata.block_table[requests]
+            part, part_out = query[tokens].reshape(shape), out[tokens].view(shape)
+            self._launch("BSH", part, kv_cache, [length] * count, keys, blocks, part_out)
+
+    def _launch(self, layout: str, query, kv_cache, lengths: list[int], keys: list[int], block_table, out) -> None:
         blocks, block_size = kv_cache[0].shape[:2]
+        # One token a sequence sees all of its keys; a mask would be read as [sequences, keys] then.
+        sees_all = layout == "BSH" and query.shape[1] == 1
+        sparse_mode = SPARSE_CAUSAL if self.sliding_window is None else SPARSE_BAND
         torch_npu.npu_fused_infer_attention_score.out(
             query,
             kv_cache[0].view(blocks, block_size, -1),
             kv_cache[1].view(blocks, block_size, -1),
-            atten_mask=compressed_mask(query.device),
-            actual_seq_lengths=metadata.cumulative_query_lens,
-            actual_seq_lengths_kv=metadata.key_lens,
-            block_table=metadata.block_table,
+            atten_mask=None if sees_all else compressed_mask(query.device),
+            actual_seq_lengths=lengths,
+            actual_seq_lengths_kv=keys,
+            block_table=block_table,
             num_heads=self.num_heads,
             num_key_value_heads=self.num_kv_heads,
             scale=self.scale,
-            input_layout="TND",
+            input_layout=layout,
             block_size=block_size,
-            sparse_mode=SPARSE_CAUSAL if self.sliding_window is None else SPARSE_BAND,
+            sparse_mode=SPARSE_NONE if sees_all else sparse_mode,
             pre_tokens=UNLIMITED if self.sliding_window is None else self.sliding_window - 1,
             next_tokens=0 if self.sliding_window is not None else UNLIMITED,
             out=[out, self._lse(query)],

@@ -49,9 +49,33 @@ class AscendMetadata(AttentionMetadata):
         return self.query_lens.cumsum(0).tolist()
 
     @cached_property
+    def rectangles(self) -> list[tuple[slice, slice]]:
+        """(requests, tokens) of parts of the batch in which all requests have as many tokens.
+
+        Runs of requests with one token make one part, any other request makes one of its own.
+        """
+        if self.phase is Phase.DECODE:
+            return [(slice(0, self.num_tokens), slice(0, self.num_tokens))]
+        parts: list[tuple[slice, slice]] = []
+        start = 0
+        for request, length in enumerate(self.query_lens.tolist()):
+            requests, tokens = slice(request, request + 1), slice(start, start + length)
+            if parts and length == 1 and _is_run_of_one_token(*parts[-1]):
+                requests, tokens = slice(parts[-1][0].start, requests.stop), slice(parts[-1][1].start, tokens.stop)
+                parts.pop()
+            if length:
+                parts.append((requests, tokens))
+            start += length
+        return parts
+
+    @cached_property
     def key_lens(self) -> list[int]:
         """Keys of each request; at least one, because operators take no empty row."""
         return self.seq_lens_host.clamp(min=1).tolist()
+
+
+def _is_run_of_one_token(requests: slice, tokens: slice) -> bool:
+    return requests.stop - requests.start == tokens.stop - tokens.start
 
 
 def phase_of(max_query_len: int, query_lens: torch.Tensor, seq_lens: torch.Tensor) -> Phase:
