@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from importlib.metadata import entry_points
 
 PLATFORM = "ascend_plugin.platform.AscendPlatform"
 
@@ -39,9 +40,10 @@ def register() -> str | None:
 
 
 def _refuse_two_plugins() -> None:
-    """vLLM takes one platform plugin; with vllm-ascend beside this one it would stop with a puzzling error."""
+    """vLLM takes one platform plugin; with vllm-ascend's beside this one it would stop with a puzzling error."""
+    others = {plugin.name for plugin in entry_points(group="vllm.platform_plugins") if "vllm_ascend" in plugin.value}
     chosen = os.environ.get("VLLM_PLUGINS")
-    if importlib.util.find_spec("vllm_ascend") is not None and (chosen is None or len(chosen.split(",")) > 1):
+    if others and (chosen is None or others & set(chosen.split(","))):
         raise SystemExit(
             "vllm-ascend and ascend-plugin are both installed, and vLLM takes one platform plugin: run "
             "`pip uninstall vllm-ascend`, or choose for this run with VLLM_PLUGINS=ascend_plugin."
