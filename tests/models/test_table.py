@@ -48,23 +48,34 @@ def test_misreading_changes_only_what_comes_before_the_chunk_boundary() -> None:
 def test_noise_passes_and_more_than_noise_does_not() -> None:
     rng = np.random.default_rng(0)
     noise = np.abs(rng.normal(0.01, 0.002, 500))
-    assert judge(noise * 1.5, noise, noise.max(), routed=False).good
-    assert not judge(noise * (LIMIT + 0.1), noise, noise.max(), routed=False).good
+    for factor, good in ((1.5, True), (LIMIT + 0.1, False)):
+        assert judge(noise * factor, noise, (noise * factor, noise), routed=False).good == good
 
 
 def test_one_wrong_position_fails_a_dense_model_and_a_rare_flip_passes_a_routed_one() -> None:
     noise = np.full(200, 0.01)
     error = noise.copy()
     error[7] = 1.0
-    assert not judge(error, noise, 0.01, routed=False).good
-    assert judge(error, noise, 0.01, routed=True).good
+    assert not judge(error, noise, (error, noise), routed=False).good
+    assert judge(error, noise, (error, noise), routed=True).good
     error[:20] = 1.0
-    assert not judge(error, noise, 0.01, routed=True).good
+    assert not judge(error, noise, (error, noise), routed=True).good
+
+
+def test_a_flip_that_lasts_in_one_short_sequence_passes_and_a_wrong_kind_of_position_does_not() -> None:
+    noise, rest = np.full(40, 0.01), np.full(1000, 0.01)
+    error = noise.copy()
+    error[:8] = 0.2  # one sequence of four after its flip
+    whole = np.concatenate([error, rest]), np.concatenate([noise, rest])
+    assert judge(error, noise, whole, routed=True).good
+    error[:] = 0.04
+    whole = np.concatenate([error, rest]), np.concatenate([noise, rest])
+    assert not judge(error, noise, whole, routed=True).good
 
 
 def test_an_answer_that_is_no_number_fails() -> None:
     error = np.full(10, np.nan)
-    assert not judge(error, np.ones(10), 1.0, routed=True).good
+    assert not judge(error, np.ones(10), (error, np.ones(10)), routed=True).good
 
 
 def test_shapes_must_agree() -> None:

@@ -17,7 +17,8 @@ LIMIT = 3.0
 TYPICAL, WIDE = 0.5, 0.9  # quantiles of the error over positions
 
 # A mixture of experts may pick another expert where two are nearly tied: rare, large and legitimate. Rounding flips
-# about one position in a hundred (measured, fp16, these sizes): the worst position says nothing, but their share does.
+# about one position in a hundred (measured, fp16, these sizes), and keys, values and states carry a flip on for some
+# ten positions more: the worst position says nothing, nor does a quantile of a few sequences, but the share in all does.
 FLIP_SIZE = 10.0  # times the typical noise: then a position counts as flipped
 FLIP_SHARE = 0.05
 
@@ -47,15 +48,18 @@ def errors(observed: np.ndarray, expected: np.ndarray) -> np.ndarray:
     return np.sqrt(np.mean((observed.astype(np.float64) - expected.astype(np.float64)) ** 2, axis=-1))
 
 
-def judge(error: np.ndarray, noise: np.ndarray, worst_noise: float, routed: bool) -> Verdict:
+def judge(error: np.ndarray, noise: np.ndarray, whole: tuple[np.ndarray, np.ndarray], routed: bool) -> Verdict:
     """Verdict on the errors of some positions, given the noise of the same positions.
 
-    worst_noise is the largest over all positions of the model: a maximum of few is no scale.
+    whole: errors and noise of all positions of the model. A maximum of few is no scale, nor a flip of few a share.
     routed: a mixture of experts.
     """
     typical, wide = (_quotient(np.quantile(error, q), np.quantile(noise, q)) for q in (TYPICAL, WIDE))
-    worst = _quotient(error.max(), worst_noise)
-    flipped = float(np.mean(error > FLIP_SIZE * max(np.quantile(noise, TYPICAL), 1e-9)))
+    worst = _quotient(error.max(), whole[1].max())
+    spread = (error, noise)
+    if routed:
+        spread, wide = whole, _quotient(*(np.quantile(values, WIDE) for values in whole))
+    flipped = float(np.mean(spread[0] > FLIP_SIZE * max(np.quantile(spread[1], TYPICAL), 1e-9)))
     good = typical <= LIMIT and wide <= LIMIT and (flipped <= FLIP_SHARE if routed else worst <= LIMIT)
     return Verdict(
         float(typical), float(wide), float(worst), flipped, len(error), bool(good and np.isfinite(error).all())

@@ -332,6 +332,6 @@ class Verifier:
             kind: (np.concatenate([error for error, _ in parts]), np.concatenate([noise for _, noise in parts]))
             for kind, parts in found.items()
         }
-        worst_noise = max((float(noise.max()) for _, noise in joined.values() if len(noise)), default=0.0)
+        whole = tuple(np.concatenate(parts) for parts in zip(*joined.values(), strict=True))
         routed = is_routed(self.architecture)
-        return {kind: judge(error, noise, worst_noise, routed) for kind, (error, noise) in joined.items() if len(error)}
+        return {kind: judge(error, noise, whole, routed) for kind, (error, noise) in joined.items() if len(error)}
