@@ -18,7 +18,7 @@ TYPICAL, WIDE = 0.5, 0.9  # quantiles of the error over positions
 
 # A mixture of experts may pick another expert where two are nearly tied: rare, large and legitimate. Rounding flips
 # about one position in a hundred (measured, fp16, these sizes), and keys, values and states carry a flip on for some
-# ten positions more: the worst position says nothing, nor does a quantile of a few sequences, but the share in all does.
+# ten positions more: the worst position says nothing, nor a quantile of a few sequences, but the share in all does.
 FLIP_SIZE = 10.0  # times the typical noise: then a position counts as flipped
 FLIP_SHARE = 0.05
 
