@@ -26,6 +26,8 @@ class AscendWorker(Worker):
     def init_device(self) -> None:
         """Bind this process to its chip, join the process groups and take the memory baseline."""
         compat.prepare_worker_process()
+        # Modules stay for life: vLLM collects garbage a score of times while it starts, a second each with them.
+        gc.freeze()
         self.device = self._open_device()
         current_platform.check_if_supports_dtype(self.model_config.dtype)
         # Before the baseline, so that the buffers of collectives count as used.
