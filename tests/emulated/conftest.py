@@ -75,20 +75,19 @@ def run_engine(run_engines: Callable[..., list[dict[str, Any]]]) -> Callable[...
 
 
 @pytest.fixture(scope="session")
-def reference_logits(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path, list[list[int]]], list[np.ndarray]]:
-    """reference_logits(model, sequences of token ids) -> transformers' fp32 logits [length - 1, vocabulary] of each."""
+def reference_logits(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[np.ndarray]]:
+    """reference_logits(model, sequences, last=0) -> what reference.py answers, an array for each sequence."""
     folder, known = tmp_path_factory.mktemp("reference"), {}
 
-    def logits(model: Path, sequences: list[list[int]]) -> list[np.ndarray]:
-        new = [
-            list(tokens) for tokens in {tuple(tokens) for tokens in sequences if (model, tuple(tokens)) not in known}
-        ]
+    def logits(model: Path, sequences: list[list[int]], last: int = 0) -> list[np.ndarray]:
+        names = [(model, last, tuple(tokens)) for tokens in sequences]
+        new = sorted({name[2] for name in names if name not in known})
         if new:
             job, result = folder / "job.json", folder / "logits.npz"
-            job.write_text(json.dumps({"model": str(model), "sequences": new}))
+            job.write_text(json.dumps({"model": str(model), "sequences": new, "last": last}))
             subprocess.run([sys.executable, str(HERE / "reference.py"), str(job), str(result)], check=True)
             with np.load(result) as arrays:
-                known.update({(model, tuple(tokens)): arrays[f"arr_{index}"] for index, tokens in enumerate(new)})
-        return [known[model, tuple(tokens)] for tokens in sequences]
+                known.update({(model, last, tokens): arrays[f"arr_{index}"] for index, tokens in enumerate(new)})
+        return [known[name] for name in names]
 
     return logits

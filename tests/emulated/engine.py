@@ -4,11 +4,13 @@ Each engine has a process of its own, because it takes its chips for the life of
 from this one, which has imported everything and touched no chip. Job: a list of
     model, options   arguments of vllm.LLM
     rounds           lists of {"prompt": [token ids], "sampling": {arguments of SamplingParams}}, run one after another
-Answer: for each engine its KV blocks, preemptions, and for each round what the requests got and the chip's counters.
+Answer: for each engine what the profile run left for the KV cache, how often it preempted, and for each round what the
+requests got and the chip's counters.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
@@ -63,8 +65,13 @@ def run_engine(job: dict[str, Any]) -> dict[str, Any]:
         )
         rounds.append({"answers": [answer(output) for output in outputs], "stats": counters.stats()})
     preemptions = sum(metric.value for metric in engine.get_metrics() if metric.name == "vllm:num_preemptions")
-    blocks = engine.llm_engine.vllm_config.cache_config.num_gpu_blocks
-    return {"rounds": rounds, "blocks": blocks, "preemptions": preemptions}
+    memory = engine.collective_rpc(memory_of_worker)
+    return {"rounds": rounds, "preemptions": preemptions, "cache_bytes": memory[0][0], "chip_bytes": memory[0][1]}
+
+
+def memory_of_worker(worker: Any) -> tuple[int, int]:
+    """Bytes that the profile run left for the KV cache (SMALL's num_gpu_blocks_override takes less), and the chip's."""
+    return int(worker.available_kv_cache_memory_bytes), worker.init_snapshot.total_memory
 
 
 def run_in_child(job: dict[str, Any], result: Path) -> None:
@@ -78,6 +85,7 @@ def main() -> None:
 
     import ascend_plugin.worker  # noqa: F401
 
+    gc.freeze()  # the engines' collections need not walk what was imported
     results = []
     for number, job in enumerate(json.loads(Path(sys.argv[1]).read_text())):
         result = Path(f"{sys.argv[2]}.{number}")
