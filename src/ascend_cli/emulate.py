@@ -27,6 +27,9 @@ def emulate(
     protect_memory: Annotated[
         bool, typer.Option("--protect-memory", help="The host's access to device memory faults, as on hardware.")
     ] = False,
+    time_dilation: Annotated[
+        float, typer.Option(metavar="K", help="Modelled clocks: a modelled second takes K seconds of the wall clock.")
+    ] = 1.0,
     stats: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write what the chips did to FILE, as JSON.")
     ] = None,
@@ -43,7 +46,7 @@ def emulate(
     except ImportError as error:
         raise UsageError(INSTALL) from error
     try:
-        machine = Settings(chip, count, memory, clock, faults, protect_memory)
+        machine = Settings(chip, count, memory, clock, faults, protect_memory, time_dilation)
         if json:
             _describe(machine, beside_command=bool(command))
         if json and not command:

@@ -32,6 +32,7 @@ class Settings:
     clock: str = "functional"
     faults: Path | None = None
     protect_memory: bool = False
+    time_dilation: float = 1.0  # wall seconds of a modelled second; for the modelled clocks
 
     def __post_init__(self) -> None:
         try:
@@ -44,6 +45,8 @@ class Settings:
             raise SettingsError(f"memory is {self.memory_mib} MiB: choose at least 64 MiB a chip.")
         if self.clock not in CLOCKS:
             raise SettingsError(f"clock is {self.clock!r}: choose {', '.join(CLOCKS)}.")
+        if not 0.1 <= self.time_dilation <= 1000:
+            raise SettingsError(f"time dilation is {self.time_dilation}: choose 0.1 to 1000.")
         if self.faults is not None and not self.faults.is_file():
             raise SettingsError(f"faults is {str(self.faults)!r}: no such file.")
 
@@ -61,6 +64,7 @@ class Settings:
             "ASCEND_EMULATOR_MEMORY_BYTES": self.memory_mib and self.memory_mib << 20,
             "ASCEND_EMULATOR_FAULTS": self.faults and self.faults.resolve(),
             "ASCEND_EMULATOR_PROTECT_MEMORY": "1" if self.protect_memory else None,
+            "ASCEND_EMULATOR_TIME_DILATION": self.time_dilation if self.time_dilation != 1 else None,
         }
         return {
             "ASCEND_EMULATOR": "1",
@@ -83,6 +87,7 @@ class Settings:
             clock=values.get("ASCEND_EMULATOR_CLOCK") or "functional",
             faults=Path(faults) if faults else None,
             protect_memory=switch(values, "ASCEND_EMULATOR_PROTECT_MEMORY") or False,
+            time_dilation=_number(values, "ASCEND_EMULATOR_TIME_DILATION") or 1.0,
         )
 
 
@@ -93,6 +98,14 @@ def _integer(values: Mapping[str, str], name: str) -> int | None:
     if not text.isascii() or not text.isdigit():
         raise SettingsError(f"{name} is {text!r}: give a whole number.")
     return int(text)
+
+
+def _number(values: Mapping[str, str], name: str) -> float | None:
+    text = values.get(name, "")
+    try:
+        return float(text) if text else None
+    except ValueError:
+        raise SettingsError(f"{name} is {text!r}: give a number.") from None
 
 
 def switch(values: Mapping[str, str], name: str) -> bool | None:

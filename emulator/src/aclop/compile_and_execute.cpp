@@ -8,6 +8,7 @@
 
 #include "aclop/attributes.h"
 #include "core/clock.h"
+#include "core/cost.h"
 #include "core/descriptors.h"
 #include "core/errors.h"
 #include "core/task.h"
@@ -66,6 +67,29 @@ class IdentityTask final : public Task {
   TaskKind kind() const override { return casts_ ? TaskKind::kKernel : TaskKind::kCopy; }
 
   void run() override {
+    convert();
+    charge_copy();
+  }
+  void run_without_compute() override {
+    if (!casts_ && static_cast<size_t>(storage_bytes(from_)) <= kHostVisibleBytes) convert();
+    charge_copy();
+  }
+
+  Work work() const override {
+    Work work;
+    work.read_bytes = storage_bytes(from_);
+    work.written_bytes = storage_bytes(to_);
+    return work;
+  }
+
+ private:
+  // A kernel is charged by the clock, a copy by itself.
+  void charge_copy() const {
+    if (casts_ || !Clock::models_time()) return;
+    Clock::timeline().advance(device_copy_cost_ns(storage_bytes(from_), storage_bytes(to_)));
+  }
+
+  void convert() {
     void* source = host_address(source_.data);
     void* target = host_address(target_.data);
     if (!casts_) {
@@ -77,18 +101,6 @@ class IdentityTask final : public Task {
     }
   }
 
-  void run_without_compute() override {
-    if (!casts_ && storage_bytes(from_) <= kHostVisibleBytes) run();
-  }
-
-  Work work() const override {
-    Work work;
-    work.read_bytes = storage_bytes(from_);
-    work.written_bytes = storage_bytes(to_);
-    return work;
-  }
-
- private:
   static int64_t storage_bytes(const aclTensorDesc& desc) {
     return size_in_bytes(desc.storage_sizes.empty() ? desc.sizes : desc.storage_sizes, desc.dtype);
   }

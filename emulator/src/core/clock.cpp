@@ -1,21 +1,56 @@
 #include "core/clock.h"
 
 #include <chrono>
+#include <thread>
 
-#include "core/errors.h"
+#include "core/cost.h"
+#include "core/spin_lock.h"
 
 namespace emulator {
+namespace {
 
-void Clock::check_available(ClockMode mode) {
-  if (mode == ClockMode::kTiming || mode == ClockMode::kBoth) {
-    fail(ACL_ERROR_FEATURE_UNSUPPORTED,
-         "ASCEND_EMULATOR_CLOCK: the model of time (timing, both) is not implemented yet; functional and skip are.");
+// A sleep ends late by about this much (Linux's timer slack); the rest is polled.
+constexpr int64_t kTimerSlackNs = 60'000;
+
+thread_local Timeline* t_timeline = nullptr;
+
+int64_t wall_ns() {
+  const auto now = std::chrono::steady_clock::now().time_since_epoch();
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(now).count();
+}
+
+}  // namespace
+
+void Clock::adopt(Timeline& timeline) {
+  t_timeline = &timeline;
+}
+
+Timeline& Clock::timeline() {
+  return *t_timeline;
+}
+
+void Clock::run(Task& task) {
+  if (computes()) {
+    task.run();
+  } else {
+    task.run_without_compute();
   }
+  if (models_time() && task.kind() == TaskKind::kKernel) timeline().advance(kernel_cost_ns(task.work()));
 }
 
 int64_t Clock::now_ns() {
-  const auto now = std::chrono::steady_clock::now().time_since_epoch();
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(now).count();
+  return config().time_dilation == 1 ? wall_ns() : static_cast<int64_t>(wall_ns() / config().time_dilation);
+}
+
+void Clock::sleep_until(int64_t ns) {
+  for (int64_t left; (left = ns - now_ns()) > 0;) {
+    const auto wall_left = static_cast<int64_t>(left * config().time_dilation);
+    if (wall_left > kTimerSlackNs) {
+      std::this_thread::sleep_for(std::chrono::nanoseconds(wall_left - kTimerSlackNs));
+    } else {
+      relax_cpu();
+    }
+  }
 }
 
 }  // namespace emulator

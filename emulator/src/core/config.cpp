@@ -37,6 +37,16 @@ int64_t read_integer(const char* variable, int64_t fallback, int64_t low, int64_
   return number;
 }
 
+double read_dilation() {
+  const char* variable = "ASCEND_EMULATOR_TIME_DILATION";
+  const char* value = environment(variable);
+  if (value == nullptr) return 1;
+  char* end = nullptr;
+  const double factor = std::strtod(value, &end);
+  if (*end != '\0' || !(factor >= 0.1 && factor <= 1000)) refuse(variable, value, "a number from 0.1 to 1000");
+  return factor;
+}
+
 // CANN's rule for ASCEND_RT_VISIBLE_DEVICES: the list ends before the first entry that is not a chip of the machine.
 std::vector<int> read_visible_chips(int chip_count) {
   std::vector<int> chips;
@@ -79,6 +89,7 @@ Config read() {
   if (const char* faults = environment("ASCEND_EMULATOR_FAULTS")) result.faults_path = faults;
   result.protect_memory = read_integer("ASCEND_EMULATOR_PROTECT_MEMORY", 0, 0, 1) != 0;
   result.clock = read_clock();
+  result.time_dilation = read_dilation();
   return result;
 }
 

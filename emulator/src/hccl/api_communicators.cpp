@@ -93,7 +93,7 @@ HcclResult HcclCommInitClusterInfoConfig(const char* path, uint32_t rank, HcclCo
 HcclResult HcclCommInitAll(uint32_t count, int32_t* devices, HcclComm* handles) {
   return hccl_guarded("HcclCommInitAll", [&] {
     if (devices == nullptr || handles == nullptr) fail(HCCL_E_PTR, "devices or comms is null.");
-    const auto segment = join_alone(count);
+    const auto segment = join_alone(count, devices);
     for (uint32_t rank = 0; rank < count; ++rank)
       handles[rank] = add_communicator("hccl_all", Configuration(nullptr), rank, segment);
   });

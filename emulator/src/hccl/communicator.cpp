@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "core/clock.h"
 #include "core/errors.h"
 #include "hccl/reduction.h"
 
@@ -84,11 +85,20 @@ void Communicator::check_announcements(const Announcement& own, uint64_t round) 
   }
 }
 
+// A collective begins when the last rank has come to it.
+void Communicator::align_time(uint64_t round) {
+  if (!Clock::models_time()) return;
+  for (uint32_t peer = 0; peer < size_; ++peer) {
+    Clock::timeline().reach(segment_->member(peer).announcements[round % 2].arrival_ns);
+  }
+}
+
 template <typename Write, typename Read>
 void Communicator::exchange(Announcement announcement, Write&& write, Read&& read) {
   std::lock_guard lock(collective_mutex_);
   const auto operation = static_cast<Operation>(announcement.operation);
   uint64_t rounds = announcement.rounds;
+  if (Clock::models_time()) announcement.arrival_ns = Clock::timeline().end_ns();
   for (uint64_t index = 0; index == 0 || index < rounds; ++index) {
     // Slots alternate: whoever writes this one has seen everybody arrive at the previous round, hence finish with it.
     if (index == 0) announce(announcement, round_);
@@ -96,6 +106,7 @@ void Communicator::exchange(Announcement announcement, Write&& write, Read&& rea
     segment_->barrier(rank_, deadline(operation));
     if (index == 0) {
       check_announcements(announcement, round_);
+      align_time(round_);
       for (uint32_t peer = 0; peer < size_; ++peer) {
         rounds = std::max(rounds, segment_->member(peer).announcements[round_ % 2].rounds);
       }
@@ -228,8 +239,19 @@ void Communicator::all_to_all(Operation kind, const char* from, const Parts& sen
   });
 }
 
-void Communicator::barrier() {
-  exchange({uint32_t(Operation::kBarrier), 0, 0, 0, 0, 0}, [](char*, uint64_t) {}, [](uint64_t) {});
+void Communicator::barrier() { meet(Operation::kBarrier); }
+
+void Communicator::meet(Operation kind) {
+  exchange({uint32_t(kind), 0, 0, 0, 0, 0}, [](char*, uint64_t) {}, [](uint64_t) {});
+}
+
+const Link& Communicator::link() const {
+  const int per_card = chip().chips_per_card;
+  const int card = segment_->member(0).chip / per_card;
+  for (uint32_t peer = 1; peer < size_; ++peer) {
+    if (segment_->member(peer).chip / per_card != card) return chip().node_link;
+  }
+  return chip().card_link;
 }
 
 }  // namespace emulator::hccl

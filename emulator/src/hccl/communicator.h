@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "core/chips.h"
 #include "hccl/segment.h"
 
 namespace emulator::hccl {
@@ -76,12 +77,19 @@ class Communicator {
   void barrier();
   void transfer(Operation kind, const std::vector<Transfer>& transfers);
 
+  // A collective without data, for a clock that does not compute: the ranks meet and agree on the time.
+  void meet(Operation kind);
+
+  // The slowest link between two ranks: that of the card if all are on one, else that of the machine.
+  const Link& link() const;
+
  private:
   class Messenger;
 
   Deadline deadline(Operation operation) const;
   void announce(const Announcement& announcement, uint64_t round);
   void check_announcements(const Announcement& own, uint64_t round);
+  void align_time(uint64_t round);
   // Runs rounds 0 .. rounds - 1: write(slot, round) fills this rank's slot, read(round) uses everybody's.
   template <typename Write, typename Read>
   void exchange(Announcement announcement, Write&& write, Read&& read);

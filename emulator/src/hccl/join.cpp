@@ -17,6 +17,7 @@
 #include "core/json.h"
 #include "hccl/process.h"
 #include "hccl/support.h"
+#include "runtime/device.h"
 
 namespace emulator::hccl {
 namespace {
@@ -59,7 +60,7 @@ void check_size(uint32_t rank, uint32_t ranks) {
 std::shared_ptr<Segment> lead(Listener* listener, uint32_t rank, uint32_t ranks, const Deadline& deadline) {
   const File file(Segment::create_file(ranks));
   auto segment = std::make_shared<Segment>(file.get(), ranks);
-  segment->attach(rank);
+  segment->attach(rank, current_device().chip_index());
   if (ranks > 1) listener->hand_out(file.get(), ranks, deadline);
   segment->wait_until_all_attached(rank, deadline);
   return segment;
@@ -68,7 +69,7 @@ std::shared_ptr<Segment> lead(Listener* listener, uint32_t rank, uint32_t ranks,
 std::shared_ptr<Segment> follow(const Leader& leader, uint32_t rank, uint32_t ranks, const Deadline& deadline) {
   const File file(receive_file(leader, rank, deadline));
   auto segment = std::make_shared<Segment>(file.get(), ranks);
-  segment->attach(rank);
+  segment->attach(rank, current_device().chip_index());
   segment->wait_until_all_attached(rank, deadline);
   return segment;
 }
@@ -127,11 +128,11 @@ std::shared_ptr<Segment> join_named(const std::string& name, bool leads, uint32_
   return lead(&listener, rank, ranks, deadline);
 }
 
-std::shared_ptr<Segment> join_alone(uint32_t ranks) {
+std::shared_ptr<Segment> join_alone(uint32_t ranks, const int32_t* devices) {
   check_size(0, ranks);
   const File file(Segment::create_file(ranks));
   auto segment = std::make_shared<Segment>(file.get(), ranks);
-  for (uint32_t rank = 0; rank < ranks; ++rank) segment->attach(rank);
+  for (uint32_t rank = 0; rank < ranks; ++rank) segment->attach(rank, device_at(devices[rank]).chip_index());
   return segment;
 }
 

@@ -25,7 +25,7 @@ const RootInfo& checked_root(const void* bytes);  // throws Failure if HcclGetRo
 std::shared_ptr<Segment> join_root(const RootInfo& root, uint32_t rank, uint32_t ranks);
 std::shared_ptr<Segment> join_named(const std::string& name, bool leads, uint32_t rank, uint32_t ranks);
 // All ranks at once, by one thread.
-std::shared_ptr<Segment> join_alone(uint32_t ranks);
+std::shared_ptr<Segment> join_alone(uint32_t ranks, const int32_t* devices);
 
 // The number of ranks in a rank table (JSON); throws Failure for a table that is incomplete or lacks `rank`.
 uint32_t count_ranks(const std::string& rank_table_path, uint32_t rank);

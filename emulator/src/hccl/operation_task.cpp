@@ -1,7 +1,10 @@
 #include "hccl/operation_task.h"
 
+#include <algorithm>
 #include <cstdio>
 
+#include "core/clock.h"
+#include "core/cost.h"
 #include "core/errors.h"
 #include "core/task.h"
 #include "hccl/errors.h"
@@ -19,13 +22,13 @@ class OperationTask final : public Task {
   TaskKind kind() const override { return TaskKind::kCollective; }
 
   void run() override {
-    try {
-      body_();
-    } catch (const Failure& failure) {
-      communicator_->set_asynchronous_error(hccl_result_of(failure.code()));
-      fprintf(stderr, "[ERROR] [HCCL] %s\n", failure.what());
-      throw;
-    }
+    guarded([this] { body_(); });
+  }
+
+  // Messages carry what the host of another rank waits for and are moved; collectives only take their time.
+  void run_without_compute() override {
+    if (is_message()) return run();
+    if (Clock::models_time()) guarded([this] { communicator_->meet(operation_); });
   }
 
   Work work() const override {
@@ -36,6 +39,46 @@ class OperationTask final : public Task {
   }
 
  private:
+  bool is_message() const {
+    return operation_ == Operation::kSend || operation_ == Operation::kReceive ||
+           operation_ == Operation::kBatchSendReceive;
+  }
+
+  template <typename Body>
+  void guarded(Body&& body) {
+    try {
+      // The peer's time of arrival is the wall clock's: a message must not leave before its modelled time.
+      if (Clock::models_time() && is_message()) Clock::sleep_until(Clock::timeline().end_ns());
+      body();
+      if (Clock::models_time()) charge();
+    } catch (const Failure& failure) {
+      communicator_->set_asynchronous_error(hccl_result_of(failure.code()));
+      fprintf(stderr, "[ERROR] [HCCL] %s\n", failure.what());
+      throw;
+    }
+  }
+
+  void charge() {
+    if (is_message()) Clock::timeline().reach(Clock::now_ns());
+    Clock::timeline().advance(transfer_cost_ns(communicator_->link(), wire_bytes()));
+  }
+
+  // What crosses each rank's link, one way, with the bandwidth-optimal algorithms (Thakur et al., 2005): n ranks leave
+  // 1/n of a buffer where it is, and an all-reduce is a reduce-scatter followed by an all-gather.
+  double wire_bytes() const {
+    const auto bytes = static_cast<double>(std::max(traffic_.sent_bytes, traffic_.received_bytes));
+    const double ranks = communicator_->size();
+    switch (operation_) {
+      case Operation::kAllReduce: return 2 * bytes * (ranks - 1) / ranks;
+      case Operation::kSend:
+      case Operation::kReceive:
+      case Operation::kBatchSendReceive:
+      case Operation::kBroadcast:
+      case Operation::kReduce: return bytes;
+      default: return bytes * (ranks - 1) / ranks;
+    }
+  }
+
   const std::shared_ptr<Communicator> communicator_;
   const Operation operation_;
   const Traffic traffic_;

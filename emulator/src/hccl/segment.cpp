@@ -94,8 +94,9 @@ char* Segment::channel_data(uint32_t from, uint32_t to, uint64_t piece) {
 
 char* Segment::slot(uint32_t rank, uint64_t round) { return slots_ + (size_t{rank} * 2 + round % 2) * kSlotBytes; }
 
-void Segment::attach(uint32_t rank) {
+void Segment::attach(uint32_t rank, int chip) {
   Member& self = members_[rank];
+  self.chip = chip;
   self.start_ticks = process_start_ticks(getpid());
   if (self.pid.exchange(getpid()) != 0) {
     fail_all(ACL_ERROR_INVALID_PARAM, "rank " + std::to_string(rank) + " joined the communicator twice");

@@ -26,11 +26,13 @@ struct Announcement {
   uint32_t root = 0;
   uint64_t count = 0;
   uint64_t rounds = 0;  // barrier-separated rounds that this rank's data need
+  int64_t arrival_ns = 0;  // modelled time at which the rank's stream came here (core/clock.h)
 };
 
 struct alignas(128) Member {
   std::atomic<int32_t> pid;
   std::atomic<uint64_t> start_ticks;  // with the pid, identifies a process for ever
+  std::atomic<int32_t> chip;          // of the machine
   std::atomic<uint32_t> left;         // destroyed its communicator
   std::atomic<uint64_t> barriers;     // that it has arrived at
   std::atomic<uint32_t> doorbell;     // futex: rung when a channel of this rank has changed
@@ -84,7 +86,7 @@ class Segment {
   char* channel_data(uint32_t from, uint32_t to, uint64_t piece);
   char* slot(uint32_t rank, uint64_t round);
 
-  void attach(uint32_t rank);  // records the calling process as this rank
+  void attach(uint32_t rank, int chip);  // records the calling process as this rank, on this chip of the machine
   void wait_until_all_attached(uint32_t rank, const Deadline& deadline);
   void leave(uint32_t rank);
 

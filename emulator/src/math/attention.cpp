@@ -317,10 +317,10 @@ void write_rows(const Rows& rows, Softmax* states, float* output, int64_t stride
   for (int64_t r = 0; r < rows.count(); ++r) {
     Softmax& state = states[r];
     float* row = output + r * stride;
-    if (op.lse != nullptr) {
-      const int64_t at = rows.sequence.lse_offset + rows.position(r) * op.lse_token_stride + rows.head(r) * op.lse_head_stride;
-      op.lse[at] = state.sum > 0.0f ? state.largest + std::log(state.sum) : kInfinity;
-    }
+    const int64_t row_at = rows.sequence.lse_offset + rows.position(r) * op.lse_token_stride + rows.head(r) * op.lse_head_stride;
+    if (op.lse != nullptr) op.lse[row_at] = state.sum > 0.0f ? state.largest + std::log(state.sum) : kInfinity;
+    if (op.row_max != nullptr) op.row_max[row_at] = state.largest;
+    if (op.row_sum != nullptr) op.row_sum[row_at] = state.sum;
     float denominator = state.sum;
     if (op.sinks != nullptr && state.sum > 0.0f) denominator += std::exp(op.sinks[rows.head(r)] - state.largest);
     kernels().scale_row(row, op.value.dim, denominator > 0.0f ? 1.0f / denominator : 0.0f);

@@ -116,7 +116,9 @@ struct Attention {
   int64_t output_head_stride = 0;
 
   float* lse = nullptr;  // log of the sum of exponentials, optional; +inf for a row that sees no key (its output is 0)
-  int64_t lse_token_stride = 0;
+  float* row_max = nullptr;  // its parts, optional: the largest score and the sum of exponentials relative to it
+  float* row_sum = nullptr;
+  int64_t lse_token_stride = 0;  // of all three
   int64_t lse_head_stride = 0;
 
   std::vector<Sequence> sequences;

@@ -7,6 +7,7 @@
 #include <map>
 #include <mutex>
 
+#include "core/clock.h"
 #include "core/config.h"
 #include "core/errors.h"
 #include "core/memory.h"
@@ -118,7 +119,7 @@ void release_addresses(void* address, size_t size_bytes) {
 void back_with_zero_pages(void* address, size_t size_bytes) {
   void* alias = alias_of(address);
   map_fixed(alias, size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (size_bytes >= kHugePageBytes) madvise(alias, size_bytes, MADV_HUGEPAGE);  // 500 times fewer page faults
+  if (size_bytes >= kHugePageBytes && Clock::computes()) madvise(alias, size_bytes, MADV_HUGEPAGE);  // 500 times fewer page faults
 }
 
 void back_with_file(void* address, size_t size_bytes, int file, size_t offset) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/clock.h"
+#include "core/cost.h"
 #include "core/errors.h"
 #include "core/faults.h"
 #include "core/memory.h"
@@ -62,6 +63,12 @@ CopyPlan plan_copy(void* target, size_t capacity, const void* source, size_t siz
   return plan;
 }
 
+int64_t cost_of(const CopyPlan& plan) {
+  const auto bytes = static_cast<double>(plan.size_bytes);
+  if (plan.direction == Direction::kHostToHost) return 0;
+  return plan.direction == Direction::kDeviceToDevice ? device_copy_cost_ns(bytes, bytes) : host_copy_cost_ns(bytes);
+}
+
 void copy_now(const CopyPlan& plan) {
   void* target = plan.direction == Direction::kDeviceToHost || plan.direction == Direction::kHostToHost
                      ? plan.target
@@ -74,9 +81,12 @@ void copy_now(const CopyPlan& plan) {
 }
 
 // Step inputs and sampled tokens are copied. Weights are not, so that their memory stays unbacked (core/clock.h).
-void copy_without_compute(const CopyPlan& plan) {
-  if (plan.size_bytes <= kHostVisibleBytes || plan.direction == Direction::kHostToHost) return copy_now(plan);
-  if (plan.direction == Direction::kDeviceToHost) std::memset(plan.target, 0, plan.size_bytes);
+void copy(const CopyPlan& plan) {
+  if (Clock::computes() || plan.size_bytes <= kHostVisibleBytes || plan.direction == Direction::kHostToHost) {
+    copy_now(plan);
+  } else if (plan.direction == Direction::kDeviceToHost) {
+    std::memset(plan.target, 0, plan.size_bytes);
+  }
 }
 
 class CopyTask : public Task {
@@ -84,8 +94,11 @@ class CopyTask : public Task {
   explicit CopyTask(const CopyPlan& plan) : plan_(plan) {}
   const char* name() const override { return "Memcpy"; }
   TaskKind kind() const override { return TaskKind::kCopy; }
-  void run() override { copy_now(plan_); }
-  void run_without_compute() override { copy_without_compute(plan_); }
+  void run() override {
+    copy(plan_);
+    if (Clock::models_time()) Clock::timeline().advance(cost_of(plan_));
+  }
+  void run_without_compute() override { run(); }
   Work work() const override {
     const auto bytes = static_cast<double>(plan_.size_bytes);
     return {.read_bytes = bytes, .written_bytes = bytes};
@@ -103,15 +116,20 @@ void fill_now(void* address, int value, size_t size_bytes) {
   }
 }
 
+void fill(void* address, int value, size_t size_bytes) {
+  if (Clock::computes() || size_bytes <= kHostVisibleBytes) fill_now(address, value, size_bytes);
+}
+
 class FillTask : public Task {
  public:
   FillTask(void* address, int value, size_t size_bytes) : address_(address), value_(value), size_bytes_(size_bytes) {}
   const char* name() const override { return "Memset"; }
   TaskKind kind() const override { return TaskKind::kCopy; }
-  void run() override { fill_now(address_, value_, size_bytes_); }
-  void run_without_compute() override {
-    if (size_bytes_ <= kHostVisibleBytes) run();
+  void run() override {
+    fill(address_, value_, size_bytes_);
+    if (Clock::models_time()) Clock::timeline().advance(device_copy_cost_ns(0, static_cast<double>(size_bytes_)));
   }
+  void run_without_compute() override { run(); }
   Work work() const override { return {.written_bytes = static_cast<double>(size_bytes_)}; }
 
  private:
@@ -133,11 +151,8 @@ void copy_sync(const CopyPlan& plan) {
   count_copy(plan.direction, /*blocking=*/true, plan.size_bytes);
   count_sync(Sync::kCopy);
   device.default_stream().synchronize(Deadline::never());
-  if (Clock::computes()) {
-    copy_now(plan);
-  } else {
-    copy_without_compute(plan);
-  }
+  copy(plan);
+  if (Clock::models_time()) Clock::sleep_until(Clock::now_ns() + cost_of(plan));
 }
 
 std::vector<CopyPlan> plan_batch(void** targets, size_t* capacities, void** sources,
@@ -207,7 +222,7 @@ aclError aclrtMemset(void* address, size_t capacity, int32_t value, size_t size)
     check_device_range(address, size, "the destination");
     count_sync(Sync::kCopy);
     current_device().default_stream().synchronize(Deadline::never());
-    if (Clock::computes() || size <= kHostVisibleBytes) fill_now(address, value, size);
+    fill(address, value, size);
   });
 }
 

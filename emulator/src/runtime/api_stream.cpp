@@ -25,7 +25,11 @@ class HostFunctionTask : public Task {
   HostFunctionTask(aclrtHostFunc function, void* arguments) : function_(function), arguments_(arguments) {}
   const char* name() const override { return "HostFunc"; }
   TaskKind kind() const override { return TaskKind::kHostCallback; }
-  void run() override { function_(arguments_); }
+  void run() override {
+    if (Clock::models_time()) Clock::sleep_until(Clock::timeline().end_ns());
+    function_(arguments_);
+    if (Clock::models_time()) Clock::timeline().reach(Clock::now_ns());
+  }
   void run_without_compute() override { run(); }
 
  private:

@@ -9,7 +9,6 @@
 #include <cstring>
 
 #include "core/chips.h"
-#include "core/clock.h"
 #include "core/config.h"
 #include "core/errors.h"
 #include "core/json.h"
@@ -46,7 +45,6 @@ extern "C" {
 aclError aclInit(const char* config_path) {
   return guarded("aclInit", [&] {
     chip();  // a wrong environment is reported here, not at the first operator
-    Clock::check_available(config().clock);
     write_stats_at_exit();
     if (g_init_count.fetch_add(1) > 0) {
       fail(ACL_ERROR_REPEAT_INITIALIZE, "aclInit was already called in this process.");

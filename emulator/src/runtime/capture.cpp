@@ -108,9 +108,10 @@ void Capture::accept(Stream& stream, TaskPtr task) {
   std::lock_guard lock(mutex_);
   const size_t index = lane_of(stream);
   Lane& lane = lanes_[index];
-  const size_t node = graph_->add_node(std::move(task), static_cast<int>(index), lane.open_group != nullptr);
+  const size_t node = graph_->add_node(std::move(task), static_cast<int>(index), lane.open_group != nullptr,
+                                       std::exchange(lane.waits_for, {}));
   if (lane.open_group != nullptr) lane.open_group->nodes.push_back(node);
-  ++lane.nodes;
+  lane.nodes.push_back(node);
 }
 
 CaptureMark Capture::record_event(Stream& stream) {
@@ -119,7 +120,7 @@ CaptureMark Capture::record_event(Stream& stream) {
   const size_t index = lane_of(stream);
   LaneProgress progress = lanes_[index].progress;
   progress.resize(std::max(progress.size(), index + 1));
-  progress[index] = lanes_[index].nodes;
+  progress[index] = lanes_[index].nodes.size();
   return {.capture = weak_from_this(), .progress = std::move(progress)};
 }
 
@@ -136,9 +137,14 @@ void Capture::wait_event(Stream& stream, const CaptureMark& mark) {
     join(stream);
   }
   std::lock_guard lock(mutex_);
-  LaneProgress& progress = lanes_[lane_of(stream)].progress;
-  progress.resize(std::max(progress.size(), mark.progress.size()));
-  for (size_t i = 0; i < mark.progress.size(); ++i) progress[i] = std::max(progress[i], mark.progress[i]);
+  const size_t index = lane_of(stream);
+  Lane& lane = lanes_[index];
+  lane.progress.resize(std::max(lane.progress.size(), mark.progress.size()));
+  for (size_t i = 0; i < mark.progress.size(); ++i) {
+    if (mark.progress[i] <= lane.progress[i]) continue;
+    lane.progress[i] = mark.progress[i];
+    if (i != index) lane.waits_for.push_back(lanes_[i].nodes[mark.progress[i] - 1]);
+  }
 }
 
 void Capture::begin_group(Stream& stream) {
@@ -166,7 +172,7 @@ void Capture::check_joined() const {
     if (lanes_[i].open_group != nullptr) {
       fail(ACL_ERROR_STREAM_TASK_GROUP_STATUS, "A task group of stream %d was not ended.", lanes_[i].stream->id());
     }
-    if (i > 0 && (i < seen.size() ? seen[i] : 0) < lanes_[i].nodes) {
+    if (i > 0 && (i < seen.size() ? seen[i] : 0) < lanes_[i].nodes.size()) {
       fail(ACL_ERROR_RT_STREAM_UNJOINED,
            "Stream %d was pulled into the capture of stream %d and not joined back: record an event on it and let "
            "stream %d wait for that.",

@@ -48,8 +48,9 @@ class Capture : public TaskSink, public std::enable_shared_from_this<Capture> {
  private:
   struct Lane {
     Stream* stream;
-    size_t nodes = 0;
+    std::vector<size_t> nodes{};         // of the graph, in the order of the lane
     LaneProgress progress{};
+    std::vector<size_t> waits_for{};     // nodes that the lane's next one comes after
     TaskGroup* open_group = nullptr;
   };
 

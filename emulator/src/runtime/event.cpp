@@ -25,6 +25,11 @@ Registry& registry() {
   return instance;
 }
 
+// What a mark in the calling stream reads.
+int64_t stream_time_ns() {
+  return Clock::models_time() ? Clock::timeline().end_ns() : Clock::now_ns();
+}
+
 class RecordTask : public ControlTask {
  public:
   RecordTask(std::shared_ptr<Event> event, uint64_t generation) : event_(std::move(event)), generation_(generation) {}
@@ -131,8 +136,13 @@ void Event::wait(Stream& stream) {
          stream.id());
   }
   const uint64_t generation = issued_.load();
-  if (finished_.load() >= generation) return;
+  if (is_complete()) return;
   stream.append(std::make_shared<WaitTask>(shared_from_this(), generation));
+}
+
+bool Event::is_complete() const {
+  if (finished_.load() < issued_.load()) return false;
+  return !Clock::models_time() || Clock::now_ns() >= timestamp_ns_.load();
 }
 
 void Event::reset(Stream& stream) {
@@ -156,6 +166,7 @@ void Event::synchronize(const Deadline& deadline) {
   }
   lock.unlock();
   device_.throw_if_failed();
+  if (Clock::models_time()) Clock::sleep_until(timestamp_ns_.load());
 }
 
 int64_t Event::timestamp_ns() const {
@@ -167,7 +178,7 @@ int64_t Event::timestamp_ns() const {
 
 void Event::finish_record(uint64_t generation) {
   std::lock_guard lock(mutex_);
-  timestamp_ns_.store(Clock::now_ns());
+  timestamp_ns_.store(stream_time_ns());
   if (generation > finished_.load()) finished_.store(generation);
   changed_.notify_all();
 }
@@ -177,12 +188,13 @@ void Event::block_until(uint64_t generation, Stream& stream) {
   while (finished_.load() < generation && !stream.is_aborting() && !stream.device().has_failed()) {
     changed_.wait_for(lock, kLookAround);
   }
+  if (Clock::models_time()) Clock::timeline().reach(timestamp_ns_.load());
 }
 
 void Event::set_flag(bool value) {
   std::lock_guard lock(mutex_);
   flag_.store(value);
-  if (value) timestamp_ns_.store(Clock::now_ns());
+  if (value) timestamp_ns_.store(stream_time_ns());
   changed_.notify_all();
 }
 
@@ -191,6 +203,7 @@ void Event::block_until_flag(Stream& stream) {
   while (!flag_.load() && !stream.is_aborting() && !stream.device().has_failed()) {
     changed_.wait_for(lock, kLookAround);
   }
+  if (Clock::models_time()) Clock::timeline().reach(timestamp_ns_.load());
 }
 
 }  // namespace emulator

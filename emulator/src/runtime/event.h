@@ -31,7 +31,7 @@ class Event : public std::enable_shared_from_this<Event> {
 
   bool is_external() const { return (flags_ & ACL_EVENT_EXTERNAL) != 0; }
   bool is_recorded() const { return issued_.load() != 0; }
-  bool is_complete() const { return finished_.load() >= issued_.load(); }
+  bool is_complete() const;
 
   void record(Stream& stream);
   void wait(Stream& stream);

@@ -9,6 +9,12 @@ namespace emulator {
 namespace {
 
 void run_slowly(Task& task, double factor) {
+  if (Clock::models_time()) {
+    const int64_t start = Clock::timeline().end_ns();
+    Clock::run(task);
+    Clock::timeline().advance(static_cast<int64_t>((Clock::timeline().end_ns() - start) * (factor - 1)));
+    return;
+  }
   const auto start = std::chrono::steady_clock::now();
   Clock::run(task);
   std::this_thread::sleep_for((std::chrono::steady_clock::now() - start) * (factor - 1));

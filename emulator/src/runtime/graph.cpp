@@ -2,8 +2,10 @@
 
 #include <acl/error_codes/rt_error_codes.h>
 
+#include <algorithm>
 #include <unordered_map>
 
+#include "core/clock.h"
 #include "core/errors.h"
 #include "runtime/capture.h"
 #include "runtime/stream.h"
@@ -98,9 +100,9 @@ void Graph::destroy(aclmdlRI handle) {
   table.graphs.erase(found);
 }
 
-size_t Graph::add_node(TaskPtr task, int lane, bool updatable) {
+size_t Graph::add_node(TaskPtr task, int lane, bool updatable, std::vector<size_t> after) {
   if (task->kind() == TaskKind::kKernel || task->kind() == TaskKind::kCollective) launch_counts_.add(task->name());
-  nodes_.push_back({.task = std::move(task), .lane = lane, .updatable = updatable});
+  nodes_.push_back({.task = std::move(task), .lane = lane, .updatable = updatable, .after = std::move(after)});
   return nodes_.size() - 1;
 }
 
@@ -129,19 +131,34 @@ void Graph::hold(const Device::Budget& budget) {
 }
 
 void Graph::replay(Stream& stream) {
-  for (const auto& node : nodes_) {
+  Timeline& timeline = Clock::timeline();
+  const bool overlaps = Clock::models_time() && lanes_ > 1;
+  std::vector<int64_t> lane_end(overlaps ? lanes_ : 0, timeline.end_ns());
+  std::vector<int64_t> finished(overlaps ? nodes_.size() : 0);
+  for (size_t i = 0; i < nodes_.size(); ++i) {
     if (device_.has_failed() || stream.is_aborting()) return;
-    if (!node.updatable) {
-      execute(*node.task, stream);
+    const Node& node = nodes_[i];
+    if (!overlaps) {
+      run_node(node, stream);
       continue;
     }
-    TaskPtr task;  // a copy: an update may replace the node while it runs
-    {
-      std::lock_guard lock(update_mutex_);
-      task = node.task;
-    }
-    execute(*task, stream);
+    int64_t start = lane_end[node.lane];
+    for (size_t earlier : node.after) start = std::max(start, finished[earlier]);
+    timeline.set_end(start);
+    run_node(node, stream);
+    finished[i] = lane_end[node.lane] = timeline.end_ns();
   }
+  for (int64_t end : lane_end) timeline.reach(end);
+}
+
+void Graph::run_node(const Node& node, Stream& stream) {
+  if (!node.updatable) return execute(*node.task, stream);
+  TaskPtr task;  // a copy: an update may replace the node while it runs
+  {
+    std::lock_guard lock(update_mutex_);
+    task = node.task;
+  }
+  execute(*task, stream);
 }
 
 void Graph::replace(const TaskGroup& group, const std::vector<TaskPtr>& tasks) {

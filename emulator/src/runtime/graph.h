@@ -42,7 +42,8 @@ class Graph : public std::enable_shared_from_this<Graph> {
   uint32_t id() const { return id_; }
   Device& device() const { return device_; }
 
-  size_t add_node(TaskPtr task, int lane, bool updatable);
+  // `after`: nodes of other lanes that must have finished, besides those before it in its own lane.
+  size_t add_node(TaskPtr task, int lane, bool updatable, std::vector<size_t> after);
   TaskGroup* add_group();
   // The group behind a handle, and its graph; throws Failure(107000) once the graph is destroyed.
   static std::pair<TaskGroup*, std::shared_ptr<Graph>> from_group_handle(aclrtTaskGrp handle);
@@ -66,7 +67,10 @@ class Graph : public std::enable_shared_from_this<Graph> {
     TaskPtr task;
     int lane;
     bool updatable;
+    std::vector<size_t> after;
   };
+
+  void run_node(const Node& node, Stream& stream);
 
   Device& device_;
   const uint32_t id_;

@@ -9,6 +9,7 @@
 #include <memory>
 #include <mutex>
 
+#include "core/clock.h"
 #include "core/errors.h"
 #include "runtime/stream.h"
 
@@ -46,6 +47,13 @@ class CallbackTask : public Task {
   TaskKind kind() const override { return TaskKind::kHostCallback; }
   void run_without_compute() override { run(); }
   void run() override {
+    if (Clock::models_time()) Clock::sleep_until(Clock::timeline().end_ns());
+    post();
+    if (Clock::models_time() && blocking_) Clock::timeline().reach(Clock::now_ns());
+  }
+
+ private:
+  void post() {
     auto& shared = board();
     std::unique_lock lock(shared.mutex);
     const auto thread = shared.threads.find(&stream_);
@@ -58,7 +66,6 @@ class CallbackTask : public Task {
     }
   }
 
- private:
   Stream& stream_;
   aclrtCallback function_;
   void* data_;

@@ -104,7 +104,7 @@ void Stream::append(TaskPtr task) {
 
 // Called with lock_ held: the order of the queue is the order of the calls.
 void Stream::push(TaskPtr task) {
-  pending_.push_back(std::move(task));
+  pending_.push_back({.task = std::move(task), .submitted_ns = Clock::models_time() ? Clock::now_ns() : 0});
   queued_.store(queued_.load(std::memory_order_relaxed) + 1);  // sequentially consistent: pairs with sleeping_
   if (sleeping_.load()) {
     std::lock_guard wake_lock(wake_mutex_);
@@ -124,11 +124,13 @@ void Stream::ensure_started() {
 
 void Stream::work() {
   t_running = this;
+  Clock::adopt(timeline_);
   set_current_context(device_.primary_context());
   pthread_setname_np(pthread_self(), ("npu" + std::to_string(device_.id()) + "-s" + std::to_string(id_)).c_str());
-  std::vector<TaskPtr> batch;
+  std::vector<Submission> batch;
   while (take(batch)) {
-    for (auto& task : batch) {
+    for (auto& [task, submitted_ns] : batch) {
+      timeline_.reach(submitted_ns);
       if (!stopping_.load(std::memory_order_relaxed) || !aborting_.load(std::memory_order_relaxed)) run(*task);
       task.reset();  // before progress is announced: what the task owned is released once a wait returns
       finished_.store(finished_.load(std::memory_order_relaxed) + 1);
@@ -141,7 +143,7 @@ void Stream::work() {
   progress_.notify_all();
 }
 
-bool Stream::take(std::vector<TaskPtr>& batch) {
+bool Stream::take(std::vector<Submission>& batch) {
   while (queued_.load() == taken_) {
     if (stopping_.load()) return false;
     if (!spin_until([this] { return queued_.load(std::memory_order_relaxed) != taken_ || stopping_.load(); })) {
@@ -201,7 +203,13 @@ void Stream::synchronize(const Deadline& deadline) {
   if (!wait_finished(queued_.load(), deadline)) {
     fail(ACL_ERROR_RT_STREAM_SYNC_TIMEOUT, "Stream %d did not finish within the time limit.", id_);
   }
+  if (Clock::models_time()) Clock::sleep_until(timeline_.end_ns());
   device_.throw_if_failed();
+}
+
+bool Stream::is_idle() const {
+  if (finished_.load() != queued_.load()) return false;
+  return !Clock::models_time() || Clock::now_ns() >= timeline_.end_ns();
 }
 
 void Stream::wait_until_idle() {

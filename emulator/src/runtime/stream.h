@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "core/clock.h"
 #include "core/launch_counts.h"
 #include "core/spin_lock.h"
 #include "core/task.h"
@@ -54,7 +55,7 @@ class Stream {
 
   void launch(TaskPtr task);   // counted; throws Failure if the device has failed
   void append(TaskPtr task);   // not counted: copies count themselves, control tasks are not work of the program
-  bool is_idle() const { return finished_.load() == queued_.load(); }
+  bool is_idle() const;
   void synchronize(const Deadline& deadline);  // throws Failure of the device, or 507046 when time is up
   void wait_until_idle();                      // for the end of a stream's life: reports nothing
   void destroy(bool force);                    // force: tasks not yet started are dropped
@@ -75,10 +76,15 @@ class Stream {
   std::atomic<uint32_t> overflow_switch{0};
 
  private:
+  struct Submission {
+    TaskPtr task;
+    int64_t submitted_ns;  // of modelled time; 0 under a clock without one
+  };
+
   void push(TaskPtr task);
   void ensure_started();
   void work();
-  bool take(std::vector<TaskPtr>& batch);
+  bool take(std::vector<Submission>& batch);
   void sleep_until_work();
   void run(Task& task);
   void announce_progress();
@@ -93,12 +99,13 @@ class Stream {
 
   // Producer side.
   mutable SpinLock lock_;
-  std::vector<TaskPtr> pending_;
+  std::vector<Submission> pending_;
   LaunchCounts launch_counts_;
   std::atomic<TaskSink*> sink_{nullptr};
   std::atomic<uint64_t> queued_{0};
 
   // Consumer side.
+  Timeline timeline_;
   std::atomic<bool> started_{false};
   std::atomic<bool> sleeping_{false};
   std::atomic<bool> stopping_{false};

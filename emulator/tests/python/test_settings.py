@@ -17,6 +17,7 @@ from ascend_emulator.settings import Settings, SettingsError, switch
         ({"count": 65}, "count is 65"),
         ({"memory_mib": 1}, "memory is 1 MiB: choose at least 64 MiB"),
         ({"clock": "wall"}, "clock is 'wall': choose functional, skip, timing, both"),
+        ({"time_dilation": 0.0}, "time dilation is 0.0: choose 0.1 to 1000"),
         ({"faults": Path("/nowhere.json")}, "faults is '/nowhere.json': no such file"),
     ],
 )
@@ -38,7 +39,9 @@ def test_a_server_has_its_usual_number_of_chips() -> None:
 def test_the_environment_carries_every_setting(tmp_path: Path) -> None:
     faults = tmp_path / "faults.json"
     faults.write_text("[]")
-    settings = Settings("910B4", 3, memory_mib=512, clock="timing", faults=faults, protect_memory=True)
+    settings = Settings(
+        "910B4", 3, memory_mib=512, clock="timing", faults=faults, protect_memory=True, time_dilation=2.5
+    )
     assert Settings.from_environment(settings.to_environment()) == settings
     assert Settings.from_environment({}) == Settings()
 

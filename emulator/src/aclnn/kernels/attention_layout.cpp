@@ -11,7 +11,7 @@ struct Axes {
 };
 
 constexpr Axes kLayouts[] = {
-    {"BSH", 3, 0, 1, -1}, {"BSND", 4, 0, 1, 2}, {"BNSD", 4, 0, 2, 1},
+    {"BSH", 3, 0, 1, -1}, {"SBH", 3, 1, 0, -1}, {"BSND", 4, 0, 1, 2}, {"BNSD", 4, 0, 2, 1},
     {"NBSD", 4, 1, 2, 0}, {"TND", 3, -1, 0, 1}, {"NTD", 3, -1, 1, 0},
 };
 
@@ -54,7 +54,7 @@ HeadLayout head_layout(std::string_view layout, const TensorView& tensor, const 
     result.head_stride = tensor.strides[axes.head];
     return result;
   }
-  fail(kParamInvalid, "layout %s is not one of BSH, BSND, BNSD, NBSD, TND and NTD.", std::string(layout).c_str());
+  fail(kParamInvalid, "layout %s is not one of BSH, SBH, BSND, BNSD, NBSD, TND and NTD.", std::string(layout).c_str());
 }
 
 KeyValue contiguous_keys(const HeadLayout& layout, const TensorView& tensor) {

@@ -20,7 +20,7 @@ struct HeadLayout {
   int64_t head_stride = 0;
 };
 
-// Layouts BSH, BSND, BNSD, NBSD, TND, NTD. `heads` is needed by BSH and checked against the tensor otherwise.
+// Layouts BSH, SBH, BSND, BNSD, NBSD, TND, NTD. `heads` is needed by BSH and checked against the tensor otherwise.
 HeadLayout head_layout(std::string_view layout, const TensorView& tensor, const char* name, int64_t heads);
 
 // "BNSD_BSND" is queries in BNSD and output in BSND; "BSH" is both.

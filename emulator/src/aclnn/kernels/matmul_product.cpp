@@ -186,8 +186,14 @@ Work work_of(const MatrixProduct& p) {
   Work work;
   work.cube_flops = 2.0 * static_cast<double>(p.out.numel()) * static_cast<double>(p.left.sizes.back(0));
   work.read_bytes = static_cast<double>(size_in_bytes(p.left.sizes, p.left.dtype) + size_in_bytes(p.right.sizes, p.right.dtype));
+  if (chip().product == kAtlasInference && !p.right.is_fractal_nz()) {
+    // The cube of 310P reads FRACTAL_NZ only: aclnnMatmul converts an ND operand first.
+    const auto converted = static_cast<double>(size_in_bytes(p.right.sizes, p.right.dtype));
+    work.read_bytes += converted;
+    work.written_bytes += converted;
+  }
   if (p.addend != nullptr) work.read_bytes += static_cast<double>(size_in_bytes(p.addend->sizes, p.addend->dtype));
-  work.written_bytes = static_cast<double>(size_in_bytes(p.out.sizes, p.out.dtype));
+  work.written_bytes += static_cast<double>(size_in_bytes(p.out.sizes, p.out.dtype));
   return work;
 }
 
