@@ -30,6 +30,8 @@ def _alias_torch_cuda() -> None:
     import torch
     from vllm.utils import torch_utils
 
+    from ascend_plugin.streams import Event, current_stream
+
     if torch.cuda.Stream is torch.npu.Stream:
         return
 
@@ -44,21 +46,18 @@ def _alias_torch_cuda() -> None:
             self.stream = stream
 
         def __enter__(self) -> None:
-            self.previous = torch.npu.current_stream()
+            self.previous = current_stream()
             if self.stream is not None:
                 set_stream(self.stream)
 
         def __exit__(self, *_: object) -> None:
             set_stream(self.previous)
 
-    def event(enable_timing: bool = False, blocking: bool = False, interprocess: bool = False) -> Any:
-        return torch.npu.Event(enable_timing=enable_timing, blocking=blocking, interprocess=interprocess)
-
     torch.cuda.Stream = torch.npu.Stream
-    torch.cuda.Event = event
+    torch.cuda.Event = Event
     torch.cuda.stream = StreamContext
     torch.cuda.set_stream = set_stream
-    torch.cuda.current_stream = torch.npu.current_stream
+    torch.cuda.current_stream = current_stream
     torch.cuda.default_stream = torch.npu.default_stream
     torch.cuda.is_current_stream_capturing = torch.npu.is_current_stream_capturing
     torch.cuda.graph_pool_handle = torch.npu.graph_pool_handle

@@ -15,6 +15,7 @@ from vllm.compilation.cuda_graph import CUDAGraphWrapper
 from vllm.config import CUDAGraphMode
 from vllm.forward_context import BatchDescriptor, set_forward_context
 from vllm.logger import init_logger
+from vllm.v1.attention.backend import CommonAttentionMetadata
 from vllm.v1.kv_cache_interface import AttentionSpec, EncoderOnlyAttentionSpec, KVCacheConfig
 from vllm.v1.outputs import SamplerOutput
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
@@ -36,6 +37,9 @@ class AscendModelRunner(GPUModelRunner):
         self.sampler.topk_topp_sampler = sampling.AscendTopKTopPSampler(self.sampler.topk_topp_sampler, self.chip)
         self._warmed_up = False
         self._step_inputs: StepInputs | None = None
+        self._packed: Layout | None = (
+            None  # of the inputs that the runner's buffers are views of; None: they are its own
+        )
         self._upstream_buffers: dict[str, Any] = {}
 
     # ------------------------------------------------------------------ loading
@@ -112,7 +116,8 @@ class AscendModelRunner(GPUModelRunner):
             if not self._warmed_up:
                 self._run_packed_dummy(desc, CUDAGraphMode.NONE)
                 torch.npu.synchronize()
-            self._run_packed_dummy(desc, cudagraph_runtime_mode)
+            with self.synchronize_input_prep():
+                self._run_packed_dummy(desc, cudagraph_runtime_mode)
         self._warmed_up = True
 
     @torch.inference_mode()
@@ -139,6 +144,7 @@ class AscendModelRunner(GPUModelRunner):
             cudagraph_runtime_mode=mode,
             batch_descriptor=desc,
             slot_mapping=slots_by_layer,
+            is_padding=self._prepare_padding_mask(desc.num_tokens, desc.num_tokens),
         ):
             self.model(
                 input_ids=self.input_ids.gpu[: desc.num_tokens],
@@ -257,7 +263,7 @@ class AscendModelRunner(GPUModelRunner):
 
     def _bind_packed_inputs(self, layout: Layout) -> dict[str, torch.Tensor]:
         """Upload the step and let the runner's buffers be views of what arrived."""
-        if not self._upstream_buffers:
+        if self._packed is None:
             tables = self.input_batch.block_table.block_tables
             self._upstream_buffers = {
                 "input_ids": self.input_ids.gpu,
@@ -267,6 +273,7 @@ class AscendModelRunner(GPUModelRunner):
                 **{f"slots{group}": table.slot_mapping.gpu for group, table in enumerate(tables)},
                 **{f"block_table{group}": table.block_table.gpu for group, table in enumerate(tables)},
             }
+        self._packed = layout
         views = self._step_inputs.upload(layout)
         self._set_buffers(views)
         return views
@@ -282,9 +289,9 @@ class AscendModelRunner(GPUModelRunner):
 
     def _leave_packed_inputs(self) -> None:
         """Give the runner its own buffers back, for the dummy runs of vLLM that fill them."""
-        if self._upstream_buffers:
+        if self._packed is not None:
             self._set_buffers(self._upstream_buffers)
-            self._upstream_buffers = {}
+            self._packed = None
 
     def _dummy_run(self, *args: Any, **kwargs: Any) -> Any:
         self._leave_packed_inputs()
@@ -292,17 +299,22 @@ class AscendModelRunner(GPUModelRunner):
 
     @contextmanager
     def synchronize_input_prep(self) -> Any:
-        """Guard host buffers that a copy may still be reading; the packed ones guard themselves."""
-        if self._step_inputs is not None and self._warmed_up:
+        """Guard host buffers that the last step's copies may still be reading; as upstream, but seldom waiting."""
+        copied = self.prepare_inputs_event
+        if copied is None:
             yield
             return
-        with super().synchronize_input_prep():
+        if not copied.query():
+            copied.synchronize()
+        try:
             yield
+        finally:
+            copied.record()
 
     def _get_slot_mappings(
         self, num_tokens_padded: int, num_reqs_padded: int, num_tokens_unpadded: int, ubatch_slices: Any = None
     ) -> tuple[Any, Any]:
-        if not self._upstream_buffers:
+        if self._packed is None:
             return super()._get_slot_mappings(num_tokens_padded, num_reqs_padded, num_tokens_unpadded, ubatch_slices)
         by_group = {
             group: table.slot_mapping.gpu[:num_tokens_padded]
@@ -311,10 +323,37 @@ class AscendModelRunner(GPUModelRunner):
         groups = self.kv_cache_config.kv_cache_groups
         return by_group, {name: by_group[index] for index, group in enumerate(groups) for name in group.layer_names}
 
+    def _prepare_padding_mask(self, num_tokens_unpadded: int, num_tokens_padded: int) -> torch.Tensor:
+        if self._packed is None:
+            return super()._prepare_padding_mask(num_tokens_unpadded, num_tokens_padded)
+        return self._step_inputs.on_device(self._packed)["is_padding"]
+
     def _build_attention_metadata(self, *args: Any, **kwargs: Any) -> Any:
-        if self._upstream_buffers and kwargs.get("num_reqs_padded"):
-            kwargs["num_reqs"] = kwargs["num_reqs_padded"]  # the padding is filled in already
-        return super()._build_attention_metadata(*args, **kwargs)
+        """Each layer's attention metadata, and None for a drafter's; of packed inputs, without slicing them again."""
+        if self._packed is None:
+            return super()._build_attention_metadata(*args, **kwargs)
+        requests = self._packed.requests
+        tokens = kwargs.get("num_tokens_padded") or kwargs["num_tokens"]  # attention is not padded outside graphs
+        views = self._step_inputs.on_device(self._packed)
+        lengths = self.optimistic_seq_lens_cpu[:requests]
+        metadata: dict[str, Any] = {}
+        for index, groups in enumerate(self.attn_groups):
+            common = CommonAttentionMetadata(
+                query_start_loc=views["query_start_loc"],
+                query_start_loc_cpu=self.query_start_loc.cpu[: requests + 1],
+                seq_lens=views["seq_lens"],
+                seq_lens_cpu_upper_bound=lengths,
+                num_reqs=requests,
+                num_actual_tokens=tokens,
+                max_query_len=kwargs["max_query_len"],
+                max_seq_len=int(lengths.numpy().max()),
+                block_table_tensor=views[f"block_table{index}"],
+                slot_mapping=views[f"slots{index}"][:tokens],
+                positions=views["positions"][:tokens],
+            )
+            for group in groups:
+                metadata.update(dict.fromkeys(group.layer_names, group.build_metadata(common)))
+        return metadata, None
 
     # ------------------------------------------------------------------ sampling
 

@@ -10,16 +10,15 @@ values where it read those it was captured with.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from math import prod
-from typing import Any
 
 import numpy as np
 import torch
 
 ALIGNMENT_BYTES = 64  # of each section; torch_npu's own allocations are aligned to 512, operators ask for 32
-HOST_BUFFERS = 3  # one being filled, one being copied, one spare, so that the host seldom waits
+TORCH_DTYPES = {"int64": torch.int64, "int32": torch.int32, "bool": torch.bool}
 
 
 @dataclass(frozen=True)
@@ -41,13 +40,13 @@ class Layout:
 
     tokens: int
     requests: int
-    sections: dict[str, Section]
-    size_bytes: int
+    sections: dict[str, Section] = field(hash=False, compare=False)  # they follow from the two numbers
+    size_bytes: int = field(hash=False, compare=False)
 
 
 def plan_layout(tokens: int, requests: int, table_widths: tuple[int, ...]) -> Layout:
     """Lay the arrays of a step out one after another; table_widths has the block-table width of each KV cache group."""
-    int64, int32 = np.dtype(np.int64), np.dtype(np.int32)
+    int64, int32, boolean = np.dtype(np.int64), np.dtype(np.int32), np.dtype(np.bool_)
     arrays: list[tuple[str, tuple[int, ...], np.dtype]] = [
         ("positions", (tokens,), int64),
         ("logits_indices", (requests,), int64),
@@ -56,6 +55,7 @@ def plan_layout(tokens: int, requests: int, table_widths: tuple[int, ...]) -> La
         ("input_ids", (tokens,), int32),
         ("query_start_loc", (requests + 1,), int32),
         ("seq_lens", (requests,), int32),
+        ("is_padding", (tokens,), boolean),
     ]
     for group, width in enumerate(table_widths):
         arrays.append((f"slots{group}", (tokens,), int32))
@@ -70,46 +70,37 @@ def plan_layout(tokens: int, requests: int, table_widths: tuple[int, ...]) -> La
 class StepInputs:
     """The packed buffer on both sides, and the numbers that go into it.
 
-    max_tokens and max_requests bound every batch; table_widths as in plan_layout.
+    There is one buffer on the host: the runner does not fill it while a copy may still read it (see
+    AscendModelRunner.synchronize_input_prep). max_tokens and max_requests bound every batch; table_widths as in
+    plan_layout.
     """
 
     def __init__(self, max_tokens: int, max_requests: int, table_widths: tuple[int, ...], device: torch.device) -> None:
         self.layout = lru_cache(maxsize=128)(lambda tokens, requests: plan_layout(tokens, requests, table_widths))
         size = self.layout(max_tokens, max_requests).size_bytes
         self._device = torch.zeros(size, dtype=torch.uint8, device=device)
-        self._hosts = [
-            torch.zeros(size, dtype=torch.uint8, pin_memory=device.type != "cpu") for _ in range(HOST_BUFFERS)
-        ]
-        self._copied: list[Any] = [None] * HOST_BUFFERS
-        self._turn = 0
+        self._host = torch.zeros(size, dtype=torch.uint8, pin_memory=device.type != "cpu")
+        self.host_arrays = lru_cache(maxsize=128)(self._arrays)
         self.on_device = lru_cache(maxsize=128)(self._views)
 
-    def host_arrays(self, layout: Layout) -> dict[str, np.ndarray]:
-        """Arrays to fill for the next upload, of unspecified content; waits if their last copy is still under way."""
-        self._turn = (self._turn + 1) % HOST_BUFFERS
-        if self._copied[self._turn] is not None:
-            self._copied[self._turn].synchronize()
-        memory = self._hosts[self._turn].numpy()
+    def upload(self, layout: Layout) -> dict[str, torch.Tensor]:
+        """Copy host_arrays(layout); returns device views, whose addresses depend on the layout alone."""
+        size = layout.size_bytes
+        self._device[:size].copy_(self._host[:size], non_blocking=True)
+        return self.on_device(layout)
+
+    def _arrays(self, layout: Layout) -> dict[str, np.ndarray]:
+        """The host's side of each section, to be filled for the next upload; what is in it is unspecified."""
+        memory = self._host.numpy()
         return {
             name: memory[section.offset : section.end].view(section.dtype).reshape(section.shape)
             for name, section in layout.sections.items()
         }
 
-    def upload(self, layout: Layout) -> dict[str, torch.Tensor]:
-        """Copy what host_arrays() handed out; returns device views, whose addresses depend on the layout alone."""
-        size = layout.size_bytes
-        self._device[:size].copy_(self._hosts[self._turn][:size], non_blocking=True)
-        if self._device.device.type != "cpu":
-            if self._copied[self._turn] is None:
-                self._copied[self._turn] = torch.npu.Event()
-            self._copied[self._turn].record()
-        return self.on_device(layout.tokens, layout.requests)
-
-    def _views(self, tokens: int, requests: int) -> dict[str, torch.Tensor]:
-        dtypes = {8: torch.int64, 4: torch.int32}
+    def _views(self, layout: Layout) -> dict[str, torch.Tensor]:
         return {
-            name: self._device[section.offset : section.end].view(dtypes[section.dtype.itemsize]).view(section.shape)
-            for name, section in self.layout(tokens, requests).sections.items()
+            name: self._device[section.offset : section.end].view(TORCH_DTYPES[section.dtype.name]).view(section.shape)
+            for name, section in layout.sections.items()
         }
 
 
@@ -130,6 +121,8 @@ def fill_batch(
     for name, values in (("positions", positions), ("input_ids", token_ids[owner, positions])):
         arrays[name][:tokens] = values
         arrays[name][tokens:] = 0
+    arrays["is_padding"][:tokens] = False
+    arrays["is_padding"][tokens:] = True
     starts = arrays["query_start_loc"]
     starts[0] = 0
     starts[1 : requests + 1] = ends

@@ -30,7 +30,7 @@ def test_every_token_has_its_id_position_and_slot(seed: int) -> None:
     layout = inputs.layout(48, 8)
     arrays = inputs.host_arrays(layout)
     for array in arrays.values():
-        array.fill(-77)  # what an earlier step may have left
+        array.fill(77)  # what an earlier step may have left
     owner, positions = fill_batch(arrays, scheduled, computed, token_ids)
     fill_group(arrays, 0, blocks, BLOCK, owner, positions, len(scheduled))
     views = inputs.upload(layout)
@@ -44,6 +44,8 @@ def test_every_token_has_its_id_position_and_slot(seed: int) -> None:
         assert views["query_start_loc"][request + 1] == token
         assert views["logits_indices"][request] == token - 1
         assert views["seq_lens"][request] == old + new
+    assert not views["is_padding"][:token].any()
+    assert views["is_padding"][token:].all()
     assert views["slots0"][token:].eq(-1).all()
     assert views["query_start_loc"][len(scheduled) + 1 :].eq(token).all()
     assert views["seq_lens"][len(scheduled) :].eq(0).all()
@@ -59,9 +61,9 @@ def test_sections_are_aligned_and_do_not_overlap() -> None:
 
 def test_views_of_a_layout_keep_their_addresses() -> None:
     inputs = StepInputs(64, 8, (5,), torch.device("cpu"))
-    first = {name: view.data_ptr() for name, view in inputs.on_device(8, 8).items()}
+    first = {name: view.data_ptr() for name, view in inputs.on_device(inputs.layout(8, 8)).items()}
     inputs.upload(inputs.layout(32, 4))
-    assert {name: view.data_ptr() for name, view in inputs.on_device(8, 8).items()} == first
+    assert {name: view.data_ptr() for name, view in inputs.on_device(inputs.layout(8, 8)).items()} == first
 
 
 def test_sampled_tokens_of_an_unchanged_decode_batch_go_straight() -> None:
