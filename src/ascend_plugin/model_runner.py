@@ -24,6 +24,7 @@ from ascend_plugin import detection, kv_cache
 from ascend_plugin.graph_wrapper import AscendGraphWrapper
 from ascend_plugin.ops import linear, sampling
 from ascend_plugin.step_inputs import Layout, StepInputs, fill_batch, fill_group, fill_sampled
+from ascend_plugin.weight_upload import PinnedUploads
 
 logger = init_logger(__name__)
 
@@ -45,7 +46,9 @@ class AscendModelRunner(GPUModelRunner):
     # ------------------------------------------------------------------ loading
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
-        super().load_model(*args, **kwargs)
+        with PinnedUploads():
+            super().load_model(*args, **kwargs)
+        torch.accelerator.empty_host_cache()
         linear.convert_weights(self.get_model(), self.chip)
         if isinstance(self.model, CUDAGraphWrapper):
             self.model = AscendGraphWrapper(self.model.unwrap(), self.vllm_config, CUDAGraphMode.FULL)

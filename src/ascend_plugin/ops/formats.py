@@ -20,14 +20,12 @@ def nz_from_nd(matrix: torch.Tensor) -> torch.Tensor:
 
 
 def zero_memory(tensor: torch.Tensor) -> None:
-    """Set a tensor in any format to zero, waiting until it is done; for allocation time.
+    """Set a tensor in any format to zero, in the order of the current stream; for allocation time.
 
     torch's own zero_() compiles an operator for a tensor in a private format, so this asks the runtime.
     """
-    size = tensor.numel() * tensor.element_size()
-    torch.npu.synchronize()  # earlier users of memory that the allocator has handed on may still be running
-    status = ctypes.CDLL(ACL_LIBRARY).aclrtMemset(
-        ctypes.c_void_p(tensor.data_ptr()), ctypes.c_size_t(size), 0, ctypes.c_size_t(size)
-    )
+    size = ctypes.c_size_t(tensor.numel() * tensor.element_size())
+    stream = ctypes.c_void_p(torch.npu.current_stream().npu_stream)
+    status = ctypes.CDLL(ACL_LIBRARY).aclrtMemsetAsync(ctypes.c_void_p(tensor.data_ptr()), size, 0, size, stream)
     if status != 0:
-        raise RuntimeError(f"aclrtMemset of {size} bytes failed with {status}.")
+        raise RuntimeError(f"aclrtMemsetAsync of {size.value} bytes failed with {status}.")
