@@ -1,0 +1,29 @@
+"""Uploading weights without waiting for each of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+class PinnedUploads(TorchDispatchMode):
+    """While active, copies from ordinary host memory to the device go through pinned memory and return at once.
+
+    vLLM's loaders copy a checkpoint tensor by tensor from mapped files, and such a copy waits until it is done. Pinned
+    memory lets the device fetch one tensor while the host reads the next from disk; PyTorch's host allocator keeps it
+    until the copy is over, and uses it again. A conversion of dtype happens on the way, on the host.
+    """
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.copy_.default and _waits(args[0], args[1]):
+            target, source = args[:2]
+            pinned = torch.empty(source.shape, dtype=target.dtype, pin_memory=True)
+            pinned.copy_(source)
+            return target.copy_(pinned, non_blocking=True)
+        return func(*args, **(kwargs or {}))
+
+
+def _waits(target: torch.Tensor, source: torch.Tensor) -> bool:
+    return target.device.type == "npu" and source.device.type == "cpu" and not source.is_pinned()
