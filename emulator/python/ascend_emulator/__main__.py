@@ -33,7 +33,14 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--clock",
         default="functional",
-        help=f"{', '.join(CLOCKS)}: compute, take the modelled time instead, or both (default: %(default)s)",
+        help=f"{', '.join(CLOCKS)}: compute, do not, take the modelled time instead, or both (default: %(default)s)",
+    )
+    result.add_argument(
+        "--time-dilation",
+        type=float,
+        default=1.0,
+        metavar="K",
+        help="modelled clocks: a modelled second takes K seconds of the wall clock (default: 1)",
     )
     result.add_argument("--faults", type=Path, metavar="FILE", help="faults to inject, as JSON")
     result.add_argument(
@@ -54,6 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
             clock=chosen.clock,
             faults=chosen.faults,
             protect_memory=chosen.protect_memory,
+            time_dilation=chosen.time_dilation,
         )
         return launcher.run(chosen.command, settings, chosen.stats)
     except SettingsError as error:
