@@ -7,16 +7,15 @@ operator (see graph_wrapper), so that a replay never computes with the lengths o
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch_npu
 from vllm.forward_context import get_forward_context
-from vllm.v1.attention.backend import AttentionBackend, AttentionImpl, AttentionType
 from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
-from vllm.v1.kv_cache_layout import KVCacheLayout
 
 from ascend_plugin import detection, graph_wrapper
+from ascend_plugin.attention.base import AscendAttention, AscendBackend
 from ascend_plugin.attention.masks import COMPRESSED_SIZE
 from ascend_plugin.attention.metadata import AscendMetadata, AscendMetadataBuilder
 
@@ -34,15 +33,10 @@ PACKED_HEAD_SIZES = (64, 128, 192)
 
 
 @register_backend(AttentionBackendEnum.CUSTOM)
-class FusedInferBackend(AttentionBackend):
+class FusedInferBackend(AscendBackend):
     """The attention backend of Ascend 910B, 910C (A3) and 950."""
 
     supported_dtypes = [torch.float16, torch.bfloat16]  # noqa: RUF012
-    forward_includes_kv_cache_update = True
-
-    @staticmethod
-    def get_name() -> str:
-        return "CUSTOM"
 
     @staticmethod
     def get_impl_cls() -> type[FusedInferAttention]:
@@ -55,18 +49,6 @@ class FusedInferBackend(AttentionBackend):
     @staticmethod
     def get_supported_kernel_block_sizes(kv_cache_spec: KVCacheSpec | None = None) -> list[int]:
         return list(detection.current_chip().kv_block_sizes)
-
-    @classmethod
-    def supported_kv_cache_layouts(cls) -> tuple[KVCacheLayout, ...]:
-        return (KVCacheLayout.LBNHC,)
-
-    @classmethod
-    def supports_sliding_window(cls) -> bool:
-        return True
-
-    @classmethod
-    def supports_attn_type(cls, attn_type: str) -> bool:
-        return attn_type in (AttentionType.DECODER, AttentionType.ENCODER_ONLY)
 
 
 class HalfPageMetadataBuilder(AscendMetadataBuilder):
@@ -98,65 +80,20 @@ def compressed_mask(device: torch.device) -> torch.Tensor:
     return torch.ones((COMPRESSED_SIZE, COMPRESSED_SIZE), dtype=torch.int8).triu_(1).to(device)
 
 
-class FusedInferAttention(AttentionImpl[AscendMetadata]):
+class FusedInferAttention(AscendAttention):
     """One layer's attention on Ascend 910B and later."""
 
-    def __init__(
-        self,
-        num_heads: int,
-        head_size: int,
-        scale: float,
-        num_kv_heads: int | None = None,
-        alibi_slopes: list[float] | None = None,
-        sliding_window: int | None = None,
-        kv_cache_dtype: str = "auto",
-        logits_soft_cap: float | None = None,
-        attn_type: str = AttentionType.DECODER,
-        kv_sharing_target_layer_name: str | None = None,
-    ) -> None:
-        if alibi_slopes is not None or logits_soft_cap:
-            raise ValueError("This model's attention (ALiBi or a soft cap on scores) has no operator on this chip.")
-        if sliding_window is not None and head_size not in PACKED_HEAD_SIZES:
-            raise ValueError(f"A sliding window with heads of size {head_size} has no decode operator on this chip.")
-        self.num_heads = num_heads
-        self.head_size = head_size
-        self.scale = scale
-        self.num_kv_heads = num_kv_heads or num_heads
-        self.sliding_window = sliding_window
-        self.kv_cache_dtype = kv_cache_dtype
-        self.attn_type = attn_type
-        self.shares_cache = kv_sharing_target_layer_name is not None
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.sliding_window is not None and self.head_size not in PACKED_HEAD_SIZES:
+            raise ValueError(f"A sliding window with heads of size {self.head_size} has no decode operator here.")
         self._unused_lse: torch.Tensor | None = None
 
-    def forward(
-        self,
-        layer: torch.nn.Module,
-        query: torch.Tensor,
-        key: torch.Tensor | None,
-        value: torch.Tensor | None,
-        kv_cache: tuple[torch.Tensor, torch.Tensor],
-        attn_metadata: AscendMetadata | None,
-        output: torch.Tensor,
-        output_scale: torch.Tensor | None = None,
-        output_block_scale: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Attend from query [T, heads, size] to the cache; key, value [T, kv heads, size] are written to it first."""
-        if attn_metadata is None:  # the profile run, before there is a cache
-            return output.zero_()
-        tokens = attn_metadata.num_tokens
-        query, out = query[:tokens], output[:tokens]
-        if self.attn_type == AttentionType.ENCODER_ONLY:
-            self._encode(query, key[:tokens], value[:tokens], attn_metadata, out)
-            return output
-        if not self.shares_cache and key is not None:
-            torch_npu._npu_reshape_and_cache(
-                key[:tokens], value[:tokens], kv_cache[0], kv_cache[1], attn_metadata.slot_mapping[:tokens]
-            )
+    def attend(self, layer, query, new, kv_cache, metadata: AscendMetadata, out: torch.Tensor) -> None:
         if graph_wrapper.is_recording():
             graph_wrapper.capture_updatable(self._task(layer.layer_name, query, kv_cache, out))
         else:
-            self._attend(query, kv_cache, attn_metadata, out)
-        return output
+            self._attend(query, kv_cache, metadata, out)
 
     def _task(self, name: str, query: torch.Tensor, kv_cache: tuple[torch.Tensor, torch.Tensor], out: torch.Tensor):
         """The operator as a task of a graph: same tensors, lengths of whatever step is current when it is called."""
@@ -210,7 +147,7 @@ class FusedInferAttention(AttentionImpl[AscendMetadata]):
             self._unused_lse = torch.empty(1, dtype=torch.float32, device=query.device)
         return self._unused_lse
 
-    def _encode(self, query, key, value, metadata: AscendMetadata, out: torch.Tensor) -> None:
+    def encode(self, query, key, value, metadata: AscendMetadata, out: torch.Tensor) -> None:
         lengths = metadata.cumulative_query_lens
         torch_npu.npu_fused_infer_attention_score.out(
             query,

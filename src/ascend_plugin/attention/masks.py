@@ -1,4 +1,4 @@
-"""Causal masks of a fixed size: the operators apply a 2048 x 2048 pattern blockwise to contexts of any length."""
+"""Causal masks of a fixed size, which operators apply blockwise to any context, and the mask of a sliding window."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import cache
 import torch
 import torch_npu
 
-from ascend_plugin.ops.formats import FRACTAL_NZ, nz_from_nd
+from ascend_plugin.ops.formats import FRACTAL_NZ, NZ_COLUMNS, NZ_ROWS, nz_from_nd
 
 COMPRESSED_SIZE = 2048
 # What op-plugin's own tests of the two operators add to a hidden score.
@@ -30,3 +30,26 @@ def compressed_prefill_mask(device: torch.device) -> torch.Tensor:
 def compressed_paged_mask(device: torch.device) -> torch.Tensor:
     """For _npu_paged_attention_splitfuse_v2: ND, [2048, 2048]."""
     return causal_pattern(HIDDEN_PAGED).to(device)
+
+
+def effective_window(kv_cache_spec: object, longest: int) -> int | None:
+    """The sliding window of a KV cache group in tokens, None where there is none or no sequence outgrows it."""
+    window = getattr(kv_cache_spec, "sliding_window", None)
+    return window if window is not None and window < longest else None
+
+
+def window_mask(query_lens: torch.Tensor, seq_lens: torch.Tensor, window: int, device: torch.device) -> torch.Tensor:
+    """For _npu_paged_attention_splitfuse: FRACTAL_NZ, [1, keys / 16, tokens, 16], tokens rounded up to 16.
+
+    A token sees itself and the `window` - 1 keys before it. Lengths [R] are on the host and count as in AscendMetadata.
+    """
+    ends = query_lens.cumsum(0)
+    tokens = int(ends[-1])
+    owners = torch.repeat_interleave(query_lens.long())
+    positions = torch.zeros(-(-tokens // NZ_ROWS) * NZ_ROWS, dtype=torch.int32)
+    positions[:tokens] = torch.arange(tokens) + (seq_lens - ends)[owners]
+    stripes = -(-int(seq_lens.max()) // NZ_COLUMNS)
+    keys = torch.arange(stripes * NZ_COLUMNS, dtype=torch.int32, device=device).view(1, stripes, 1, NZ_COLUMNS)
+    ahead = keys - positions.to(device).view(1, 1, -1, 1)
+    hidden = (ahead > 0) | (ahead <= -window)
+    return torch_npu.npu_format_cast(hidden.to(torch.float16) * HIDDEN_PAGED, FRACTAL_NZ)

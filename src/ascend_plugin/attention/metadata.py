@@ -40,6 +40,7 @@ class AscendMetadata(AttentionMetadata):
     block_table: torch.Tensor  # [R, blocks] int32, device
     slot_mapping: torch.Tensor  # [T] int32, device; negative for padding
     causal: bool
+    window_mask: torch.Tensor | None = None  # device, where a sliding window cuts and the operators take it as a mask
 
     @cached_property
     def cumulative_query_lens(self) -> list[int]:

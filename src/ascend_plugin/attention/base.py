@@ -1,0 +1,110 @@
+"""What attention has in common on every chip: a layer's arguments and refusals, the cache write, encoders."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+import torch_npu
+from vllm.v1.attention.backend import AttentionBackend, AttentionImpl, AttentionType
+from vllm.v1.kv_cache_layout import KVCacheLayout
+
+from ascend_plugin import detection
+from ascend_plugin.attention.metadata import AscendMetadata
+
+KeysAndValues = tuple[torch.Tensor, torch.Tensor]
+
+
+class AscendBackend(AttentionBackend):
+    """The answers that vLLM gets about attention on any Ascend chip."""
+
+    forward_includes_kv_cache_update = True
+
+    @staticmethod
+    def get_name() -> str:
+        return "CUSTOM"
+
+    @classmethod
+    def supported_kv_cache_layouts(cls) -> tuple[KVCacheLayout, ...]:
+        return (KVCacheLayout.LBNHC,)
+
+    @classmethod
+    def supports_sliding_window(cls) -> bool:
+        return True
+
+    @classmethod
+    def supports_attn_type(cls, attn_type: str) -> bool:
+        return attn_type in (AttentionType.DECODER, AttentionType.ENCODER_ONLY)
+
+
+class AscendAttention(AttentionImpl[AscendMetadata]):
+    """One layer's attention; a chip's operators are in `attend` and `encode`."""
+
+    def __init__(
+        self,
+        num_heads: int,
+        head_size: int,
+        scale: float,
+        num_kv_heads: int | None = None,
+        alibi_slopes: list[float] | None = None,
+        sliding_window: int | None = None,
+        kv_cache_dtype: str = "auto",
+        logits_soft_cap: float | None = None,
+        attn_type: str = AttentionType.DECODER,
+        kv_sharing_target_layer_name: str | None = None,
+    ) -> None:
+        if alibi_slopes is not None or logits_soft_cap:
+            chip = detection.current_chip().soc_version
+            raise ValueError(f"This model's attention (ALiBi or a soft cap on scores) has no operator on {chip}.")
+        self.num_heads = num_heads
+        self.head_size = head_size
+        self.scale = scale
+        self.num_kv_heads = num_kv_heads or num_heads
+        self.sliding_window = sliding_window
+        self.kv_cache_dtype = kv_cache_dtype
+        self.attn_type = attn_type
+        self.shares_cache = kv_sharing_target_layer_name is not None
+
+    def forward(
+        self,
+        layer: torch.nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor | None,
+        value: torch.Tensor | None,
+        kv_cache: KeysAndValues,
+        attn_metadata: AscendMetadata | None,
+        output: torch.Tensor,
+        output_scale: torch.Tensor | None = None,
+        output_block_scale: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Attend from query [T, heads, size] to the cache; key, value [T, kv heads, size] are written to it first."""
+        if attn_metadata is None:  # the profile run, before there is a cache
+            return output.zero_()
+        tokens = attn_metadata.num_tokens
+        query, out = query[:tokens], output[:tokens]
+        new = None if key is None else (key[:tokens], value[:tokens])
+        if self.attn_type == AttentionType.ENCODER_ONLY:
+            self.encode(query, *new, attn_metadata, out)
+            return output
+        if new is not None and not self.shares_cache:
+            torch_npu._npu_reshape_and_cache(*new, *kv_cache, attn_metadata.slot_mapping[:tokens])
+        self.attend(layer, query, new, kv_cache, attn_metadata, out)
+        return output
+
+    @abstractmethod
+    def attend(
+        self,
+        layer: torch.nn.Module,
+        query: torch.Tensor,
+        new: KeysAndValues | None,
+        kv_cache: KeysAndValues,
+        metadata: AscendMetadata,
+        out: torch.Tensor,
+    ) -> None:
+        """Fill out [T, heads, size] from the cache, in which `new`, this step's keys and values, already are."""
+
+    @abstractmethod
+    def encode(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, metadata: AscendMetadata, out: torch.Tensor
+    ) -> None:
+        """Fill out with the attention of whole sequences, of which every token sees every other."""

@@ -1,0 +1,39 @@
+"""A model whose every layer sees 64 tokens back."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .judged import LONG, NOISE, PROMPTS, TIE, requests, tokens_of, worst_error, worst_gap
+
+WINDOW = 64
+# Whole prompts longer than the window; answers that cross its edge; answers that begin beyond it.
+EVERY = [LONG, LONG[:60], LONG[: WINDOW + 1], PROMPTS[0]]
+
+
+@pytest.fixture
+def windowed(qwen3: Path, tmp_path: Path) -> Path:
+    folder = Path(shutil.copytree(qwen3, tmp_path / "windowed"))
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 0}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chip", ["310P3", "910B3"])
+def test_sliding_window(run_engines: Callable, reference_logits: Callable, windowed: Path, chip: str) -> None:
+    rounds = [requests(*EVERY, logprobs=5, prompt_logprobs=5), requests(*EVERY)]
+    whole, chunked = run_engines(windowed, rounds, [{}, {"max_num_batched_tokens": 32}], chip)
+    assert tokens_of(chunked) == tokens_of(whole) == tokens_of(whole, 1) == tokens_of(chunked, 1)
+    sequences = [prompt + tokens for prompt, tokens in zip(EVERY, tokens_of(whole), strict=True)]
+    judged = reference_logits(windowed, sequences)
+    for answered in (whole, chunked):
+        for prompt, logits, answer in zip(EVERY, judged, answered["rounds"][0]["answers"], strict=True):
+            assert worst_error(logits, answer) < NOISE
+            assert worst_gap(logits, prompt, answer["tokens"][0]) < TIE
