@@ -95,6 +95,14 @@ class ChipSpec:
         return "bfloat16" in self.model_dtypes
 
     @property
+    def has_full_hccl(self) -> bool:
+        """Whether HCCL has Send, Receive and Broadcast and joins servers; on Atlas inference products it does neither.
+
+        Source: hccl, docs/zh/user_guide/constraints.md and the product tables of api_ref/comm_op_interface.
+        """
+        return self.product != "atlas_inference"
+
+    @property
     def has_fp8(self) -> bool:
         return self.fp8_tflops > 0
 

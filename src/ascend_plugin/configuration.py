@@ -41,7 +41,7 @@ def check_and_update(vllm_config: VllmConfig, chip: ChipSpec) -> None:
     parallel = vllm_config.parallel_config
     if parallel.worker_cls == "auto":
         parallel.worker_cls = WORKER
-    _check_parallel(vllm_config)
+    _check_parallel(vllm_config, chip)
     _check_graph_mode(vllm_config)
     _check_kv_cache(vllm_config, chip)
     if vllm_config.model_config is None:
@@ -51,10 +51,20 @@ def check_and_update(vllm_config: VllmConfig, chip: ChipSpec) -> None:
         raise UnsupportedChoice("Leave out --enable-sleep-mode: this plugin cannot give device memory back yet.")
 
 
-def _check_parallel(vllm_config: VllmConfig) -> None:
+def _check_parallel(vllm_config: VllmConfig, chip: ChipSpec) -> None:
     parallel = vllm_config.parallel_config
     if parallel.enable_dbo:
         raise UnsupportedChoice("Leave out --enable-dbo: its overlap is written for CUDA streams.")
+    if parallel.pipeline_parallel_size > 1 and not chip.has_full_hccl:
+        raise UnsupportedChoice(
+            "Leave out --pipeline-parallel-size and raise --tensor-parallel-size: HCCL has neither Send nor Receive "
+            f"on {chip.soc_version}."
+        )
+    if parallel.nnodes_within_dp > 1 and not chip.has_full_hccl:
+        raise UnsupportedChoice(
+            f"Leave out --nnodes: HCCL on {chip.soc_version} joins the chips of one server only. Run one server each "
+            "on several machines, behind a load balancer."
+        )
     if parallel.distributed_executor_backend in ("ray", "external_launcher") or parallel.nnodes > 1:
         return  # the other machines' chips are not visible from here
     wanted = parallel.world_size * (parallel.data_parallel_size_local or 1)

@@ -6,6 +6,8 @@ import torch
 import torch.distributed as dist
 from vllm.distributed.device_communicators.xpu_communicator import XpuCommunicator
 
+from ascend_plugin import detection
+
 
 class AscendCommunicator(XpuCommunicator):
     """torch.distributed over the hccl backend.
@@ -26,8 +28,12 @@ class AscendCommunicator(XpuCommunicator):
 
     def broadcast(self, tensor: torch.Tensor, src: int = 0) -> torch.Tensor:
         """Copy of group rank src's tensor on every rank, in place."""
-        if self.world_size > 1:
+        if self.world_size == 1:
+            return tensor
+        if detection.current_chip().has_full_hccl:
             dist.broadcast(tensor, src=self.ranks[src], group=self.device_group)
+        else:
+            tensor.copy_(self.all_gather(tensor[None], 0)[src])
         return tensor
 
     def reduce_scatterv(self, input_: torch.Tensor, dim: int = -1, sizes: list[int] | None = None) -> torch.Tensor:
