@@ -15,15 +15,16 @@ from .judged import LONG, NOISE, PROMPTS, TIE, requests, tokens_of, worst_error,
 
 PROMPTS_AND_LONG = [LONG, *PROMPTS]
 ROUNDS = [requests(*PROMPTS_AND_LONG, logprobs=5, prompt_logprobs=5)]
+NOISE_OF_30_LAYERS = 0.08  # their roundings add up, and logits reach 30, where fp16 steps by 1 / 64
 EAGER_AND_GRAPH = [{"enforce_eager": True}, {}]
 
 
-def assert_right(reference_logits: Callable, model: Path, answered: dict) -> None:
+def assert_right(reference_logits: Callable, model: Path, answered: dict, noise: float = NOISE) -> None:
     tokens = tokens_of(answered)
     sequences = [prompt + answer for prompt, answer in zip(PROMPTS_AND_LONG, tokens, strict=True)]
     judged = reference_logits(model, sequences)
     for prompt, logits, answer in zip(PROMPTS_AND_LONG, judged, answered["rounds"][0]["answers"], strict=True):
-        assert worst_error(logits, answer) < NOISE
+        assert worst_error(logits, answer) < noise
         assert worst_gap(logits, prompt, answer["tokens"][0]) < TIE
 
 
@@ -50,6 +51,6 @@ def test_tensor_parallel(run_engines: Callable, reference_logits: Callable, qwen
 @pytest.mark.parametrize("chip", ["310P3", "910B3"])
 def test_a_real_checkpoint(run_engines: Callable, reference_logits: Callable, smollm2: Path, chip: str) -> None:
     eager, graph = run_engines(smollm2, ROUNDS, EAGER_AND_GRAPH, chip)
-    assert_right(reference_logits, smollm2, eager)
-    assert_right(reference_logits, smollm2, graph)
+    assert_right(reference_logits, smollm2, eager, NOISE_OF_30_LAYERS)
+    assert_right(reference_logits, smollm2, graph, NOISE_OF_30_LAYERS)
     assert tokens_of(graph) == tokens_of(eager)

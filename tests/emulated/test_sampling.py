@@ -33,7 +33,9 @@ ROUNDS = {
     "repetition penalty": requests(PROMPT, repetition_penalty=1.4),
     "bias": requests(PROMPT, logit_bias={str(FORCED): 100.0}, max_tokens=3),
     "choice": requests(PROMPT, structured_outputs={"choice": ["yes", "no"]}, ignore_eos=False),
-    "schema": requests(PROMPT, structured_outputs={"json": SCHEMA}, max_tokens=40, ignore_eos=False),
+    "schema": requests(
+        PROMPT, structured_outputs={"json": SCHEMA, "disable_any_whitespace": True}, max_tokens=40, ignore_eos=False
+    ),
 }
 
 

@@ -95,15 +95,17 @@ def test_completions(client: openai.OpenAI) -> None:
 
 
 def test_structured_output(client: openai.OpenAI) -> None:
-    schema = {"type": "object", "properties": {"city": {"enum": ["Paris"]}}, "required": ["city"]}
-    answer = client.completions.create(
+    """What is prescribed is the answer, after a thought that is free."""
+    answer = client.chat.completions.create(
         model=MODEL,
-        prompt="The weather",
+        messages=QUESTION,
         max_tokens=32,
         temperature=0,
-        extra_body={"structured_outputs": {"json": schema | {"additionalProperties": False}}},
+        extra_body={"structured_outputs": {"choice": ["It rains.", "It snows."]}},
     )
-    assert json.loads(answer.choices[0].text) == {"city": "Paris"}
+    message = answer.choices[0].message
+    assert message.reasoning.strip() == THOUGHT.strip()
+    assert message.content in ("It rains.", "It snows.")
 
 
 def test_streamed_completion(client: openai.OpenAI) -> None:
