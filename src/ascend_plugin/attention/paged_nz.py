@@ -90,7 +90,7 @@ class PagedNzAttention(AscendAttention):
     """One layer's attention on Ascend 310P."""
 
     def attend(self, layer, query, new, kv_cache, metadata: AscendMetadata, out: torch.Tensor) -> None:
-        if metadata.window_mask is not None:
+        if self.sliding_window is not None and metadata.window_mask is not None:
             self._windowed(query, kv_cache, metadata, out)
         elif metadata.phase is Phase.DECODE:
             self._decode(query, kv_cache, metadata, out)
