@@ -92,6 +92,10 @@ def _check_kv_cache(vllm_config: VllmConfig, chip: ChipSpec) -> None:
         raise UnsupportedChoice(
             f"Leave out --kv-cache-dtype {cache.cache_dtype}: {chip.soc_version} keeps its cache in the model's dtype."
         )
+    if chip.kv_cache_format == "nz" and cache.prefix_match_unit is not None:
+        raise UnsupportedChoice(
+            f"Leave out --prefix-match-unit: on {chip.soc_version} prefixes are reused in whole blocks only."
+        )
     if chip.kv_cache_format == "nz" and vllm_config.kv_transfer_config is not None:
         raise UnsupportedChoice(
             f"Leave out --kv-transfer-config: the cache of {chip.soc_version} is in a private format that connectors "

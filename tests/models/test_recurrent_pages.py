@@ -46,6 +46,11 @@ def test_rows_are_laid_out_as_vllm_lays_them_out() -> None:
     assert raw[untouched].equal(before[untouched])
 
 
+def test_speculation_is_refused_before_a_weight_is_read() -> None:
+    with pytest.raises(ValueError, match="Leave out --speculative-config"):
+        AscendGatedDeltaNet(None, SimpleNamespace(speculative_config=object()))
+
+
 @pytest.mark.parametrize(("kinds", "share"), [("a", 1.0), ("m", 1.0), ("am", 0.5)])
 def test_memory_beside_the_nz_cache_is_accounted_for(kinds: str, share: float) -> None:
     from vllm.v1.kv_cache_interface import FullAttentionSpec, MambaSpec
