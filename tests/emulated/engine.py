@@ -4,8 +4,8 @@ Each engine has a process of its own, because it takes its chips for the life of
 from this one, which has imported everything and touched no chip. Job: a list of
     model, options   arguments of vllm.LLM
     rounds           lists of {"prompt": [token ids], "sampling": {arguments of SamplingParams}}, run one after another
-Answer: for each engine what the profile run left for the KV cache, how often it preempted, and for each round what the
-requests got and the chip's counters.
+Answer: for each engine what the profile run left for the KV cache, how often it preempted, how many drafted tokens it
+accepted, and for each round what the requests got and the chip's counters.
 """
 
 from __future__ import annotations
@@ -64,9 +64,15 @@ def run_engine(job: dict[str, Any]) -> dict[str, Any]:
             use_tqdm=False,
         )
         rounds.append({"answers": [answer(output) for output in outputs], "stats": counters.stats()})
-    preemptions = sum(metric.value for metric in engine.get_metrics() if metric.name == "vllm:num_preemptions")
+    counts = {metric.name: metric.value for metric in engine.get_metrics() if hasattr(metric, "value")}
     memory = engine.collective_rpc(memory_of_worker)
-    return {"rounds": rounds, "preemptions": preemptions, "cache_bytes": memory[0][0], "chip_bytes": memory[0][1]}
+    return {
+        "rounds": rounds,
+        "preemptions": counts.get("vllm:num_preemptions", 0),
+        "accepted_drafts": counts.get("vllm:spec_decode_num_accepted_tokens", 0),
+        "cache_bytes": memory[0][0],
+        "chip_bytes": memory[0][1],
+    }
 
 
 def memory_of_worker(worker: Any) -> tuple[int, int]:

@@ -54,3 +54,9 @@ def test_a_real_checkpoint(run_engines: Callable, reference_logits: Callable, sm
     assert_right(reference_logits, smollm2, eager, NOISE_OF_30_LAYERS)
     assert_right(reference_logits, smollm2, graph, NOISE_OF_30_LAYERS)
     assert tokens_of(graph) == tokens_of(eager)
+
+
+@pytest.mark.slow
+def test_pipeline_parallel(run_engines: Callable, reference_logits: Callable, qwen3: Path) -> None:
+    for answered in run_engines(qwen3, ROUNDS, [{"pipeline_parallel_size": 2}], "910B3", count=2):
+        assert_right(reference_logits, qwen3, answered)

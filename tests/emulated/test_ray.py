@@ -21,9 +21,17 @@ from .conftest import HERE, SMALL
 from .judged import LONG, PROMPTS, TIE, requests, tokens_of, worst_gap
 
 RAY = str(Path(sys.executable).with_name("ray"))
-START_TIMEOUT_S = 120
+START_TIMEOUT_S = 180
+ANSWER_TIMEOUT_S = 600
 # Not 127.0.0.1, which Ray takes for the machine's outer address.
 HEAD, OTHER = "127.0.0.2", "127.0.0.3"
+# Ray gives its own processes 15 to 60 seconds to start, which a busy machine without accelerators exceeds.
+PATIENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_agent_register_timeout_ms": "300000",
+    "RAY_worker_register_timeout_seconds": "300",
+    "RAY_raylet_start_wait_time_s": "300",
+}
 EVERY = [LONG, *PROMPTS]
 
 
@@ -68,14 +76,16 @@ def test_tensor_parallel_over_two_machines(
     options = {**SMALL, "tensor_parallel_size": 2, "distributed_executor_backend": "ray"}
     job, result = tmp_path / "job.json", tmp_path / "answer.json"
     job.write_text(json.dumps([{"model": str(qwen3), "rounds": [requests(*EVERY)], "options": options}]))
-    nodes = machine.environment | {"RAY_USAGE_STATS_ENABLED": "0"}
+    nodes = machine.environment | PATIENT
     with ExitStack() as cluster:
         folder = cluster.enter_context(tempfile.TemporaryDirectory(prefix="ray-"))  # short: it holds Unix sockets
         head = ["--head", "--port", str(port), "--include-dashboard=false", "--temp-dir", folder]
         wait_for_port(HEAD, port, cluster.enter_context(raylet(nodes, HEAD, 0, *head)))
         cluster.enter_context(raylet(nodes, OTHER, 1, "--address", f"{HEAD}:{port}"))
         command = [sys.executable, str(HERE / "engine.py"), str(job), str(result)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        done = subprocess.run(
+            command, env=environment | PATIENT, capture_output=True, text=True, timeout=ANSWER_TIMEOUT_S
+        )
     assert result.exists(), done.stdout[-4000:] + done.stderr[-8000:]
     tokens = tokens_of(json.loads(result.read_text())[0])
     judged = reference_logits(qwen3, [prompt + answer for prompt, answer in zip(EVERY, tokens, strict=True)])
