@@ -26,15 +26,14 @@ def _write_accepted(
     rows: torch.Tensor,  # [B] bool: requests that this kernel handles
 ) -> None:
     """Emit each request's tokens up to and with the first rejected one, and the bonus token if none is."""
-    running = (accepted | ~exists).to(torch.int32).cumprod(dim=1)
-    before = torch.cat([running.new_ones(running.shape[0], 1), running[:, :-1]], dim=1).to(torch.bool)
-    emit = before & exists & rows[:, None]
+    # [B, W + 1]: whether all drafts before a position were accepted; W is 0 where no request has a draft.
+    links = torch.cat([rows[:, None].to(torch.int32), (accepted | ~exists).to(torch.int32)], dim=1)
+    unbroken = links.cumprod(dim=1).to(torch.bool)
     width = tokens.shape[1]
-    output[:, :width] = torch.where(emit, tokens.to(output.dtype), output[:, :width])
-    all_accepted = running[:, -1:].to(torch.bool) & rows[:, None]
+    output[:, :width] = torch.where(unbroken[:, :-1] & exists, tokens.to(output.dtype), output[:, :width])
     columns = torch.arange(output.shape[1], device=output.device)[None, :]
     at_end = columns == exists.sum(dim=1, keepdim=True)
-    output.copy_(torch.where(at_end & all_accepted, bonus.reshape(-1, 1).to(output.dtype), output))
+    output.copy_(torch.where(at_end & unbroken[:, -1:], bonus.reshape(-1, 1).to(output.dtype), output))
 
 
 def rejection_greedy_sample(

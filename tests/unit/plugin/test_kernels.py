@@ -53,6 +53,14 @@ def test_greedy_rejection_for_every_pattern_of_acceptance() -> None:
         assert torch.equal(output, _reference(cumulative, accept, target, bonus[:, 0], rows, 3)), pattern
 
 
+def test_a_batch_in_which_no_request_has_a_draft_takes_the_bonus_tokens() -> None:
+    output = torch.full((2, 1), -1, dtype=torch.int32)
+    nothing = torch.empty(0, dtype=torch.int32)
+    bonus = torch.tensor([[7], [9]], dtype=torch.int32)
+    rejection.rejection_greedy_sample(output, torch.zeros(2, dtype=torch.int32), nothing, nothing, bonus, None, 0)
+    assert output.tolist() == [[7], [9]]
+
+
 def test_random_rejection_with_and_without_draft_probabilities() -> None:
     for seed in range(50):
         cumulative, drafts, generator = _random_batch(seed)
