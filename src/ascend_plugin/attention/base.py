@@ -80,14 +80,17 @@ class AscendAttention(AttentionImpl[AscendMetadata]):
         """Attend from query [T, heads, size] to the cache; key, value [T, kv heads, size] are written to it first."""
         if attn_metadata is None:  # the profile run, before there is a cache
             return output.zero_()
-        tokens = attn_metadata.num_tokens
-        query, out = query[:tokens], output[:tokens]
-        new = None if key is None else (key[:tokens], value[:tokens])
+        tokens, out = attn_metadata.num_tokens, output
+        new = None if key is None else (key, value)
+        if tokens != len(query):
+            query, out = query[:tokens], output[:tokens]
+            new = None if key is None else (key[:tokens], value[:tokens])
         if self.attn_type == AttentionType.ENCODER_ONLY:
             self.encode(query, *new, attn_metadata, out)
             return output
         if new is not None and not self.shares_cache:
-            torch_npu._npu_reshape_and_cache(*new, *kv_cache, attn_metadata.slot_mapping[:tokens])
+            new = _contiguous(*new)
+            torch_npu._npu_reshape_and_cache(*new, *kv_cache, attn_metadata.slot_mapping)
         self.attend(layer, query, new, kv_cache, attn_metadata, out)
         return output
 
@@ -108,3 +111,16 @@ class AscendAttention(AttentionImpl[AscendMetadata]):
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, metadata: AscendMetadata, out: torch.Tensor
     ) -> None:
         """Fill out with the attention of whole sequences, of which every token sees every other."""
+
+
+def _contiguous(key: torch.Tensor, value: torch.Tensor) -> KeysAndValues:
+    """Key and value [T, kv heads, size] in memory of their own, which the cache write asks for.
+
+    Both are columns of the fused projection's output, one after the other, so that one copy serves where two would be
+    made. A key that a norm has already written elsewhere stays as it is.
+    """
+    gap = value.storage_offset() - key.storage_offset()
+    beside = gap == key.shape[1] * key.shape[2] and key.stride() == value.stride() and key.shape == value.shape
+    if key.is_contiguous() or not beside or key.untyped_storage().data_ptr() != value.untyped_storage().data_ptr():
+        return key, value
+    return key.as_strided((2, *key.shape), (gap, *key.stride())).contiguous().unbind()

@@ -115,7 +115,7 @@ class AscendMetadataBuilder(AttentionMetadataBuilder[AscendMetadata]):
             seq_lens_host=seq_lens_host,
             seq_lens=common.seq_lens,
             block_table=self._block_table(common.block_table_tensor),
-            slot_mapping=self._slot_mapping(common.slot_mapping),
+            slot_mapping=self._slot_mapping(common.slot_mapping[: common.num_actual_tokens]),
             causal=bool(common.causal),
         )
 
