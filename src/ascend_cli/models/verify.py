@@ -53,7 +53,12 @@ class Setting:
 
 def settings_for(architecture: Architecture) -> list[Setting]:
     if architecture.task != "generate":
-        return [Setting("one", {}, ("pooling",)), Setting("tp2", {"tensor_parallel_size": 2}, ("TP 2",))]
+        # An encoder sees a text whole: the budget of a step is the longest text, and nothing is reused.
+        whole = {"max_num_batched_tokens": COMMON_ENGINE["max_model_len"], "enable_prefix_caching": False}
+        return [
+            Setting("one", whole, ("pooling",)),
+            Setting("tp2", {**whole, "tensor_parallel_size": 2}, ("TP 2",)),
+        ]
     graph = ("prefill", "chunked prefill", "prefix cache", "decode, graph")
     chosen = [
         Setting("graph", {}, graph),
