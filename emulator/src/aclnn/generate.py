@@ -121,10 +121,7 @@ def shim(operator: Operator) -> str:
         f'  return launch("aclnn{name}", executor, stream);\n}}\n'
     )
     if operator.parameters is None:
-        return (
-            f"aclError aclnn{name}GetWorkspaceSize() {{\n"
-            f'  return unimplemented("aclnn{name}");\n}}\n{second}'
-        )
+        return f'aclError aclnn{name}GetWorkspaceSize() {{\n  return unimplemented("aclnn{name}");\n}}\n{second}'
     inputs = ", ".join(f"{TYPES[p.type][0]} {p.name}" for p in operator.parameters)
     copies = " ".join(f"assign(a.{p.name}, {p.name});" for p in operator.parameters)
     suffixes = ["GetWorkspaceSize", *(["GetMaxWorkspaceSize"] if operator.has_max_workspace else [])]
@@ -141,7 +138,8 @@ def main() -> None:
     known = [operator for operator in operators if operator.parameters is not None]
     header = "// Derived from signatures.txt by generate.py.\n"
     (shims_output.parent / "aclnn_arguments.h").write_text(
-        header + '#pragma once\n#include "aclnn/operator.h"\nnamespace emulator::aclnn {\n'
+        header
+        + '#pragma once\n#include "aclnn/operator.h"\nnamespace emulator::aclnn {\n'
         + "".join(argument_struct(operator) for operator in known)
         + "}  // namespace emulator::aclnn\n"
     )

@@ -22,8 +22,9 @@ class Inputs:
         rank = self.choice.randint(1, 4) if rank is None else rank
         return [self.choice.randint(low, high) for _ in range(rank)]
 
-    def tensor(self, shape: list[int] | None = None, dtype: torch.dtype | None = None, low: float = -3.0,
-               high: float = 3.0) -> torch.Tensor:
+    def tensor(
+        self, shape: list[int] | None = None, dtype: torch.dtype | None = None, low: float = -3.0, high: float = 3.0
+    ) -> torch.Tensor:
         """Values between low and high, in a layout drawn among contiguous, transposed and every other element."""
         shape = self.shape() if shape is None else shape
         dtype = self.dtype if dtype is None else dtype

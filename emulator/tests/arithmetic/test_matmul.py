@@ -10,7 +10,16 @@ from .on_chip import assert_close, refusal, setup
 
 FRACTAL_NZ = 29
 # Rows below and above the number that reads weights in place; widths that fill fractals and that do not.
-SHAPES = [(1, 64, 48), (1, 577, 1000), (3, 40, 17), (8, 128, 16), (15, 33, 65), (17, 576, 96), (33, 250, 49), (130, 300, 70)]
+SHAPES = [
+    (1, 64, 48),
+    (1, 577, 1000),
+    (3, 40, 17),
+    (8, 128, 16),
+    (15, 33, 65),
+    (17, 576, 96),
+    (33, 250, 49),
+    (130, 300, 70),
+]
 
 
 def check_layouts(dtype: torch.dtype) -> None:
@@ -46,7 +55,9 @@ def check_fractal_weights() -> None:
         stored = torch_npu.npu_format_cast(weight.npu(), FRACTAL_NZ)
         assert torch_npu.get_npu_format(stored) in (FRACTAL_NZ, torch_npu.Format.FRACTAL_NZ)
         scale = max(1.0, k / 64) ** 0.5
-        assert_close(torch.nn.functional.linear(a.npu(), stored), a.float() @ weight.float().t(), f"linear {m, k, n}", scale)
+        assert_close(
+            torch.nn.functional.linear(a.npu(), stored), a.float() @ weight.float().t(), f"linear {m, k, n}", scale
+        )
         stored = torch_npu.npu_format_cast(weight.t().contiguous().npu(), FRACTAL_NZ)
         assert_close(torch.matmul(a.npu(), stored), a.float() @ weight.float().t(), f"matmul {m, k, n}", scale)
 
@@ -58,7 +69,14 @@ def test_fractal_weights_either_way_round(npu: Npu) -> None:
 
 def check_broadcasting() -> None:
     setup()
-    pairs = [((4,), (4,)), ((4,), (4, 5)), ((3, 4), (4,)), ((2, 3, 4), (4, 5)), ((2, 1, 3, 4), (5, 4, 6)), ((3, 4), (2, 4, 5))]
+    pairs = [
+        ((4,), (4,)),
+        ((4,), (4, 5)),
+        ((3, 4), (4,)),
+        ((2, 3, 4), (4, 5)),
+        ((2, 1, 3, 4), (5, 4, 6)),
+        ((3, 4), (2, 4, 5)),
+    ]
     for left, right in pairs:
         a, b = torch.randn(left).half(), torch.randn(right).half()
         assert_close(torch.matmul(a.npu(), b.npu()), torch.matmul(a.float(), b.float()), f"{left} @ {right}", 2)
@@ -87,11 +105,17 @@ def check_addends() -> None:
     batch1, batch2 = torch.randn(3, 6, 40).half(), torch.randn(3, 40, 24).half()
     c = torch.randn(3, 1, 24).half()
     assert_close(
-        torch.baddbmm(c.npu(), batch1.npu(), batch2.npu()), torch.baddbmm(c.float(), batch1.float(), batch2.float()), "baddbmm", 4
+        torch.baddbmm(c.npu(), batch1.npu(), batch2.npu()),
+        torch.baddbmm(c.float(), batch1.float(), batch2.float()),
+        "baddbmm",
+        4,
     )
     c = torch.randn(6, 24).half()
     assert_close(
-        torch.addbmm(c.npu(), batch1.npu(), batch2.npu()), torch.addbmm(c.float(), batch1.float(), batch2.float()), "addbmm", 8
+        torch.addbmm(c.npu(), batch1.npu(), batch2.npu()),
+        torch.addbmm(c.float(), batch1.float(), batch2.float()),
+        "addbmm",
+        8,
     )
 
 

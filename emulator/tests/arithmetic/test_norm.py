@@ -59,7 +59,9 @@ def check_swiglu(dtype: torch.dtype) -> None:
     for shape, dim in [((1, 3072), -1), ((9, 64), 1), ((3, 128, 32), 1), ((2, 5, 192), -1)]:
         x = (4 * torch.randn(shape)).to(dtype)
         gate, value = x.float().chunk(2, dim)
-        assert_close(torch_npu.npu_swiglu(x.npu(), dim), torch.nn.functional.silu(gate) * value, f"swiglu {shape} {dim}", 2)
+        assert_close(
+            torch_npu.npu_swiglu(x.npu(), dim), torch.nn.functional.silu(gate) * value, f"swiglu {shape} {dim}", 2
+        )
     extreme = torch.tensor([[-60000.0, -100.0, 100.0, 60000.0] * 8 + [1.0] * 32]).to(dtype)
     gate, value = extreme.float().chunk(2, -1)
     assert_close(torch_npu.npu_swiglu(extreme.npu()), torch.nn.functional.silu(gate) * value, "extreme values")

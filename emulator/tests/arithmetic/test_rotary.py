@@ -18,7 +18,9 @@ def rotate(x: torch.Tensor, theta: torch.Tensor, interleaved: bool) -> torch.Ten
     rotary = 2 * theta.shape[1]
     turned, rest = x.float()[..., :rotary], x.float()[..., rotary:]
     pairs = turned.unflatten(-1, (-1, 2)) if interleaved else turned.unflatten(-1, (2, -1)).transpose(-1, -2)
-    spun = torch.view_as_real(torch.view_as_complex(pairs.contiguous()) * torch.polar(torch.ones_like(theta), theta)[:, None])
+    spun = torch.view_as_real(
+        torch.view_as_complex(pairs.contiguous()) * torch.polar(torch.ones_like(theta), theta)[:, None]
+    )
     joined = spun.flatten(-2) if interleaved else spun.transpose(-1, -2).flatten(-2)
     return torch.cat((joined, rest), -1)
 
@@ -80,9 +82,15 @@ def check_mrope() -> None:
             positions.npu(), query.npu(), key.npu(), cache.npu(), head, mrope_section=sections, rotary_mode=mode
         )
         assert_close(out, rotate(query.view(6, 4, head), chosen, interleaved).flatten(1), f"mrope {mode}", 3)
-        out, key_out = torch_npu.npu_mrope(positions[0].npu(), query.npu(), key.npu(), cache.npu(), head, rotary_mode=mode)
-        assert_close(out, rotate(query.view(6, 4, head), every[positions[0]], interleaved).flatten(1), f"rope {mode}", 3)
-        assert_close(key_out, rotate(key.view(6, 2, head), every[positions[0]], interleaved).flatten(1), f"rope key {mode}", 3)
+        out, key_out = torch_npu.npu_mrope(
+            positions[0].npu(), query.npu(), key.npu(), cache.npu(), head, rotary_mode=mode
+        )
+        assert_close(
+            out, rotate(query.view(6, 4, head), every[positions[0]], interleaved).flatten(1), f"rope {mode}", 3
+        )
+        assert_close(
+            key_out, rotate(key.view(6, 2, head), every[positions[0]], interleaved).flatten(1), f"rope key {mode}", 3
+        )
 
 
 @pytest.mark.chips("910B3")
@@ -96,7 +104,9 @@ def refusals() -> dict[str, str]:
     return {
         "head size": refusal(lambda: torch_npu.npu_apply_rotary_pos_emb(query, query.clone(), table_row, table_row)),
         "mode": refusal(
-            lambda: torch_npu.npu_apply_rotary_pos_emb(query, query.clone(), table_row, table_row, rotary_mode="quarter")
+            lambda: torch_npu.npu_apply_rotary_pos_emb(
+                query, query.clone(), table_row, table_row, rotary_mode="quarter"
+            )
         ),
     }
 

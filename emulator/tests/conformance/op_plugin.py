@@ -1,0 +1,104 @@
+"""op-plugin's own operator tests on an emulated chip: `python op_plugin.py --source CHECKOUT [FILE...]`.
+
+CHECKOUT is a clone of https://gitee.com/ascend/op-plugin (or its GitHub mirror); none of it is part of this project.
+The files that run, and the tests among them that cannot pass, each with its reason, are in op_plugin.yaml. The exit
+code is 1 if an unlisted test fails, a listed one passes (take it off the list), or fewer than 95 % of all tests pass.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from ascend_emulator.launcher import Machine, emulate
+
+HERE = Path(__file__).parent
+REQUIRED_SHARE = 0.95
+FILES_PER_PROCESS = 12  # importing torch_npu costs seconds; a crash loses the files of one process
+
+
+@dataclass(frozen=True)
+class Outcome:
+    test: str  # test_base_ops/test_abs.py::TestAbs::test_abs_shape_format
+    status: str  # passed, failed, skipped
+    reason: str = ""
+
+
+def run_files(machine: Machine, tests: Path, files: list[str]) -> list[Outcome]:
+    """Every test of these files; a process that dies is started again after the file that killed it."""
+    outcomes: list[Outcome] = []
+    waiting = list(files)
+    while waiting:
+        with tempfile.NamedTemporaryFile("r", suffix=".jsonl") as answers:
+            command = [sys.executable, str(HERE / "run_unittests.py"), answers.name, str(tests), *waiting]
+            done = machine.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            lines = [json.loads(line) for line in answers]
+        outcomes += [Outcome(**line["outcome"]) for line in lines if "outcome" in line]
+        finished = {line["finished"] for line in lines if "finished" in line}
+        waiting = [file for file in waiting if file not in finished]
+        if waiting and done.returncode:
+            last_words = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            outcomes.append(
+                Outcome(waiting.pop(0), "failed", f"the process ended with {done.returncode}: {last_words}")
+            )
+    return outcomes
+
+
+def report(outcomes: list[Outcome], exceptions: dict[str, str]) -> int:
+    """Print the counts and everything unexpected; the exit code."""
+    counts = Counter(outcome.status for outcome in outcomes)
+    failures = {outcome.test: outcome.reason for outcome in outcomes if outcome.status == "failed"}
+    unexpected = {test: reason for test, reason in failures.items() if test not in exceptions}
+    passed = {outcome.test for outcome in outcomes if outcome.status == "passed"}
+    mended = sorted(passed & exceptions.keys())
+    for test in sorted(failures.keys() & exceptions.keys()):
+        print(f"expected to fail  {test}: {exceptions[test]}")
+    for test, reason in sorted(unexpected.items()):
+        print(f"FAILED            {test}: {reason}")
+    for test in mended:
+        print(f"PASSES NOW        {test}: take it off the list in op_plugin.yaml")
+    ran = counts["passed"] + counts["failed"]
+    share = counts["passed"] / ran if ran else 0.0
+    known = len(failures) - len(unexpected)
+    print(
+        f"{counts['passed']} passed, {counts['failed']} failed ({known} with a known reason), "
+        f"{counts['skipped']} skipped: {share:.1%} of {ran}"
+    )
+    return 0 if ran and share >= REQUIRED_SHARE and not unexpected and not mended else 1
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", type=Path, required=True, help="a checkout of op-plugin")
+    parser.add_argument("--chip", default="910B3", help="chip to emulate (default: %(default)s)")
+    parser.add_argument("files", nargs="*", help="test_base_ops/test_abs.py ... (default: the reviewed list)")
+    arguments = parser.parse_args()
+    tests = arguments.source / "test"
+    if not (tests / "test_base_ops").is_dir():
+        parser.error(f"{arguments.source} is no checkout of op-plugin: it has no test/test_base_ops")
+    reviewed = yaml.safe_load((HERE / "op_plugin.yaml").read_text())
+    files = arguments.files or [f"{folder}/{name}.py" for folder, names in reviewed["files"].items() for name in names]
+    missing = [file for file in files if not (tests / file).is_file()]
+    if missing:
+        parser.error(f"not in {tests}: {' '.join(missing)}")
+    outcomes: list[Outcome] = []
+    with suppress(KeyboardInterrupt), emulate(chip=arguments.chip) as machine:  # interrupted: report what has run
+        for begin in range(0, len(files), FILES_PER_PROCESS):
+            part = files[begin : begin + FILES_PER_PROCESS]
+            outcomes += run_files(machine, tests, part)
+            print(f"{min(begin + FILES_PER_PROCESS, len(files))} of {len(files)} files", file=sys.stderr, flush=True)
+    return report(outcomes, reviewed["exceptions"] or {})
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    sys.exit(main())
