@@ -32,7 +32,7 @@ test-all: setup-test ## those and the slow ones
 lint: setup-test ## ruff over everything
 	@$(VENV)/ruff check . && $(VENV)/ruff format --check .
 
-bench: setup ## the benchmarks, each printing both sides
+bench: setup ## list the benchmarks, each of which prints both sides
 	@$(VENV)/python -m benchmarks
 
 clean: ## remove .venv and build output

@@ -148,7 +148,8 @@ def _weights(text: _Fields, layers: int, linear_layers: int) -> list[Weights]:
     kinds.extend(_feed_forward(text, layers))
     norms = (layers * NORMS_A_LAYER + 1) * hidden_size
     kinds.append(Weights("norms", norms, norms, split=False, quantised=False))
-    # A tied head reads the embedding table as a matrix: no memory of its own, the same traffic.
+    # A tied head reads the embedding table as a matrix: no memory of its own, the same traffic. Chips whose weights
+    # are FRACTAL_NZ keep a copy for the product: models with tied heads are small, and the profile run counts it.
     kinds.append(Weights("lm_head", 0 if tied else vocabulary, vocabulary, split=True, quantised=False))
     return kinds
 
