@@ -65,6 +65,12 @@ void store_pair(const TensorView& values, const TensorView& indices, const std::
   store(indices, std::get<1>(result));
 }
 
+// ATen rounds a product of halves after every factor; the chip does so once.
+at::ScalarType product_dtype(const TensorView& out) {
+  const bool is_half = out.dtype == ACL_FLOAT16 || out.dtype == ACL_BF16;
+  return is_half ? at::kFloat : aten_dtype(out.dtype);
+}
+
 std::optional<at::Scalar> correction(int64_t value) { return at::Scalar(value); }
 
 }  // namespace
@@ -85,9 +91,9 @@ ACLNN_CHECK(Mean) {
 ACLNN_KERNEL(Mean) {
   at::mean_out(out(a.out), in(a.self), ints_or_none(a.dim), a.keepDim, aten_dtype(a.out.dtype));
 }
-ACLNN_KERNEL(Prod) { store(a.out, at::prod(in(a.self), aten_dtype(a.out.dtype))); }
+ACLNN_KERNEL(Prod) { store(a.out, at::prod(in(a.self), product_dtype(a.out))); }
 ACLNN_CHECK(ProdDim) { check_reduction(a.self, a.dim, a.keepDim, a.out); }
-ACLNN_KERNEL(ProdDim) { at::prod_out(out(a.out), in(a.self), a.dim, a.keepDim, aten_dtype(a.out.dtype)); }
+ACLNN_KERNEL(ProdDim) { store(a.out, at::prod(in(a.self), a.dim, a.keepDim, product_dtype(a.out))); }
 ACLNN_CHECK(LogSumExp) { check_reduction(a.self, a.dim, a.keepDim, a.out); }
 ACLNN_KERNEL(LogSumExp) { at::logsumexp_out(out(a.out), in(a.self), ints(a.dim), a.keepDim); }
 ACLNN_KERNEL(Trace) { store(a.out, at::trace(in(a.self))); }
