@@ -20,6 +20,7 @@ from pathlib import Path
 
 import yaml
 from ascend_emulator.launcher import Machine, emulate
+from run_unittests import AFTER_A_FAILURE
 
 HERE = Path(__file__).parent
 REQUIRED_SHARE = 0.95
@@ -34,22 +35,21 @@ class Outcome:
 
 
 def run_files(machine: Machine, tests: Path, files: list[str]) -> list[Outcome]:
-    """Every test of these files; a process that dies is started again after the file that killed it."""
+    """Every test of these files; a process that ends early is started again after the test, or file, that ended it."""
     outcomes: list[Outcome] = []
     waiting = list(files)
-    while waiting:
-        with tempfile.NamedTemporaryFile("r", suffix=".jsonl") as answers:
+    with tempfile.NamedTemporaryFile("r", suffix=".jsonl") as answers:
+        while waiting:
             command = [sys.executable, str(HERE / "run_unittests.py"), answers.name, str(tests), *waiting]
             done = machine.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-            lines = [json.loads(line) for line in answers]
-        outcomes += [Outcome(**line["outcome"]) for line in lines if "outcome" in line]
-        finished = {line["finished"] for line in lines if "finished" in line}
-        waiting = [file for file in waiting if file not in finished]
-        if waiting and done.returncode:
-            last_words = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            outcomes.append(
-                Outcome(waiting.pop(0), "failed", f"the process ended with {done.returncode}: {last_words}")
-            )
+            lines = [json.loads(line) for line in answers]  # those of this process: earlier ones have been read
+            outcomes += [Outcome(**line["outcome"]) for line in lines if "outcome" in line]
+            finished = {line["finished"] for line in lines if "finished" in line}
+            waiting = [file for file in waiting if file not in finished]
+            if waiting and done.returncode not in (0, AFTER_A_FAILURE):
+                last_words = (done.stderr.strip().splitlines() or ["no message"])[-1]
+                reason = f"the process ended with {done.returncode}: {last_words}"
+                outcomes.append(Outcome(waiting.pop(0), "failed", reason))
     return outcomes
 
 
