@@ -38,9 +38,8 @@ class AscendModelRunner(GPUModelRunner):
         self.sampler.topk_topp_sampler = sampling.AscendTopKTopPSampler(self.sampler.topk_topp_sampler, self.chip)
         self._warmed_up = False
         self._step_inputs: StepInputs | None = None
-        self._packed: Layout | None = (
-            None  # of the inputs that the runner's buffers are views of; None: they are its own
-        )
+        # Of the inputs that the runner's buffers are views of; None: they are its own.
+        self._packed: Layout | None = None
         self._upstream_buffers: dict[str, Any] = {}
 
     # ------------------------------------------------------------------ loading

@@ -137,7 +137,7 @@ class AscendGatedDeltaNet(QwenGatedDeltaNetAttention):
         self.kv_cache = (kv_cache.flatten(1).view(torch.int32),)
 
     def _read(self, slots: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The convolution.s inputs [slots, kernel - 1, channels], the states [slots, heads, values, keys], padding."""
+        """The convolution's inputs [slots, kernel - 1, channels], the states [slots, heads, values, keys], padding."""
         pages = self.kv_cache[0].index_select(0, slots)
         shapes, dtypes = self.get_state_shape(), self.get_state_dtype()
         words = [prod(shape) * dtype.itemsize // pages.itemsize for shape, dtype in zip(shapes, dtypes, strict=True)]

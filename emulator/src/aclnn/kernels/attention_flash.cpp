@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "aclnn/kernels/attention_layout.h"
+#include "aclnn/kernels/attention_sparse.h"
 #include "aclnn/operator.h"
 #include "aclnn_arguments.h"
 
@@ -15,10 +16,7 @@ namespace {
 
 constexpr int64_t kMaxHeads = 256;
 constexpr int64_t kMaxHeadSize = 768;
-constexpr int64_t kCompressedMask = 2048;
 constexpr int64_t kStatisticsWidth = 8;  // softmaxMaxOut and softmaxSumOut repeat each row's value this often
-
-bool given(const TensorView& tensor) { return tensor.defined() && tensor.numel() > 0; }
 
 // The union of the versions' arguments; what a version lacks keeps its default.
 struct Flash {
@@ -111,7 +109,7 @@ bool is_compressed(const Flash& op) { return op.sparse_mode >= 2 && op.sparse_mo
 
 // [B,N,Sq,Skv], [B,1,Sq,Skv], [1,1,Sq,Skv] or [Sq,Skv], the lengths of the longest sequence in layout TND.
 void check_mask(const Flash& op, const FlashShape& shape) {
-  if (!given(op.mask)) return;
+  if (!has(&op.mask)) return;
   require_dtype(op.mask, "attenMask", {ACL_BOOL, ACL_UINT8});
   require(op.mask.rank() == 2 || op.mask.rank() == 4, "attenMask has %d dimensions, but must have 2 or 4.", op.mask.rank());
   if (is_compressed(op)) {
@@ -131,7 +129,7 @@ void check_mask(const Flash& op, const FlashShape& shape) {
 }
 
 void check_bias(const Flash& op, const FlashShape& shape) {
-  if (!given(op.position_bias)) return;
+  if (!has(&op.position_bias)) return;
   require(op.bias_type == 0 || op.bias_type == 1, "the emulator does not make position biases itself (pseType %lld).",
           static_cast<long long>(op.bias_type));
   require(!shape.packed, "the emulator does not implement realShift in layout TND.");
@@ -148,7 +146,7 @@ void check(const Flash& op) {
   require_same_dtype(op.key, "key", op.query, "query");
   require_same_dtype(op.value, "value", op.query, "query");
   require_same_dtype(op.output, "attentionOut", op.query, "query");
-  require(op.keep_probability == 1.0 && !given(op.drop_mask), "the emulator does not implement dropout (keepProb %g).",
+  require(op.keep_probability == 1.0 && !has(&op.drop_mask), "the emulator does not implement dropout (keepProb %g).",
           op.keep_probability);
   require(op.sparse_mode >= 0 && op.sparse_mode <= 4, "the emulator implements sparseMode 0 to 4, not %lld.",
           static_cast<long long>(op.sparse_mode));
@@ -171,21 +169,13 @@ void check(const Flash& op) {
 
 // sparseMode and the token counts have no effect without a mask.
 Band band_of(const Flash& op, int64_t query_length, int64_t kv_length) {
-  Band band;
-  if (!given(op.mask) || op.sparse_mode == 1) return band;
-  if (op.sparse_mode >= 3) band.shift = kv_length - query_length;
-  if (op.sparse_mode == 2 || op.sparse_mode == 3) {
-    band.right = 0;
-    return band;
-  }
-  band.left = op.left_tokens;
-  band.right = op.right_tokens;
-  return band;
+  if (!has(&op.mask) || op.sparse_mode == 1) return {};
+  return sparse_band(op.sparse_mode, op.left_tokens, op.right_tokens, query_length, kv_length);
 }
 
 Mask mask_of(const Flash& op) {
   Mask mask;
-  if (!given(op.mask)) return mask;
+  if (!has(&op.mask)) return mask;
   mask.kind = Mask::Kind::kExclude;
   mask.data = op.mask.data();
   mask.dtype = op.mask.dtype;
@@ -200,7 +190,7 @@ Mask mask_of(const Flash& op) {
 
 Mask bias_of(const Flash& op) {
   Mask bias;
-  if (!given(op.position_bias)) return bias;
+  if (!has(&op.position_bias)) return bias;
   bias.kind = Mask::Kind::kAdditive;
   bias.data = op.position_bias.data();
   bias.dtype = op.position_bias.dtype;
@@ -211,12 +201,12 @@ Mask bias_of(const Flash& op) {
 }
 
 int64_t batch_stride(const TensorView& tensor) {
-  return given(tensor) && tensor.rank() == 4 && tensor.sizes[0] > 1 ? tensor.strides[0] : 0;
+  return has(&tensor) && tensor.rank() == 4 && tensor.sizes[0] > 1 ? tensor.strides[0] : 0;
 }
 
 // Every value kStatisticsWidth times: [B, N, S, 8], or [T, N, 8] in layout TND.
 void write_statistics(const std::vector<float>& values, const TensorView& out) {
-  if (!given(out)) return;
+  if (!has(&out)) return;
   auto* data = out.data_as<float>();
   for (size_t i = 0; i < values.size(); ++i) std::fill_n(data + i * kStatisticsWidth, kStatisticsWidth, values[i]);
 }
@@ -274,7 +264,7 @@ Work work_of(const Flash& op) {
   Work work;
   for (size_t i = 0; i < shape.query_lengths.size(); ++i) {
     const auto queries = static_cast<double>(shape.query_lengths[i]), keys = static_cast<double>(shape.kv_lengths[i]);
-    const double pairs = is_compressed(op) && queries > 1 ? queries * keys - queries * (queries - 1) / 2 : queries * keys;
+    const double pairs = computed_pairs(is_compressed(op), queries, keys);
     work.cube_flops += 2.0 * pairs * static_cast<double>(op.heads * (shape.query.dim + shape.value.dim));
     work.vector_flops += 6.0 * pairs * static_cast<double>(op.heads);
   }

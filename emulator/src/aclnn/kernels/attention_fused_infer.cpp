@@ -1,5 +1,6 @@
 // FusedInferAttentionScore on the attention core.
 #include "aclnn/kernels/attention_fused_infer.h"
+#include "aclnn/kernels/attention_sparse.h"
 
 #include <algorithm>
 #include <cmath>
@@ -36,16 +37,8 @@ int64_t padding_of(const TensorView* padding) {
 }
 
 Band band_of(const FusedInfer& op, int64_t query_length, int64_t kv_length, bool decoding) {
-  Band band;
-  if (decoding || (op.sparse_mode <= 1 && !has(op.mask)) || op.sparse_mode == 1) return band;
-  band.shift = op.sparse_mode >= 3 ? kv_length - query_length : 0;
-  if (op.sparse_mode == 2 || op.sparse_mode == 3) {
-    band.right = 0;
-    return band;
-  }
-  band.left = op.pre_tokens;
-  band.right = op.next_tokens;
-  return band;
+  if (decoding || (op.sparse_mode <= 1 && !has(op.mask)) || op.sparse_mode == 1) return {};
+  return sparse_band(op.sparse_mode, op.pre_tokens, op.next_tokens, query_length, kv_length);
 }
 
 // Sequence b of keys or values that are not paged: element offset from the first tensor's data.
@@ -269,7 +262,7 @@ Work work_of(const FusedInfer& op) {
   double keys = 0;
   for (int64_t b = 0; b < shape.batch; ++b) {
     const auto rows = static_cast<double>(shape.query_lengths[b]), columns = static_cast<double>(shape.kv_lengths[b]);
-    const double pairs = op.sparse_mode >= 2 && rows > 1 ? rows * columns - rows * (rows - 1) / 2 : rows * columns;
+    const double pairs = computed_pairs(op.sparse_mode >= 2, rows, columns);
     work.cube_flops += 2.0 * pairs * static_cast<double>(op.heads * (shape.query.dim + shape.value_dim()));
     work.vector_flops += 6.0 * pairs * static_cast<double>(op.heads);
     keys += columns;

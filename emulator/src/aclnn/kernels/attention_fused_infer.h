@@ -52,8 +52,6 @@ struct FusedInfer {
   const TensorView* lse = nullptr;
 };
 
-inline bool has(const TensorView* tensor) { return tensor != nullptr && tensor->defined() && tensor->numel() > 0; }
-
 // Lengths and layouts that checks and kernel both need; throws Failure where they contradict one another.
 struct FusedInferShape {
   HeadLayout query, output;

@@ -2,12 +2,12 @@
 #include <algorithm>
 
 #include "aclnn/kernels/attention_fused_infer.h"
+#include "aclnn/kernels/attention_sparse.h"
 
 namespace emulator::aclnn {
 
 namespace {
 
-constexpr int64_t kCompressedMask = 2048;
 constexpr int64_t kMaxDim = 512;
 constexpr int64_t kMaxPackedTokens = 1 << 20;
 

@@ -8,6 +8,9 @@
 
 namespace emulator::aclnn {
 
+// Whether an optional tensor was given.
+inline bool has(const TensorView* tensor) { return tensor != nullptr && tensor->defined() && tensor->numel() > 0; }
+
 // Axes of a query, key, value or output in elements. In TND and NTD the sequences of the batch follow one another: `tokens`
 // is their total and batch is 1.
 struct HeadLayout {
