@@ -33,6 +33,13 @@ def allocate_nz(
     keys and values cannot share it with recurrent states: a hybrid model takes twice what vLLM accounts for (see
     accounted_share). Raises NotImplementedError for any other kind of state.
     """
+
+    def states(shape: tuple[int, ...]) -> torch.Tensor:
+        return torch.zeros(shape, dtype=torch.int8, device=device)
+
+    def keys_and_values(shape: tuple[int, ...]) -> Pair:
+        return allocate_cache(*shape, device), allocate_cache(*shape, device)
+
     caches: dict[str, Pair | torch.Tensor] = {}
     by_address: dict[tuple[int, tuple[int, ...]], Pair | torch.Tensor] = {}
     for tensor in config.kv_cache_tensors:
@@ -46,19 +53,17 @@ def allocate_nz(
             blocks = config.num_blocks_of(tensor)
             if isinstance(spec, MambaSpec):
                 shape = (blocks, 1, 1, spec.page_size_bytes)  # as MambaBase.bind_kv_cache takes it
+                allocate = states
             elif isinstance(spec, AttentionSpec):
                 block_size = kernel_block_sizes[group_index]
                 blocks *= spec.block_size // block_size
                 shape = (blocks, block_size, spec.num_kv_heads, spec.head_size)
+                allocate = keys_and_values
             else:
                 raise NotImplementedError(f"{layer} keeps {type(spec).__name__} state, which has no NZ form yet.")
             address = (tensor.offset + position * tensor.layer_stride, shape)
             if address not in by_address:
-                by_address[address] = (
-                    torch.zeros(shape, dtype=torch.int8, device=device)
-                    if isinstance(spec, MambaSpec)
-                    else (allocate_cache(*shape, device), allocate_cache(*shape, device))
-                )
+                by_address[address] = allocate(shape)
             caches[layer] = by_address[address]
     return caches
 

@@ -8,7 +8,7 @@ a sliding window, which the compressed masks cannot express, takes a mask of [to
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch_npu
@@ -128,34 +128,29 @@ class PagedNzAttention(AscendAttention):
 
     def _mixed(self, query, kv_cache, metadata: AscendMetadata, out: torch.Tensor) -> None:
         torch_npu._npu_paged_attention_splitfuse_v2(
-            query=query,
-            key_cache=kv_cache[0],
-            value_cache=kv_cache[1],
-            block_table=metadata.block_table,
-            context_lens=metadata.seq_lens,
+            **self._splitfuse_arguments(query, kv_cache, metadata, out),
             mask=masks.compressed_paged_mask(query.device),
-            seq_len=metadata.query_lens,
-            num_kv_heads=self.num_kv_heads,
-            num_heads=self.num_heads,
-            scale_value=self.scale,
             mask_type=MASK_TYPE_PAGED,
-            out=out,
         )
 
     def _windowed(self, query, kv_cache, metadata: AscendMetadata, out: torch.Tensor) -> None:
-        torch_npu._npu_paged_attention_splitfuse(
-            query=query,
-            key_cache=kv_cache[0],
-            value_cache=kv_cache[1],
-            block_table=metadata.block_table,
-            context_lens=metadata.seq_lens,
-            mask=metadata.window_mask,
-            seq_len=metadata.query_lens,
-            num_kv_heads=self.num_kv_heads,
-            num_heads=self.num_heads,
-            scale_value=self.scale,
-            out=out,
-        )
+        arguments = self._splitfuse_arguments(query, kv_cache, metadata, out)
+        torch_npu._npu_paged_attention_splitfuse(**arguments, mask=metadata.window_mask)
+
+    def _splitfuse_arguments(self, query, kv_cache, metadata: AscendMetadata, out: torch.Tensor) -> dict[str, Any]:
+        """What both versions of PagedAttention's splitfuse form take, less their masks."""
+        return {
+            "query": query,
+            "key_cache": kv_cache[0],
+            "value_cache": kv_cache[1],
+            "block_table": metadata.block_table,
+            "context_lens": metadata.seq_lens,
+            "seq_len": metadata.query_lens,
+            "num_kv_heads": self.num_kv_heads,
+            "num_heads": self.num_heads,
+            "scale_value": self.scale,
+            "out": out,
+        }
 
     def encode(self, query, key, value, metadata: AscendMetadata, out: torch.Tensor) -> None:
         torch_npu._npu_flash_attention_unpad(
