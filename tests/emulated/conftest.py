@@ -76,18 +76,18 @@ def run_engine(run_engines: Callable[..., list[dict[str, Any]]]) -> Callable[...
 
 @pytest.fixture(scope="session")
 def reference_logits(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[np.ndarray]]:
-    """reference_logits(model, sequences, last=0) -> what reference.py answers, an array for each sequence."""
+    """reference_logits(model, sequences, last=0, dtype="float32") -> reference.py's answer, an array a sequence."""
     folder, known = tmp_path_factory.mktemp("reference"), {}
 
-    def logits(model: Path, sequences: list[list[int]], last: int = 0) -> list[np.ndarray]:
-        names = [(model, last, tuple(tokens)) for tokens in sequences]
-        new = sorted({name[2] for name in names if name not in known})
+    def logits(model: Path, sequences: list[list[int]], last: int = 0, dtype: str = "float32") -> list[np.ndarray]:
+        names = [(model, last, dtype, tuple(tokens)) for tokens in sequences]
+        new = sorted({name[-1] for name in names if name not in known})
         if new:
             job, result = folder / "job.json", folder / "logits.npz"
-            job.write_text(json.dumps({"model": str(model), "sequences": new, "last": last}))
+            job.write_text(json.dumps({"model": str(model), "sequences": new, "last": last, "dtype": dtype}))
             subprocess.run([sys.executable, str(HERE / "reference.py"), str(job), str(result)], check=True)
             with np.load(result) as arrays:
-                known.update({(model, last, tokens): arrays[f"arr_{index}"] for index, tokens in enumerate(new)})
+                known.update({(model, last, dtype, tokens): arrays[f"arr_{index}"] for index, tokens in enumerate(new)})
         return [known[name] for name in names]
 
     return logits

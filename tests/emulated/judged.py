@@ -49,3 +49,10 @@ def worst_error(logits: np.ndarray, answer: dict[str, Any]) -> float:
         for position, entries in enumerate(measured)
         for token, value in entries.items()
     )
+
+
+def rounding_noise(exact: np.ndarray, rounded: np.ndarray, likeliest: int = 5) -> float:
+    """Largest change that rounding made to the log-probability of any position's likeliest tokens."""
+    places = np.argpartition(exact, -likeliest, axis=-1)[:, -likeliest:]
+    changes = np.take_along_axis(log_softmax(rounded) - log_softmax(exact), places, axis=-1)
+    return float(np.abs(changes).max())

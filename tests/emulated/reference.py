@@ -1,7 +1,8 @@
-"""The judge: transformers in fp32 on the CPU, teacher-forced. `python reference.py JOB.json ANSWER.npz`.
+"""The judge: transformers on the CPU, teacher-forced. `python reference.py JOB.json ANSWER.npz`.
 
-Job: {"model": directory, "sequences": [token ids], "last": count}. Answer: for each sequence, the logits from which its
-last `count` tokens would be chosen, [count, vocabulary] fp32; 0 is all of them but the first.
+Job: {"model": directory, "sequences": [token ids], "last": count, "dtype": of its arithmetic}. Answer: for each
+sequence, the logits from which its last `count` tokens would be chosen, [count, vocabulary] fp32; 0 is all of them but
+the first.
 """
 
 # ruff: noqa: E402 - what hides the NPU has to come before the imports that look for it
@@ -20,11 +21,12 @@ from transformers import AutoModelForCausalLM
 
 def main() -> None:
     job = json.loads(Path(sys.argv[1]).read_text())
-    model = AutoModelForCausalLM.from_pretrained(job["model"], dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(job["model"], dtype=getattr(torch, job["dtype"])).eval()
     with torch.inference_mode():
         keep = job["last"] + 1 if job["last"] else 0
         logits = [
-            model(torch.tensor([tokens]), logits_to_keep=keep).logits[0, :-1].numpy() for tokens in job["sequences"]
+            model(torch.tensor([tokens]), logits_to_keep=keep).logits[0, :-1].float().numpy()
+            for tokens in job["sequences"]
         ]
     np.savez(sys.argv[2], *logits)
 

@@ -11,20 +11,24 @@ from pathlib import Path
 
 import pytest
 
-from .judged import LONG, NOISE, PROMPTS, TIE, requests, tokens_of, worst_error, worst_gap
+from .judged import LONG, NOISE, PROMPTS, TIE, requests, rounding_noise, tokens_of, worst_error, worst_gap
 
 PROMPTS_AND_LONG = [LONG, *PROMPTS]
 ROUNDS = [requests(*PROMPTS_AND_LONG, logprobs=5, prompt_logprobs=5)]
-NOISE_OF_30_LAYERS = 0.08  # their roundings add up, and logits reach 30, where fp16 steps by 1 / 64
+TIMES_THE_NOISE = 2.0  # both errors are largest values of a few thousand: neither is known better than this
 EAGER_AND_GRAPH = [{"enforce_eager": True}, {}]
 
 
+def sequences_of(answered: dict) -> list[list[int]]:
+    return [prompt + answer for prompt, answer in zip(PROMPTS_AND_LONG, tokens_of(answered), strict=True)]
+
+
 def assert_right(reference_logits: Callable, model: Path, answered: dict, noise: float = NOISE) -> None:
-    tokens = tokens_of(answered)
-    sequences = [prompt + answer for prompt, answer in zip(PROMPTS_AND_LONG, tokens, strict=True)]
-    judged = reference_logits(model, sequences)
+    judged = reference_logits(model, sequences_of(answered))
     for prompt, logits, answer in zip(PROMPTS_AND_LONG, judged, answered["rounds"][0]["answers"], strict=True):
-        assert worst_error(logits, answer) < noise
+        error = worst_error(logits, answer)
+        print(f"worst error {error:.4f} of {noise:.4f}")
+        assert error < noise
         assert worst_gap(logits, prompt, answer["tokens"][0]) < TIE
 
 
@@ -50,9 +54,13 @@ def test_tensor_parallel(run_engines: Callable, reference_logits: Callable, qwen
 @pytest.mark.slow
 @pytest.mark.parametrize("chip", ["310P3", "910B3"])
 def test_a_real_checkpoint(run_engines: Callable, reference_logits: Callable, smollm2: Path, chip: str) -> None:
+    """Thirty layers' roundings add up, so the limit is what fp16 costs transformers itself on the same tokens."""
     eager, graph = run_engines(smollm2, ROUNDS, EAGER_AND_GRAPH, chip)
-    assert_right(reference_logits, smollm2, eager, NOISE_OF_30_LAYERS)
-    assert_right(reference_logits, smollm2, graph, NOISE_OF_30_LAYERS)
+    sequences = sequences_of(eager)
+    exact, rounded = (reference_logits(smollm2, sequences, dtype=dtype) for dtype in ("float32", "float16"))
+    noise = TIMES_THE_NOISE * max(rounding_noise(*pair) for pair in zip(exact, rounded, strict=True))
+    assert_right(reference_logits, smollm2, eager, noise)
+    assert_right(reference_logits, smollm2, graph, noise)
     assert tokens_of(graph) == tokens_of(eager)
 
 
