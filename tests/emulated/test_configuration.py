@@ -60,9 +60,10 @@ def test_the_brief_s_flags_are_accepted(emulated: Callable, qwen3: Path) -> None
         ({"dtype": "bfloat16"}, "Ascend310P3 computes in float16", "Leave out --dtype bfloat16"),
         ({"tensor_parallel_size": 8}, "8 chips are asked for", "lower --tensor-parallel-size"),
         ({"pipeline_parallel_size": 2}, "neither Send nor Receive on Ascend310P3", "raise --tensor-parallel-size"),
+        ({"tensor_parallel_size": 8, "nnodes": 2}, "joins the chips of one server only", "behind a load balancer"),
         ({"kv_cache_dtype": "fp8"}, "keeps its cache in the model's dtype", "Leave out --kv-cache-dtype fp8"),
     ],
-    ids=["bf16", "too many chips", "pipeline", "fp8 cache"],
+    ids=["bf16", "too many chips", "pipeline", "two servers", "fp8 cache"],
 )
 def test_impossible_choices(emulated: Callable, qwen3: Path, options: dict, reason: str, remedy: str) -> None:
     done = configure(emulated, qwen3, **options)
