@@ -12,7 +12,7 @@ from ascend_cli.models.architectures import QUICK, architectures, select
 from ascend_cli.models.compare import LIMIT, errors, judge
 from ascend_cli.models.faults import FAULTS, WRONG_HISTORY, misread
 from ascend_cli.models.prompts import CHUNK_TOKENS, make_prompts
-from ascend_cli.models.results import Cell, ModelResult, load, merge, store
+from ascend_cli.models.results import Cell, ModelResult, load, merge, settled, store
 from ascend_cli.models.table import render
 
 
@@ -92,6 +92,14 @@ def test_results_survive_storage_and_later_runs_replace_only_their_cells(tmp_pat
     kept = load(tmp_path / "models.json")["qwen3", "310P3"]
     assert kept.date == "2026-01-02" and kept.good
     assert [cell.outcome for cell in kept.cells.values()] == ["pass", "pass"]
+
+
+def test_only_failures_are_run_again() -> None:
+    row = ModelResult("qwen3", "dense", "310P3", "2026-01-01", faults={"rope-theta": True, "swapped-kv-heads": False})
+    row.cells = {"prefill": Cell("pass", "fine"), "TP 2": Cell("fails", "died"), "EP 2": Cell("refused", "no")}
+    results = merge({}, row)
+    assert settled(results, "qwen3", "310P3") == {"prefill", "EP 2", "rope-theta"}
+    assert settled(results, "qwen3", "910B3") == set()
 
 
 def test_the_page_gives_the_reason_of_what_does_not_pass() -> None:

@@ -168,5 +168,11 @@ CASES = {name: Case(name, function, inputs) for name, (function, inputs) in UNAR
     "Prelu": Case("Prelu", lambda x, w: F.prelu(x, w), lambda i: (i.tensor([2, 3, 4]), i.tensor([3]))),
     "Glu": Case("Glu", lambda x: F.glu(x, -1), lambda i: (i.tensor([3, 8]),)),
     "Softmax": Case("Softmax", lambda x: torch.softmax(x, -1), one),
+    "LayerNorm": Case(
+        "LayerNorm",
+        lambda x, w, b: torch.native_layer_norm(x, list(w.shape), w, b, 1e-5)[0],
+        lambda i: (i.tensor([3, 5, 24]), i.tensor([24]), i.tensor([24])),
+    ),
+    "LayerNormPlain": Case("LayerNorm", lambda x: F.layer_norm(x, x.shape[1:]), lambda i: (i.tensor([3, 5, 24]),)),
     "LogSoftmax": Case("LogSoftmax", lambda x: torch.log_softmax(x, -1), one),
 }

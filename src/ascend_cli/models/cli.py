@@ -37,6 +37,9 @@ def models(
     only: Annotated[
         list[str] | None, typer.Option("--only", help="Engine starts to run: graph, eager, tp2, ep2, one.")
     ] = None,
+    missing: Annotated[
+        bool, typer.Option("--missing", help="Leave out what the results already show as passed, or refused.")
+    ] = False,
     store: Annotated[Path, typer.Option(help="Results, added to at each run.")] = STORE,
     page: Annotated[Path, typer.Option(help="The table, written from the results.")] = PAGE,
     cache: Annotated[Path, typer.Option(help="Where checkpoints and logs are kept.")] = CACHE,
@@ -56,19 +59,22 @@ def models(
         raise UsageError("--here and --chip exclude each other: name emulated chips, or use those of this computer")
     from ascend_cli.models import results as kept
     from ascend_cli.models.table import render
-    from ascend_cli.models.verify import Verifier
+    from ascend_cli.models.verify import HERE, Verifier
     from ascend_cli.output import emit_json, notice
+
+    def keep(result: ModelResult) -> None:
+        store.parent.mkdir(parents=True, exist_ok=True)
+        everything = kept.merge(kept.load(store), result)
+        kept.store(store, everything)
+        page.write_text(render(everything, architectures()))
 
     done = []
     for architecture in chosen:
         verifier = Verifier(architecture, cache, cache / "logs", notice)
         for name in [None] if here else chip or CHIPS:
-            result = verifier.run(name, faults, only or None)
+            known = kept.settled(kept.load(store), architecture.name, name or HERE) if missing else ()
+            result = verifier.run(name, faults, only, known, keep)
             done.append(result)
-            store.parent.mkdir(parents=True, exist_ok=True)
-            everything = kept.merge(kept.load(store), result)
-            kept.store(store, everything)
-            page.write_text(render(everything, architectures()))
             notice(_summary(result))
     if json:
         emit_json({"schema": kept.SCHEMA, "results": done})

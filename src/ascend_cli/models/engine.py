@@ -17,6 +17,7 @@ import json
 import os
 import sys
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,7 +35,8 @@ def run(job: dict[str, Any]) -> tuple[dict[str, Any], Rows]:
     if job["task"] == "generate":
         arguments |= {"max_logprobs": -1}
     else:
-        arguments |= {"runner": "pooling"}
+        # vLLM 0.32 starts no pooling model without a tokenizer, though the prompts are token ids.
+        arguments |= {"runner": "pooling", "skip_tokenizer_init": False, "tokenizer": write_tokenizer(job)}
     try:
         # Whatever a person could have got wrong is found here, before a device is touched.
         configuration = EngineArgs(**arguments).create_engine_config()
@@ -57,6 +59,20 @@ def run(job: dict[str, Any]) -> tuple[dict[str, Any], Rows]:
         outcome = "refused" if not started and is_refusal(error) else "failed"
         return {**report, "outcome": outcome, "message": one_line(error)}, {}
     return {**report, "outcome": "ran", "message": "", "cached_tokens": cached_tokens, "versions": versions()}, rows
+
+
+def write_tokenizer(job: dict[str, Any]) -> str:
+    """A folder beside the output with a tokenizer that has a word for each token of the checkpoint's vocabulary."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from transformers import PreTrainedTokenizerFast
+
+    size = json.loads((Path(job["checkpoint"]) / "config.json").read_text())["vocab_size"]
+    words = {str(token): token for token in range(size)}
+    tokenizer = Tokenizer(WordLevel(words, unk_token="0"))
+    folder = Path(job["output"]).with_name("tokenizer")
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="0", pad_token="0").save_pretrained(folder)
+    return str(folder)
 
 
 def is_refusal(error: BaseException) -> bool:
@@ -158,8 +174,8 @@ def main() -> None:
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     with open(sys.argv[1]) as file:
         job = json.load(file)
-    if job["engine"].get("tensor_parallel_size", 1) == 1:
-        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # one process less to start
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # one process less to start
+    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "fork")  # ranks need not import again; no device is open yet
     report, rows = run(job)
     np.savez(job["output"], **rows)
     with open(job["report"], "w") as file:

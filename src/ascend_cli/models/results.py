@@ -83,6 +83,15 @@ def merge(results: Mapping[tuple[str, str], ModelResult], new: ModelResult) -> d
     return {**results, (new.name, new.chip): new}
 
 
+def settled(results: Mapping[tuple[str, str], ModelResult], name: str, chip: str) -> set[str]:
+    """Features and faults of a row that need no other run: anything but a failure."""
+    row = results.get((name, chip))
+    if row is None:
+        return set()
+    good = {feature for feature, cell in row.cells.items() if cell.outcome != "fails"}
+    return good | {fault for fault, caught in row.faults.items() if caught}
+
+
 def store(path: Path, results: Mapping[tuple[str, str], ModelResult]) -> None:
     rows = [asdict(results[key]) for key in sorted(results)]
     path.write_text(json.dumps({"schema": SCHEMA, "results": rows}, indent=1) + "\n")

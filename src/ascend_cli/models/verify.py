@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
@@ -30,6 +30,7 @@ from ascend_cli.models.results import Cell, ModelResult
 CPU_ONLY = {"ASCEND_EMULATOR": "0", "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}  # for processes that must see no NPU
 
 Arrays = Mapping[str, np.ndarray]
+HERE = "this computer"  # in the place of an emulated chip's name
 ENGINE_TIMEOUT_S = 900
 REFERENCE_TIMEOUT_S = 600
 
@@ -127,29 +128,42 @@ class Verifier:
         self.architecture = architecture
         self.cache, self.logs, self.say, self.seed = cache, logs, say, seed
         self.prompts: Prompts = make_prompts(architecture.config["vocab_size"], architecture.task, seed)
+        self._answered: dict[tuple[str, tuple[int, ...]], np.ndarray] = {}  # by the reference: dtype and tokens
         for folder in (cache, logs):
             folder.mkdir(parents=True, exist_ok=True)
 
-    def run(self, chip: str | None, with_faults: bool = False, settings: Sequence[str] | None = None) -> ModelResult:
-        """Verify on one chip; `settings` limits the engine starts by name."""
+    def run(
+        self,
+        chip: str | None,
+        with_faults: bool = False,
+        settings: Sequence[str] | None = None,
+        known: Collection[str] = (),
+        keep: Callable[[ModelResult], None] = lambda result: None,
+    ) -> ModelResult:
+        """Verify on one chip; `settings` limits the engine starts by name, `known` names features to leave alone.
+
+        `keep` is called with all results so far after every engine start: what comes later may crash.
+        """
         architecture = self.architecture
         checkpoint = self.checkpoint()
-        result = ModelResult(architecture.name, architecture.group, chip or "this computer", date.today().isoformat())
-        answers: dict[str, Answer] = {}
+        result = ModelResult(architecture.name, architecture.group, chip or HERE, date.today().isoformat())
         for setting in settings_for(architecture):
-            if settings is not None and setting.name not in settings:
+            if (settings and setting.name not in settings) or set(setting.features) <= set(known):
                 continue
             if setting.name in architecture.impossible:
                 cell = Cell("impossible", architecture.impossible[setting.name])
                 result.cells.update(dict.fromkeys(setting.features, cell))
                 continue
-            answers[setting.name] = self.engine(checkpoint, chip, setting)
-            if answers[setting.name].report["outcome"] == "refused":
+            answer = self.engine(checkpoint, chip, setting)
+            self._add_cells(result, setting, answer)
+            keep(result)
+            if answer.report["outcome"] == "refused":
                 break  # the other settings run the same model on the same chip
-        self._judge_all(result, answers)
-        if with_faults:
-            for fault in architecture.faults:
+        for fault in architecture.faults if with_faults else ():
+            if fault not in known:
                 result.faults[fault] = self.catches(fault, checkpoint, chip)
+                self.say(f"{architecture.name}, fault {fault}: {'caught' if result.faults[fault] else 'MISSED'}")
+                keep(result)
         return result
 
     def checkpoint(self) -> Path:
@@ -183,11 +197,24 @@ class Verifier:
             report = json.loads(Path(job["report"]).read_text())
             with np.load(job["output"]) as arrays:
                 answer = Answer(report, dict(arrays), machine.stats())
-        self.say(f"{self.architecture.name} on {chip or 'this computer'}, {setting.name}: {report['outcome']}")
+        self.say(f"{self.architecture.name} on {chip or HERE}, {setting.name}: {report['outcome']}")
         return answer
 
     def reference(self, sequences: list[list[int]], dtypes: list[str]) -> Arrays:
-        """The reference's answers, "<dtype>.<index of the sequence>"; without sequences it makes the checkpoint."""
+        """The reference's answers, "<dtype>.<index of the sequence>"; without sequences it makes the checkpoint.
+
+        Engines mostly answer alike, so sequences come back: each is computed once.
+        """
+        wanted = ["float32", *dtypes]
+        keys = [tuple(sequence) for sequence in sequences]
+        new = [list(key) for key in dict.fromkeys(keys) if any((name, key) not in self._answered for name in wanted)]
+        if new or not sequences:
+            found = self._run_reference(new, dtypes)
+            for name in wanted if new else ():
+                self._answered.update({(name, tuple(key)): found[f"{name}.{row}"] for row, key in enumerate(new)})
+        return {f"{name}.{row}": self._answered[name, key] for name in wanted for row, key in enumerate(keys)}
+
+    def _run_reference(self, sequences: list[list[int]], dtypes: list[str]) -> Arrays:
         with tempfile.TemporaryDirectory(prefix="ascend-models-") as folder:
             job = {
                 "architecture": self.architecture.name,
@@ -254,22 +281,19 @@ class Verifier:
             except subprocess.TimeoutExpired:
                 return 124
 
-    def _judge_all(self, result: ModelResult, answers: Mapping[str, Answer]) -> None:
-        for setting in settings_for(self.architecture):
-            refused = next((answer for answer in answers.values() if answer.report["outcome"] == "refused"), None)
-            answer = refused or answers.get(setting.name)
-            if answer is None:
-                continue
-            report = answer.report
-            result.dtype = result.dtype or report.get("dtype")
-            result.versions = result.versions or report.get("versions", {})
-            if report["outcome"] != "ran":
-                outcome = "refused" if report["outcome"] == "refused" else "fails"
-                result.cells.update(dict.fromkeys(setting.features, Cell(outcome, report["message"])))
-                continue
+    def _add_cells(self, result: ModelResult, setting: Setting, answer: Answer) -> None:
+        """The cells of one engine start; a refusal counts for every setting, as the model and the chip are the same."""
+        report = answer.report
+        result.dtype = result.dtype or report.get("dtype")
+        result.versions = result.versions or report.get("versions", {})
+        if report["outcome"] == "refused":
+            features = [feature for every in settings_for(self.architecture) for feature in every.features]
+            result.cells.update(dict.fromkeys(features, Cell("refused", report["message"])))
+        elif report["outcome"] != "ran":
+            result.cells.update(dict.fromkeys(setting.features, Cell("fails", report["message"])))
+        else:
             verdicts = self.judge(answer)
-            for feature in setting.features:
-                result.cells[feature] = self._cell(feature, answer, verdicts)
+            result.cells.update({feature: self._cell(feature, answer, verdicts) for feature in setting.features})
 
     def _cell(self, feature: str, answer: Answer, verdicts: Mapping[str, Verdict]) -> Cell:
         parts = {
