@@ -47,12 +47,12 @@ def run(*command: str, input_text: str | None = None, timeout_s: int = 300) -> s
 
 
 @contextmanager
-def serve(*arguments: str, log: Path, environment: dict[str, str] | None = None) -> Iterator[Server]:
+def serve(*arguments: str, log: Path, environment: dict[str, str] | None = None, vllm: str = VLLM) -> Iterator[Server]:
     """Run `vllm serve` with arguments until the block ends; raise with the log's tail if it does not come up."""
     port = free_port()
     with log.open("w") as output:
         process = subprocess.Popen(
-            [VLLM, "serve", *arguments, "--port", str(port)],
+            [vllm, "serve", *arguments, "--port", str(port)],
             stdout=output,
             stderr=subprocess.STDOUT,
             env=os.environ | (environment or {}),
