@@ -51,17 +51,25 @@ struct Gemm {
 
 void gemm(const Gemm& product);
 
-// C[m, n] = A[m, k] B[k, n] exactly, int8 operands, int32 result. A rows are contiguous; b.dtype is int8 and its chunks may
-// be 32 wide (FRACTAL_NZ of int8): give chunk_stride and chunk.
+// The K x N operand B of int8 products; lines and chunks as above, chunks `chunk` wide (32 in FRACTAL_NZ of int8).
+struct Int8Operand {
+  const int8_t* data = nullptr;
+  bool along_k = false;
+  int64_t line_stride = 0;
+  int64_t chunk = 0;  // 0: a line is contiguous
+  int64_t chunk_stride = 0;
+};
+
+Int8Operand int8_row_major(const int8_t* data, int64_t row_stride);             // B stored [K, N]
+Int8Operand int8_row_major_transposed(const int8_t* data, int64_t row_stride);  // B stored [N, K]
+Int8Operand int8_fractal(const FractalMatrix& matrix, bool transposed, int64_t batch_index = 0);
+
+// C[m, n] = A[m, k] B[k, n] exactly; rows of A and C are contiguous.
 struct GemmInt8 {
   int64_t m = 0, n = 0, k = 0;
   const int8_t* a = nullptr;
   int64_t a_row_stride = 0;
-  const int8_t* b = nullptr;
-  bool b_along_k = false;
-  int64_t b_line_stride = 0;
-  int64_t b_chunk = 32;
-  int64_t b_chunk_stride = 32;
+  Int8Operand b;
   int32_t* c = nullptr;
   int64_t c_row_stride = 0;
 };

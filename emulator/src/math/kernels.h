@@ -45,6 +45,7 @@ struct Kernels {
   void (*scale_row)(float* row, int64_t count, float factor);
   void (*silu)(const float* x, float* y, int64_t count);           // y = x * sigmoid(x)
   float (*sum_of_squares)(const float* row, int64_t count);
+  int32_t (*dot_int8)(const int8_t* a, const int8_t* b, int64_t count);  // exact up to 131,072 elements
 };
 
 const Kernels& kernels();

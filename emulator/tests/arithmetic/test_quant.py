@@ -1,0 +1,262 @@
+"""int8 quantisation and products against the same arithmetic in torch on the CPU: shapes, layouts, types, refusals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from ascend_emulator.pytest_plugin import Npu
+
+from .on_chip import refusal, setup
+
+FRACTAL_NZ = 29
+SHAPES = [(1, 32, 16), (1, 96, 80), (3, 64, 48), (17, 160, 33), (33, 512, 96), (130, 288, 70)]
+
+
+def int8(*shape: int) -> torch.Tensor:
+    return torch.randint(-128, 128, shape, dtype=torch.int8)
+
+
+def exact(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return a.double() @ b.double()  # exact: sums of int8 products stay below 2**53
+
+
+def truncated(scale: torch.Tensor) -> torch.Tensor:
+    """The upper 19 bits of a float32: what a 64-bit quantisation parameter keeps."""
+    return (scale.float().view(torch.int32) & ~0x1FFF).view(torch.float32)
+
+
+def assert_equal_or_adjacent(actual: torch.Tensor, expected: torch.Tensor) -> None:
+    """int8 values equal but for exact ties, which float32 and double may round to either side: at most one in 200."""
+    difference = (actual.cpu().int() - expected.int()).abs()
+    assert difference.max() <= 1
+    assert (difference > 0).float().mean() <= 0.005
+
+
+# ------------------------------------------------------------------------------------------------ quantisation
+
+
+def check_static_quantisation(dtype: torch.dtype) -> None:
+    torch_npu = setup()
+    for m, k, _ in SHAPES:
+        x = torch.randn(m, k).mul(3).to(dtype)
+        for scale, offset in [
+            (torch.tensor([21.0]), torch.tensor([-7.0])),
+            (torch.rand(k) * 40 + 5, torch.randint(-20, 20, (k,)).float()),
+            (torch.tensor([60.0]), None),
+        ]:
+            scale, offset = scale.to(dtype), None if offset is None else offset.to(dtype)
+            y = torch_npu.npu_quantize(
+                x.npu(), scale.npu(), None if offset is None else offset.npu(), torch.qint8, -1, False
+            )
+            moved = x.float() * scale.float() + (0 if offset is None else offset.float())
+            assert_equal_or_adjacent(y, moved.round().clamp(-128, 127))
+
+
+@pytest.mark.chips("310P3", "910B3")
+def test_static_quantisation(npu: Npu) -> None:
+    npu.call(check_static_quantisation, torch.float16)
+
+
+@pytest.mark.chips("910B3")
+def test_static_quantisation_of_bfloat16(npu: Npu) -> None:
+    npu.call(check_static_quantisation, torch.bfloat16)
+
+
+def check_dynamic_quantisation(dtype: torch.dtype) -> None:
+    torch_npu = setup()
+    for m, k, _ in SHAPES:
+        x = torch.randn(2, m, k).mul(3).to(dtype)
+        x[0, 0] = 0
+        y, scale = torch_npu.npu_dynamic_quant(x.npu())
+        expected = x.float().abs().amax(-1) / 127
+        torch.testing.assert_close(scale.cpu(), expected)
+        assert y.cpu()[0, 0].eq(0).all()
+        assert_equal_or_adjacent(y, (x.float() / expected.clamp(min=1e-30).unsqueeze(-1)).round())
+
+
+@pytest.mark.chips("310P3", "910B3")
+def test_dynamic_quantisation_by_row(npu: Npu) -> None:
+    npu.call(check_dynamic_quantisation, torch.float16)
+
+
+def check_smoothed_and_asymmetric() -> None:
+    torch_npu = setup()
+    x, smooth = torch.randn(9, 96).half(), (torch.rand(96) + 0.5).half()
+    y, scale = torch_npu.npu_dynamic_quant(x.npu(), smooth_scales=smooth.npu())
+    moved = x.float() * smooth.float()
+    expected = moved.abs().amax(-1) / 127
+    torch.testing.assert_close(scale.cpu(), expected)
+    assert_equal_or_adjacent(y, (moved / expected.unsqueeze(-1)).round())
+    y, scale, offset = torch_npu.npu_dynamic_quant_asymmetric(x.npu())
+    restored = (y.cpu().float() - offset.cpu().unsqueeze(-1)) * scale.cpu().unsqueeze(-1)
+    assert ((restored - x.float()).abs() <= scale.cpu().unsqueeze(-1) * 0.51).all()
+
+
+@pytest.mark.chips("910B3")
+def test_dynamic_quantisation_smoothed_and_asymmetric(npu: Npu) -> None:
+    npu.call(check_smoothed_and_asymmetric)
+
+
+def check_parameters() -> None:
+    torch_npu = setup()
+    scale, offset = torch.rand(40) * 1e-3, torch.randint(-300, 300, (40,)).float()
+    bits = torch_npu.npu_trans_quant_param(scale.npu()).cpu()
+    assert torch.equal((bits & 0xFFFFFFFF).to(torch.int32).view(torch.float32), truncated(scale))
+    assert (bits >> 46).eq(1).all()
+    bits = torch_npu.npu_trans_quant_param(scale.npu(), offset.npu()).cpu()
+    found = (bits >> 37) & 0x1FF
+    found = torch.where(found > 255, found - 512, found)
+    assert torch.equal(found.float(), offset.clamp(-256, 255))
+
+
+@pytest.mark.chips("310P3", "910B3")
+def test_parameters_keep_nineteen_bits_of_a_scale(npu: Npu) -> None:
+    npu.call(check_parameters)
+
+
+# ------------------------------------------------------------------------------------------------ products
+
+
+def weights(torch_npu: Any, weight: torch.Tensor) -> list[torch.Tensor]:
+    """A [n, k] weight as the [k, n] operand: in FRACTAL_NZ either way round and, but on 310P, row-major."""
+    nz_only = "310P" in torch_npu.npu.get_device_name(0)
+    torch.npu.config.allow_internal_format = True
+    stored = [
+        torch_npu.npu_format_cast(weight.npu(), FRACTAL_NZ).t(),
+        torch_npu.npu_format_cast(weight.t().contiguous().npu(), FRACTAL_NZ),
+    ]
+    return stored if nz_only else [*stored, weight.npu().t(), weight.t().contiguous().npu()]
+
+
+def check_static_products() -> None:
+    torch_npu = setup()
+    for m, k, n in SHAPES:
+        x, weight = int8(m, k), int8(n, k)
+        scale, bias = (torch.rand(n) + 0.5) * 1e-4, torch.randint(-9000, 9000, (n,), dtype=torch.int32)
+        sums = exact(x, weight.t()) + bias
+        parameters = torch_npu.npu_trans_quant_param(scale.npu())
+        for operand in weights(torch_npu, weight):
+            y = torch_npu.npu_quant_matmul(x.npu(), operand, parameters, bias=bias.npu(), output_dtype=torch.float16)
+            torch.testing.assert_close(y.cpu().double(), sums * truncated(scale), rtol=1e-3, atol=1e-4)
+            small = (scale * 0.05).npu()
+            y = torch_npu.npu_quant_matmul(x.npu(), operand, small, offset=torch.full((n,), 5.0).npu(), bias=bias.npu())
+            assert y.dtype == torch.int8
+            assert_equal_or_adjacent(y, (sums * truncated(scale * 0.05) + 5).round().clamp(-128, 127))
+
+
+@pytest.mark.chips("310P3", "910B3")
+def test_static_products(npu: Npu) -> None:
+    npu.call(check_static_products)
+
+
+def check_dynamic_products(dtype: torch.dtype, bias_dtype: torch.dtype | None) -> None:
+    torch_npu = setup()
+    for m, k, n in SHAPES:
+        x, weight = int8(m, k), int8(n, k)
+        scale, by_row = (torch.rand(n) + 0.5) * 1e-2, (torch.rand(m) + 0.5) * 1e-2
+        bias = None if bias_dtype is None else torch.randn(n).mul(5).to(bias_dtype)
+        expected = exact(x, weight.t()) * scale * by_row.unsqueeze(1) + (0 if bias is None else bias.double())
+        for operand in weights(torch_npu, weight):
+            y = torch_npu.npu_quant_matmul(
+                x.npu(),
+                operand,
+                scale.npu(),
+                pertoken_scale=by_row.npu(),
+                bias=None if bias is None else bias.npu(),
+                output_dtype=dtype,
+            )
+            tolerance = 1e-3 if dtype == torch.float16 else 1e-2
+            torch.testing.assert_close(y.cpu().double(), expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.chips("310P3", "910B3")
+def test_products_with_a_scale_for_each_row(npu: Npu) -> None:
+    npu.call(check_dynamic_products, torch.float16, None)
+
+
+@pytest.mark.chips("910B3")
+@pytest.mark.parametrize(
+    ("dtype", "bias"),
+    [(torch.float16, torch.float16), (torch.bfloat16, torch.bfloat16), (torch.bfloat16, torch.float32)],
+    ids=str,
+)
+def test_products_with_a_bias_in_the_output_s_scale(npu: Npu, dtype: torch.dtype, bias: torch.dtype) -> None:
+    npu.call(check_dynamic_products, dtype, bias)
+
+
+def integer_products() -> float:
+    torch_npu = setup()
+    x, weight = int8(5, 4096), int8(24, 4096)
+    y = torch_npu.npu_quant_matmul(x.npu(), weight.npu().t(), torch.ones(24).npu(), output_dtype=torch.int32)
+    return float((y.cpu().double() - exact(x, weight.t())).abs().max())
+
+
+@pytest.mark.chips("910B3")
+def test_sums_are_exact(npu: Npu) -> None:
+    assert npu.call(integer_products) == 0
+
+
+# ------------------------------------------------------------------------------------------------ refusals, cost
+
+
+def refusals_310p() -> dict[str, str]:
+    torch_npu = setup()
+    torch.npu.config.allow_internal_format = True
+    x, weight = int8(4, 64).npu(), int8(32, 64).npu()
+    stored = torch_npu.npu_format_cast(weight, FRACTAL_NZ).t()
+    scale, by_row = torch.ones(32).npu(), torch.ones(4).npu()
+
+    def product(operand: torch.Tensor, **options: object) -> str:
+        return refusal(lambda: torch_npu.npu_quant_matmul(x, operand, scale, output_dtype=torch.float16, **options))
+
+    return {
+        "row-major weight": product(weight.t(), pertoken_scale=by_row),
+        "float bias": product(stored, pertoken_scale=by_row, bias=torch.ones(32).half().npu()),
+        "width": refusal(lambda: torch_npu.npu_dynamic_quant(torch.ones(2, 40).half().npu())),
+        "smooth": refusal(
+            lambda: torch_npu.npu_dynamic_quant(
+                torch.ones(2, 64).half().npu(), smooth_scales=torch.ones(64).half().npu()
+            )
+        ),
+        "int4": refusal(
+            lambda: torch_npu.npu_quantize(
+                torch.ones(2, 64).half().npu(), torch.ones(1).half().npu(), None, torch.quint4x2, -1, False
+            )
+        ),
+    }
+
+
+@pytest.mark.chips("310P3")
+def test_what_310p_documents_otherwise_is_refused(npu: Npu) -> None:
+    messages = npu.call(refusals_310p)
+    assert "must be FRACTAL_NZ on Ascend310P3" in messages["row-major weight"]
+    assert "bias float16 and out float16 is not a supported combination" in messages["float bias"]
+    assert "must be a multiple of 32" in messages["width"]
+    assert "does not take part" in messages["smooth"]
+    assert "must be 2 (INT8) on Ascend310P3" in messages["int4"]
+
+
+def refusals_of_shape() -> dict[str, str]:
+    torch_npu = setup()
+    x, weight = int8(4, 64).npu(), int8(32, 64).npu().t()
+    return {
+        "scale": refusal(
+            lambda: torch_npu.npu_quant_matmul(
+                x, weight, torch.ones(16).npu(), pertoken_scale=torch.ones(4).npu(), output_dtype=torch.float16
+            )
+        ),
+        "inner": refusal(
+            lambda: torch_npu.npu_quant_matmul(
+                int8(4, 32).npu(), weight, torch.ones(32).npu(), output_dtype=torch.bfloat16
+            )
+        ),
+    }
+
+
+@pytest.mark.chips("910B3")
+def test_wrong_shapes_are_refused(npu: Npu) -> None:
+    messages = npu.call(refusals_of_shape)
+    assert "x2Scale has sizes [16], but must have [32] or [1]" in messages["scale"]
+    assert "x1 has 32 columns and x2 64 rows" in messages["inner"]
