@@ -18,12 +18,11 @@ os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
 
 import importlib.metadata  # noqa: E402 - the clock above starts first
 import json  # noqa: E402
-import statistics  # noqa: E402
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
-WARM_UP_STEPS = 5
+from _steady_state import Decoding, quantiles_ms  # noqa: E402 - beside this file, whichever Python runs it
 
 
 def main() -> None:
@@ -56,31 +55,12 @@ def main() -> None:
 def decode(engine: Any, requests: int, prompt_tokens: int, steps: int) -> dict[str, Any]:
     """Decode with `requests` requests at once and measure `steps` steps of the steady state."""
     from ascend_emulator import counters
-    from vllm import SamplingParams
 
-    sampling = SamplingParams(temperature=0, max_tokens=10 * steps, ignore_eos=True, detokenize=False)
-    for request in range(requests):
-        prompt = [(7 * request + 13 * position) % 1000 + 10 for position in range(prompt_tokens)]
-        engine.add_request(f"{requests}-{request}", {"prompt_token_ids": prompt}, sampling)
-    produced: dict[str, int] = {}
-    while len(produced) < requests:  # until every prompt is in the cache
-        produced |= {output.request_id: 1 for output in engine.step()}
-    for _ in range(WARM_UP_STEPS):
-        engine.step()
+    decoding = Decoding(engine, requests, prompt_tokens)
     counters.reset_stats()
-    walls, cpus, processes = [], [], []
-    for _ in range(steps):
-        wall, cpu, process = time.perf_counter(), time.thread_time(), time.process_time()
-        outputs = engine.step()
-        walls.append(time.perf_counter() - wall)
-        cpus.append(time.thread_time() - cpu)
-        processes.append(time.process_time() - process)
-        if len(outputs) != requests:
-            raise RuntimeError(f"A decode step answered {len(outputs)} of {requests} requests: not a steady state.")
+    walls, cpus, processes = zip(*decoding.steps(steps), strict=True)
     measured = counters.stats()
-    engine.abort_request([f"{requests}-{request}" for request in range(requests)])
-    while engine.has_unfinished_requests():
-        engine.step()
+    decoding.stop()
     return {
         "steps": steps,
         "wall_ms": quantiles_ms(walls),
@@ -88,11 +68,6 @@ def decode(engine: Any, requests: int, prompt_tokens: int, steps: int) -> dict[s
         "process_cpu_ms": quantiles_ms(processes),
         "counters": measured,
     }
-
-
-def quantiles_ms(seconds: list[float]) -> dict[str, float]:
-    tenths = statistics.quantiles(seconds, n=10)
-    return {"p10": tenths[0] * 1e3, "median": statistics.median(seconds) * 1e3, "p90": tenths[-1] * 1e3}
 
 
 if __name__ == "__main__":

