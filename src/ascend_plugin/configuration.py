@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from vllm.config import CompilationMode, CUDAGraphMode
 from vllm.logger import init_logger
 
-from ascend_plugin import detection, graphs
+from ascend_plugin import detection, graphs, quantization
 from ascend_plugin.chips import ChipSpec
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ class UnsupportedChoice(ValueError):
 
 def apply_defaults(vllm_config: VllmConfig, chip: ChipSpec) -> None:
     """Fill in what the user left open, before vLLM derives other settings from it. A user's choice is kept."""
+    quantization.detect(vllm_config)
     compilation = vllm_config.compilation_config
     if compilation.mode is None:
         compilation.mode = CompilationMode.NONE  # there is no compiler backend; graphs are captured from eager code

@@ -123,6 +123,12 @@ class AscendPlatform(Platform):
     # ------------------------------------------------------------------ the configuration
 
     @classmethod
+    def pre_register_and_update(cls, parser: Any = None) -> None:
+        from ascend_plugin import quantization
+
+        quantization.register()
+
+    @classmethod
     def apply_config_platform_defaults(cls, vllm_config: VllmConfig) -> None:
         from ascend_plugin import configuration
 
@@ -154,11 +160,14 @@ class AscendPlatform(Platform):
     def register_triton_kernel_overrides(cls) -> None:
         from vllm.triton_utils.dispatcher import register_kernels
 
+        from ascend_plugin import quantization
         from ascend_plugin.kernels import OVERRIDES
         from ascend_plugin.ops import register_custom_ops
 
         register_kernels(OVERRIDES)
         register_custom_ops()
+        quantization.register()
+        quantization.register_kernels()
 
     @classmethod
     def get_attn_backend_cls(

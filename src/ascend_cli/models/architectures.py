@@ -39,6 +39,7 @@ class Architecture:
     task: Task = "generate"
     engine_class: str | None = None  # what config.json names for vLLM, if it is not the reference's
     layout: str | None = None
+    scheme: str | None = None  # of quantised.py, if the checkpoint is quantised
     branch_gain: float = 1.0
     impossible: Mapping[str, str] = field(default_factory=dict)
     faults: tuple[str, ...] = ()
@@ -46,7 +47,16 @@ class Architecture:
     def checkpoint_name(self, seed: int) -> str:
         """Name of the folder of its checkpoint: changes with anything that the weights depend on."""
         versions = [metadata.version(name) for name in ("torch", "transformers")]
-        facts = [BUILDER_VERSION, seed, versions, self.model_class, self.engine_class, self.layout, self.branch_gain]
+        facts = [
+            BUILDER_VERSION,
+            seed,
+            versions,
+            self.model_class,
+            self.engine_class,
+            self.layout,
+            self.branch_gain,
+            self.scheme,
+        ]
         digest = hashlib.sha256(json.dumps([*facts, dict(self.config)], sort_keys=True).encode()).hexdigest()
         return f"{self.name}-{digest[:12]}"
 
@@ -68,6 +78,8 @@ def architectures() -> Mapping[str, Architecture]:
     defaults = document["defaults"]
     known = {}
     for name, row in document["architectures"].items():
+        like = document["architectures"].get(row.pop("like", None), {})
+        row = {**{key: like[key] for key in ("model_class", "config") if key in like}, **row}
         unset = dict.fromkeys(row.pop("unset", ()))  # what TOML cannot write: fields that are None
         fields = {**row, "config": {**defaults, **unset, **row["config"]}, "faults": tuple(row.get("faults", ()))}
         known[name] = Architecture(name=name, **fields)

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 import transformers
 
+from ascend_cli.models import quantised
 from ascend_cli.models.architectures import FACTS, Architecture
 from ascend_cli.models.layouts import published_layout
 from ascend_cli.models.prompts import make_prompts
@@ -32,6 +33,19 @@ TIED_BRANCH_GAIN = 2.0
 
 
 def build_reference_model(architecture: Architecture, seed: int = 0) -> transformers.PreTrainedModel:
+    """What the engine is compared with: of a quantised checkpoint the weights that it stands for (quantised.py)."""
+    return _build(architecture, seed)[0]
+
+
+def _build(architecture: Architecture, seed: int) -> tuple[transformers.PreTrainedModel, quantised.Stored | None]:
+    model = _build_float_model(architecture, seed)
+    if architecture.scheme is None:
+        return model, None
+    texts = make_prompts(architecture.config["vocab_size"], architecture.task, seed).all
+    return model, quantised.quantise(architecture.scheme, model, texts)
+
+
+def _build_float_model(architecture: Architecture, seed: int) -> transformers.PreTrainedModel:
     """The architecture as transformers has it, in fp32; every weight is exact in bf16 and, but for underflow, fp16."""
     config = transformers.AutoConfig.for_model(**architecture.config)
     config.architectures = [architecture.model_class]
@@ -52,11 +66,13 @@ def build_reference_model(architecture: Architecture, seed: int = 0) -> transfor
 def write_checkpoint(architecture: Architecture, parent: Path, seed: int = 0) -> Path:
     """Write the checkpoint as its authors lay it out, bf16 safetensors, with `facts.json`; return its directory."""
     directory = Path(parent) / architecture.checkpoint_name(seed)
-    model = build_reference_model(architecture, seed)
+    model, stored = _build(architecture, seed)
     facts = _facts(architecture, model)
     staging = directory.with_name(directory.name + ".part")
     shutil.rmtree(staging, ignore_errors=True)
     model.to(torch.bfloat16).save_pretrained(staging)
+    if stored is not None:
+        quantised.rewrite(staging, stored)
     if architecture.engine_class is not None:
         _name_engine_class(staging, architecture.engine_class)
     if architecture.layout is not None:

@@ -120,6 +120,17 @@ def _shifted_positions(config: Config, weights: Weights) -> None:
             weight.copy_(weight.roll(1, dims=0))
 
 
+def _swapped_scales(config: Config, weights: Weights) -> None:
+    """Each output of a quantised layer gets its neighbour's scale."""
+    for name, weight in weights.items():
+        if re.search(r"\.(deq_scale|weight_scale|weight_scale_inv|scales)$", name):
+            weight.copy_(weight.roll(1, dims=-1 if name.endswith("scales") else 0))
+
+
+def _no_offset(config: Config, weights: Weights) -> None:
+    _fill(weights, r"\.input_offset$", 0.0)
+
+
 FAULTS: dict[str, Callable[[Config, Weights], None]] = {
     "rope-theta": _rope_theta,
     "rope-unscaled": _rope_unscaled,
@@ -131,6 +142,8 @@ FAULTS: dict[str, Callable[[Config, Weights], None]] = {
     "swapped-experts": _swapped_experts,
     "wrong-decay": _wrong_decay,
     "shifted-positions": _shifted_positions,
+    "swapped-scales": _swapped_scales,
+    "no-offset": _no_offset,
 }
 
 

@@ -64,6 +64,7 @@ void check_ascend_quant(const AscendQuantV3Args& a) {
   require_rank(a.x, "x", 1, 8);
   require_dtype(a.x, "x", {ACL_FLOAT, ACL_FLOAT16, ACL_BF16});
   require_dtype(a.scale, "scale", {ACL_FLOAT, ACL_FLOAT16, ACL_BF16});
+  if (a.x.dtype != ACL_FLOAT) require_same_dtype(a.scale, "scale", a.x, "x");
   const int64_t axis = require_dim(a.axis, a.x, "axis");
   const int64_t from_last = a.x.rank() - 1 - axis;
   require(from_last <= (chip().product == kAtlasInference ? 0 : 1), "axis is %d, but only the last %s of x may be chosen on %s.",

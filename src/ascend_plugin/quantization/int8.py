@@ -1,0 +1,87 @@
+"""int8 products: weights of eight bits with a scale for each output, activations quantised by constants or by token.
+
+The arithmetic is CANN's (documents of aclnnAscendQuantV3, aclnnDynamicQuantV2, aclnnQuantMatmulV5 and WeightNz):
+
+    static    q = round(x / input_scale + input_offset);   y = (q @ W + int_bias) * scale
+    dynamic   s = max|x| / 127 of each token, q = round(x / s);   y = (q @ W) * scale * s
+"""
+
+from __future__ import annotations
+
+import torch
+import torch_npu
+
+from ascend_plugin.chips import ChipSpec
+from ascend_plugin.ops.formats import FRACTAL_NZ
+
+DYNAMIC_ALIGNMENT_310P = 32  # aclnnDynamicQuant's document: a token's width on Ascend 310P
+
+
+def stored(weight: torch.Tensor, chip: ChipSpec) -> torch.Tensor:
+    """A [out, in] int8 weight in the layout that the chip's matrix unit reads. Raises ValueError for a width of one."""
+    if chip.weight_format != "nz":
+        return weight
+    if min(weight.shape) < chip.matmul_nz_min_dim:
+        raise ValueError(f"A quantised weight of {tuple(weight.shape)} does not run on {chip.soc_version}.")
+    return torch_npu.npu_format_cast(weight, FRACTAL_NZ)
+
+
+class StaticProduct:
+    """Activations quantised by one scale and offset for the tensor, known from calibration.
+
+    weight [out, in] int8 as `stored` gives it; scale [out] fp32 is input scale times weight scale; int_bias [out] int32
+    holds what belongs to the sums (a folded bias, the offset's share) or is None; dtype is that of inputs and outputs.
+    """
+
+    def __init__(
+        self,
+        weight: torch.Tensor,
+        scale: torch.Tensor,
+        input_scale: torch.Tensor,
+        input_offset: torch.Tensor | None,
+        int_bias: torch.Tensor | None,
+        dtype: torch.dtype,
+    ) -> None:
+        self.weight = weight.t()
+        self.int_bias = int_bias
+        self.factor = (1.0 / input_scale.float()).to(dtype).reshape(1)
+        # The chip takes the factor in the activations' dtype: results are scaled back by what it was rounded to.
+        scale = scale / (self.factor.float() * input_scale.float())
+        # fp16 results take the scale in the chip's 64-bit form, converted once; bf16 results take it as it is.
+        self.scale = torch_npu.npu_trans_quant_param(scale, round_mode=1) if dtype == torch.float16 else scale
+        self.offset = None if input_offset is None else input_offset.to(dtype).reshape(1)
+        self.dtype = dtype
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        quantised = torch_npu.npu_quantize(x, self.factor, self.offset, torch.qint8, -1, False)
+        return torch_npu.npu_quant_matmul(
+            quantised, self.weight, self.scale, bias=self.int_bias, output_dtype=self.dtype
+        )
+
+
+class DynamicProduct:
+    """Activations quantised by a scale for each token. weight [out, in] int8 as `stored` gives it, scale [out] fp32.
+
+    Raises ValueError where a token's width does not suit the chip.
+    """
+
+    def __init__(self, weight: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype, chip: ChipSpec) -> None:
+        if chip.weight_format == "nz" and weight.shape[1] % DYNAMIC_ALIGNMENT_310P:
+            raise ValueError(
+                f"Choose another --tensor-parallel-size: {chip.soc_version} quantises tokens by their own scale only "
+                f"in widths that are multiples of {DYNAMIC_ALIGNMENT_310P}, and a layer here has {weight.shape[1]}."
+            )
+        self.weight = weight.t()
+        self.scale = scale
+        self.dtype = dtype
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        quantised, by_token = torch_npu.npu_dynamic_quant(x)
+        return torch_npu.npu_quant_matmul(
+            quantised, self.weight, self.scale, pertoken_scale=by_token, output_dtype=self.dtype
+        )
+
+
+def sums_of_outputs(weight: torch.Tensor) -> torch.Tensor:
+    """Sum of each output's weights, [out] int32, of a [out, in] int8 weight that is not in a private layout yet."""
+    return weight.to(torch.int32).sum(dim=1, dtype=torch.int32)
