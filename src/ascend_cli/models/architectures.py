@@ -20,6 +20,8 @@ BUILDER_VERSION = 1  # raise it when the weights made by checkpoint.py change: c
 
 TABLE = Path(__file__).with_name("architectures.toml")
 
+LIKENESS = ("model_class", "published", "unset", "config")  # what a row takes over from the one it is `like`
+
 Task = Literal["generate", "embed", "classify"]
 
 # Two or three models that between them cross most code paths: what every commit runs.
@@ -47,16 +49,8 @@ class Architecture:
     def checkpoint_name(self, seed: int) -> str:
         """Name of the folder of its checkpoint: changes with anything that the weights depend on."""
         versions = [metadata.version(name) for name in ("torch", "transformers")]
-        facts = [
-            BUILDER_VERSION,
-            seed,
-            versions,
-            self.model_class,
-            self.engine_class,
-            self.layout,
-            self.branch_gain,
-            self.scheme,
-        ]
+        facts = [BUILDER_VERSION, seed, versions, self.model_class, self.engine_class, self.layout, self.branch_gain]
+        facts += [self.scheme] if self.scheme else []
         digest = hashlib.sha256(json.dumps([*facts, dict(self.config)], sort_keys=True).encode()).hexdigest()
         return f"{self.name}-{digest[:12]}"
 
@@ -78,9 +72,10 @@ def architectures() -> Mapping[str, Architecture]:
     defaults = document["defaults"]
     known = {}
     for name, row in document["architectures"].items():
-        like = document["architectures"].get(row.pop("like", None), {})
-        row = {**{key: like[key] for key in ("model_class", "config") if key in like}, **row}
-        unset = dict.fromkeys(row.pop("unset", ()))  # what TOML cannot write: fields that are None
+        like = document["architectures"].get(row.get("like"), {})
+        row = {**{key: like[key] for key in LIKENESS if key in like}, **row}
+        unset = dict.fromkeys(row.get("unset", ()))  # what TOML cannot write: fields that are None
+        row = {key: value for key, value in row.items() if key not in ("like", "unset")}
         fields = {**row, "config": {**defaults, **unset, **row["config"]}, "faults": tuple(row.get("faults", ()))}
         known[name] = Architecture(name=name, **fields)
     return MappingProxyType(known)
