@@ -22,6 +22,7 @@ from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
 from ascend_plugin import detection, kv_cache
 from ascend_plugin.graph_wrapper import AscendGraphWrapper
+from ascend_plugin.module_calls import shorten_calls
 from ascend_plugin.ops import linear, sampling
 from ascend_plugin.step_inputs import Layout, StepInputs, fill_batch, fill_group, fill_sampled
 from ascend_plugin.weight_upload import PinnedUploads
@@ -48,9 +49,17 @@ class AscendModelRunner(GPUModelRunner):
         with PinnedUploads():
             super().load_model(*args, **kwargs)
         torch.accelerator.empty_host_cache()
-        linear.convert_weights(self.get_model(), self.chip)
+        self._prepare_model()
         if isinstance(self.model, CUDAGraphWrapper):
             self.model = AscendGraphWrapper(self.model.unwrap(), self.vllm_config, CUDAGraphMode.FULL)
+
+    def reload_weights(self, *args: Any, **kwargs: Any) -> None:
+        super().reload_weights(*args, **kwargs)
+        self._prepare_model()
+
+    def _prepare_model(self) -> None:
+        linear.prepare_weights(self.get_model(), self.chip)
+        shorten_calls(self.get_model())
 
     # ------------------------------------------------------------------ the KV cache
 

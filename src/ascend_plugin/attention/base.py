@@ -82,7 +82,7 @@ class AscendAttention(AttentionImpl[AscendMetadata]):
             return output.zero_()
         tokens, out = attn_metadata.num_tokens, output
         new = None if key is None else (key, value)
-        if tokens != len(query):
+        if tokens != query.shape[0]:
             query, out = query[:tokens], output[:tokens]
             new = None if key is None else (key[:tokens], value[:tokens])
         if self.attn_type == AttentionType.ENCODER_ONLY:

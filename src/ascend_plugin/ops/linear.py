@@ -15,21 +15,28 @@ from ascend_plugin.chips import ChipSpec
 from ascend_plugin.ops.formats import FRACTAL_NZ
 
 
-def convert_weights(model: torch.nn.Module, chip: ChipSpec) -> int:
-    """Cast the unquantised weights of linear layers to FRACTAL_NZ, one at a time; returns how many.
+def prepare_weights(model: torch.nn.Module, chip: ChipSpec) -> None:
+    """Bring the weights of linear layers into the chip's layout, and the layers to multiply by plain tensors."""
+    if chip.weight_format == "nz":
+        _convert_weights(model, chip)
+    for module in model.modules():
+        plain = isinstance(module, LinearBase) and isinstance(module.quant_method, UnquantizedLinearMethod)
+        if plain and getattr(module, "weight", None) is not None:
+            module.quant_method = PlainLinear(module.weight.data)
+
+
+def _convert_weights(model: torch.nn.Module, chip: ChipSpec) -> None:
+    """Cast the unquantised weights of linear layers to FRACTAL_NZ, one at a time.
 
     A table that is looked up stays as it is; where it is the output matrix too (tied embeddings), the product gets a
     copy, or the chip would convert the whole table in every step. fp32 weights stay, and so do those with a dimension
     of one, which MatmulWeightNz rejects.
     """
-    if chip.weight_format != "nz":
-        return 0
     looked_up = {
         module.weight.data_ptr()
         for module in model.modules()
         if isinstance(module, VocabParallelEmbedding) and not isinstance(module, ParallelLMHead)
     }
-    converted = 0
     for module in model.modules():
         plain = isinstance(module, LinearBase) and isinstance(module.quant_method, UnquantizedLinearMethod)
         if not plain and not isinstance(module, ParallelLMHead):
@@ -37,12 +44,22 @@ def convert_weights(model: torch.nn.Module, chip: ChipSpec) -> int:
         weight = getattr(module, "weight", None)
         if weight is not None and weight.data_ptr() not in looked_up and _fits(weight, chip):
             weight.data = torch_npu.npu_format_cast(weight.data, FRACTAL_NZ)
-            converted += 1
     for head in _heads(model):
         if head.weight.data_ptr() in looked_up and _fits(head.weight, chip):
             head.quant_method = TiedHead(torch_npu.npu_format_cast(head.weight.data, FRACTAL_NZ))
-            converted += 1
-    return converted
+
+
+class PlainLinear(UnquantizedLinearMethod):
+    """The product with a layer's weight, held as a plain tensor.
+
+    vLLM's parameters are a class of tensors of their own, which torch asks for its version of every function.
+    """
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        self.weight = weight
+
+    def apply(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        return torch.nn.functional.linear(x, self.weight, bias)
 
 
 class TiedHead(UnquantizedEmbeddingMethod):

@@ -1,10 +1,12 @@
-"""RMS normalisation: implementations of vllm.ir operators, imported for that effect."""
+"""RMS normalisation: vLLM's layer, and implementations of the vllm.ir operators that other layers use."""
 
 from __future__ import annotations
 
 import torch
 import torch_npu
 from vllm import ir
+from vllm.model_executor.custom_op import op_registry_oot
+from vllm.model_executor.layers.layernorm import RMSNorm
 
 PROVIDER = "ascend"
 
@@ -36,3 +38,23 @@ def fused_add_rms_norm(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     normalised, _, total = torch_npu.npu_add_rms_norm(x, x_residual, weight, epsilon)
     return normalised, total
+
+
+class AscendRMSNorm(RMSNorm):
+    """vLLM's layer, straight to the operators: the way through vllm.ir costs the host as much as the launch."""
+
+    def forward_oot(
+        self, x: torch.Tensor, residual: torch.Tensor | None = None
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        weight = self.weight
+        if not self.has_weight or not _is_plain(x, weight, self.variance_size_override):
+            return self.forward_native(x, residual)
+        if residual is None:
+            return torch_npu.npu_rms_norm(x, weight, self.variance_epsilon)[0]
+        normalised, _, total = torch_npu.npu_add_rms_norm(x, residual, weight, self.variance_epsilon)
+        return normalised, total
+
+
+def register() -> None:
+    if "RMSNorm" not in op_registry_oot:
+        RMSNorm.register_oot(AscendRMSNorm)
