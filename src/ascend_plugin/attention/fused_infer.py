@@ -61,6 +61,7 @@ class HalfPageMetadataBuilder(AscendMetadataBuilder):
         self._rows = vllm_config.scheduler_config.max_num_seqs
         self._tables: torch.Tensor | None = None
         self._block_size = kv_cache_spec.block_size
+        compressed_mask(device)  # a capture could not make it
 
     def _block_table(self, block_table: torch.Tensor) -> torch.Tensor:
         if self._tables is None or self._tables.shape[1] != block_table.shape[1]:

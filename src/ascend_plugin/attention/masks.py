@@ -53,3 +53,15 @@ def window_mask(query_lens: torch.Tensor, seq_lens: torch.Tensor, window: int, d
     ahead = keys - positions.to(device).view(1, 1, -1, 1)
     hidden = (ahead > 0) | (ahead <= -window)
     return torch_npu.npu_format_cast(hidden.to(torch.float16) * HIDDEN_PAGED, FRACTAL_NZ)
+
+
+def decode_window_mask(seq_lens: torch.Tensor, query_len: int, window: int, out: torch.Tensor) -> None:
+    """The same for decoding R sequences with `query_len` tokens each: ND, filled into out [R * query_len, keys].
+
+    Lengths [R] are on the device, so that the mask of a captured graph is refreshed in place.
+    """
+    keys = torch.arange(out.shape[1], dtype=torch.int32, device=out.device)
+    tokens = torch.arange(query_len, dtype=torch.int32, device=out.device)
+    positions = seq_lens.view(-1, 1) - query_len + tokens
+    ahead = keys - positions.view(-1, 1)
+    out.copy_((ahead > 0) | (ahead <= -window)).mul_(HIDDEN_PAGED)

@@ -119,6 +119,13 @@ class AscendMetadataBuilder(AttentionMetadataBuilder[AscendMetadata]):
             causal=bool(common.causal),
         )
 
+    def build_for_cudagraph_capture(self, common_attn_metadata: CommonAttentionMetadata) -> AscendMetadata:
+        """Metadata of a batch to capture; its dummy requests look like new ones, those of its replays have a past."""
+        metadata = super().build_for_cudagraph_capture(common_attn_metadata)
+        if metadata.phase is Phase.PREFILL:
+            metadata.phase = Phase.MIXED
+        return metadata
+
     def _block_table(self, block_table: torch.Tensor) -> torch.Tensor:
         """The block table as the operators of this chip number blocks."""
         return block_table

@@ -3,7 +3,8 @@
 Prefill without a cached prefix reads the fresh keys and values (SelfAttention with the compressed mask); decode reads
 the cache (PagedAttention with lengths on the device, so that graphs need no update); everything else goes through
 PagedAttention's "splitfuse" form. Masks are 2048 x 2048 whatever the context: nothing here grows with its square. Only
-a sliding window, which the compressed masks cannot express, takes a mask of [tokens of the step, keys] where it cuts.
+a sliding window, which the compressed masks cannot express, takes a mask of [tokens of the step, keys] where it cuts;
+decode graphs have one of [tokens, longest sequence].
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch_npu
-from vllm.v1.attention.backend import AttentionCGSupport
+from vllm.config import CUDAGraphMode
 from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
 
 from ascend_plugin import detection
@@ -24,7 +25,7 @@ from ascend_plugin.ops.formats import FRACTAL_NZ, NZ_COLUMNS, zero_memory
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
     from vllm.v1.attention.backend import CommonAttentionMetadata
-    from vllm.v1.kv_cache_interface import KVCacheSpec
+    from vllm.v1.kv_cache_interface import AttentionSpec, KVCacheSpec
 
 MASK_TYPE_PREFILL = 3  # SelfAttentionParam::MASK_TYPE_NORM_COMPRESS
 MASK_TYPE_PAGED = 5  # PagedAttentionParam::MASK_TYPE_NORM_COMPRESS
@@ -68,22 +69,47 @@ def allocate_cache(num_blocks: int, block_size: int, heads: int, head_size: int,
 
 
 class WindowMetadataBuilder(AscendMetadataBuilder):
-    """Adds the mask of a sliding window to the steps that it cuts; its size is of the step, so those run eagerly."""
+    """Makes the masks: the fixed ones at start, because a capture cannot; a sliding window's in the steps it cuts."""
 
-    @classmethod
-    def get_cudagraph_support(cls, vllm_config: VllmConfig, kv_cache_spec: KVCacheSpec) -> AttentionCGSupport:
-        if masks.effective_window(kv_cache_spec, vllm_config.model_config.max_model_len) is not None:
-            return AttentionCGSupport.NEVER
-        return super().get_cudagraph_support(vllm_config, kv_cache_spec)
+    def __init__(
+        self, kv_cache_spec: AttentionSpec, layer_names: list[str], vllm_config: VllmConfig, device: torch.device
+    ) -> None:
+        super().__init__(kv_cache_spec, layer_names, vllm_config, device)
+        masks.compressed_prefill_mask(device)
+        masks.compressed_paged_mask(device)
+        longest = vllm_config.model_config.max_model_len
+        self._window = masks.effective_window(kv_cache_spec, longest)
+        self._keys = -(-longest // NZ_COLUMNS) * NZ_COLUMNS
+        self._graph_masks: dict[int, torch.Tensor] = {}  # by rows; their addresses stay
 
     def build(
         self, common_prefix_len: int, common_attn_metadata: CommonAttentionMetadata, fast_build: bool = False
     ) -> AscendMetadata:
         metadata = super().build(common_prefix_len, common_attn_metadata, fast_build)
-        window = masks.effective_window(self.kv_cache_spec, int(metadata.seq_lens_host.max()))
-        if window is not None:
-            metadata.window_mask = masks.window_mask(metadata.query_lens, metadata.seq_lens_host, window, self.device)
+        if self._window is None:
+            return metadata
+        if self._may_be_replayed(common_attn_metadata):
+            metadata.window_mask = self._graph_mask(metadata, common_attn_metadata.max_query_len)
+        elif int(metadata.seq_lens_host.max()) > self._window:
+            lengths = metadata.query_lens, metadata.seq_lens_host
+            metadata.window_mask = masks.window_mask(*lengths, self._window, self.device)
         return metadata
+
+    def _may_be_replayed(self, common: CommonAttentionMetadata) -> bool:
+        """Whether this is a batch of the kind that graphs are captured of."""
+        length = common.max_query_len
+        if self.vllm_config.compilation_config.cudagraph_mode == CUDAGraphMode.NONE:
+            return False
+        uniform = common.num_actual_tokens == common.num_reqs * length
+        return uniform and length <= self.vllm_config.uniform_decode_query_len
+
+    def _graph_mask(self, metadata: AscendMetadata, query_len: int) -> torch.Tensor:
+        """A mask [tokens, longest sequence] in memory that a graph of this batch's size reads at every replay."""
+        tokens = metadata.num_tokens
+        if tokens not in self._graph_masks:
+            self._graph_masks[tokens] = torch.empty((tokens, self._keys), dtype=torch.float16, device=self.device)
+        masks.decode_window_mask(metadata.seq_lens, query_len, self._window, self._graph_masks[tokens])
+        return self._graph_masks[tokens]
 
 
 class PagedNzAttention(AscendAttention):
