@@ -63,6 +63,7 @@ class ChipSpec:
 
     model_dtypes: tuple[str, ...]  # dtypes a model can run in, best first
     matmul_dtypes: tuple[str, ...]
+    weight_only_dtypes: tuple[str, ...]  # of weights that multiply activations of sixteen bits
     weight_format: Literal["nz", "nd"]
     matmul_nz_min_dim: int
     kv_cache_format: Literal["nz", "nd"]

@@ -212,6 +212,64 @@ WITHOUT_TORCHVISION: dict[str, str] = {
     ),
 }
 
+
+def _read_awq_anywhere(module: ModuleType) -> None:
+    """AWQ layers take their product from vLLM's registry of kernels, as on CPU and XPU.
+
+    Reason: elsewhere AutoAWQConfig takes CUDA's kernels, and asks whether Marlin runs.
+    Reference: vllm/model_executor/layers/quantization/auto_awq.py get_quant_method, AutoAWQMarlinLinearMethod.
+    Exit: when every platform's layers ask the registry.
+    """
+
+    def awq_linear(config: Any) -> Any:
+        from ascend_plugin.quantization.weight_only import AscendAwqLinear
+
+        return AscendAwqLinear(config)
+
+    module.verify_marlin_supported = lambda **_: None
+    module.AutoAWQLinearMethod = awq_linear
+    module.AutoAWQMoEMethod = _refuse_quantised_experts
+    module.check_moe_marlin_supports_layer = lambda *_, **__: True  # so that the method above is asked for
+
+
+def _read_gptq_anywhere(module: ModuleType) -> None:
+    """GPTQ layers take their product from vLLM's registry of kernels without asking whether Marlin runs.
+
+    Reason: AutoGPTQLinearMethod chooses from the registry, but first verifies that this is a CUDA device.
+    Reference: vllm/model_executor/layers/quantization/auto_gptq.py AutoGPTQLinearMethod.__init__.
+    Exit: when that is asked of the kernel that was chosen.
+    """
+    module.verify_marlin_supported = lambda **_: None
+    module.AutoGPTQMoEMethod = _refuse_quantised_experts
+    module.check_moe_marlin_supports_layer = lambda *_, **__: True
+
+
+def _dequantise_fp8(module: ModuleType) -> None:
+    """Linear layers of fp8 checkpoints become layers of the model's dtype while they are loaded.
+
+    Reason: Fp8LinearMethod requantises with CUDA operators, and holds tensors that most Ascend chips have no type for.
+    Reference: vllm/model_executor/layers/quantization/fp8.py Fp8Config.get_quant_method.
+    Exit: when that method goes through the registry of kernels alone, for chips with fp8 products.
+    """
+
+    def fp8_linear(config: Any) -> Any:
+        from ascend_plugin.quantization.dequantised import DequantisedFp8Linear
+
+        return DequantisedFp8Linear(config)
+
+    module.Fp8LinearMethod = fp8_linear
+    module.Fp8MoEMethod = _refuse_quantised_experts
+
+
+def _refuse_quantised_experts(*_: Any, **__: Any) -> Any:
+    raise NotImplementedError(
+        "Experts in this checkpoint's format do not run on Ascend yet: use the checkpoint that is not quantised."
+    )
+
+
 IMPORT_PATCHES: dict[str, Callable[[ModuleType], None]] = {
     "vllm.benchmarks.serve": _find_benchmark_tokenizer,
+    "vllm.model_executor.layers.quantization.auto_awq": _read_awq_anywhere,
+    "vllm.model_executor.layers.quantization.auto_gptq": _read_gptq_anywhere,
+    "vllm.model_executor.layers.quantization.fp8": _dequantise_fp8,
 }

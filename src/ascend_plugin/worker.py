@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from vllm.logger import init_logger
@@ -14,7 +15,7 @@ from vllm.utils.torch_utils import set_random_seed
 from vllm.v1.worker.gpu_worker import Worker, init_worker_distributed_environment
 from vllm.v1.worker.utils import request_memory
 
-from ascend_plugin import compat, kv_cache, memory
+from ascend_plugin import compat, kv_cache, memory, quantization
 from ascend_plugin.model_runner import AscendModelRunner
 
 logger = init_logger(__name__)
@@ -72,6 +73,10 @@ class AscendWorker(Worker):
         if local_rank is None:
             local_rank = parallel.data_parallel_index
         return local_rank * parallel.world_size
+
+    def load_model(self, **options: Any) -> None:
+        super().load_model(**options)
+        quantization.report_expansions()
 
     def _make_model_runner(self) -> AscendModelRunner:
         return AscendModelRunner(self.vllm_config, self.device)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from ascend_emulator.pytest_plugin import Npu
 
-from .on_chip import refusal, setup
+from .on_chip import assert_close, refusal, setup
 
 FRACTAL_NZ = 29
 SHAPES = [(1, 32, 16), (1, 96, 80), (3, 64, 48), (17, 160, 33), (33, 512, 96), (130, 288, 70)]
@@ -260,3 +260,54 @@ def test_wrong_shapes_are_refused(npu: Npu) -> None:
     messages = npu.call(refusals_of_shape)
     assert "x2Scale has sizes [16], but must have [32] or [1]" in messages["scale"]
     assert "x1 has 32 columns and x2 64 rows" in messages["inner"]
+
+
+# ------------------------------------------------------------------------------------------------ weights of few bits
+
+
+def packed(values: torch.Tensor) -> torch.Tensor:
+    """Signed four-bit values [k, n], eight of a row to an int32, the first in the lowest bits."""
+    words = torch.zeros(values.shape[0], values.shape[1] // 8, dtype=torch.int32)
+    for index in range(8):
+        words |= (values[:, index::8].to(torch.int32) & 0xF) << (4 * index)
+    return words
+
+
+def check_weight_only(bits: int, dtype: torch.dtype) -> None:
+    torch_npu = setup()
+    for m, k, n in [(1, 64, 48), (5, 128, 96), (40, 256, 32)]:
+        low, high = -(2 ** (bits - 1)), 2 ** (bits - 1)
+        values = torch.randint(low, high, (k, n), dtype=torch.int8)
+        stored = packed(values) if bits == 4 else values
+        x = torch.randn(m, k).to(dtype)
+        for group in (0, 32):
+            shape = (n,) if group == 0 else (k // group, n)
+            scale, offset = (torch.rand(shape) * 0.1 + 0.05).to(dtype), torch.randint(-3, 4, shape).to(dtype)
+            y = torch_npu.npu_weight_quant_batchmatmul(
+                x.npu(), stored.npu(), scale.npu(), offset.npu(), antiquant_group_size=group
+            )
+            by_row = (lambda t: t) if group == 0 else (lambda t: t.repeat_interleave(group, 0))  # noqa: B023
+            weight = ((values.float() + by_row(offset.float())) * by_row(scale.float())).to(dtype)
+            assert_close(y, x.float() @ weight.float(), f"{bits} bits, groups of {group}, {m, k, n}", 8)
+
+
+@pytest.mark.chips("310P3", "910B3")
+def test_weights_of_eight_bits(npu: Npu) -> None:
+    npu.call(check_weight_only, 8, torch.float16)
+
+
+@pytest.mark.chips("910B3")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_weights_of_four_bits(npu: Npu, dtype: torch.dtype) -> None:
+    npu.call(check_weight_only, 4, dtype)
+
+
+def four_bits_refused() -> str:
+    torch_npu = setup()
+    x, weight, scale = torch.ones(2, 64).half(), torch.zeros(64, 4, dtype=torch.int32), torch.ones(32).half()
+    return refusal(lambda: torch_npu.npu_weight_quant_batchmatmul(x.npu(), weight.npu(), scale.npu()))
+
+
+@pytest.mark.chips("310P3")
+def test_weights_of_four_bits_are_refused_on_310p(npu: Npu) -> None:
+    assert "weight is int32, but must be one of int8" in npu.call(four_bits_refused)

@@ -193,9 +193,129 @@ def _compressed_tensors(layers: list[Layer], static: bool) -> Stored:
     return stored
 
 
+# ------------------------------------------------------------------------------------------------ weights alone
+
+FP8_LARGEST = 448.0  # of e4m3
+FP8_BLOCK = 128
+FOUR_BIT_GROUP = 128
+AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # the output that each nibble of an AWQ word holds
+
+
+def _fp8(layers: list[Layer], by_block: bool) -> Stored:
+    """fp8 e4m3: a scale for each block of 128 x 128 (Qwen3-FP8), or one for the tensor and one for its input."""
+    stored = Stored()
+    ignored = ["lm_head"]
+    for layer in layers:
+        if layer.name.endswith(FLOAT_LAYER):
+            ignored.append(layer.name)
+            continue
+        weight = layer.module.weight.float()
+        rows, columns = weight.shape
+        if by_block:
+            blocks = weight.abs().unfold(0, FP8_BLOCK, FP8_BLOCK).unfold(1, FP8_BLOCK, FP8_BLOCK)
+            scale = blocks.amax(dim=(2, 3)) / FP8_LARGEST
+            whole = scale.repeat_interleave(FP8_BLOCK, 0).repeat_interleave(FP8_BLOCK, 1)[:rows, :columns]
+            stored.tensors[f"{layer.name}.weight_scale_inv"] = scale
+        else:
+            scale = whole = weight.abs().amax() / FP8_LARGEST
+            stored.tensors[f"{layer.name}.weight_scale"] = scale
+            stored.tensors[f"{layer.name}.input_scale"] = torch.tensor(max(-layer.low, layer.high) / FP8_LARGEST)
+        rounded = (weight / whole).to(torch.float8_e4m3fn)
+        stored.tensors[f"{layer.name}.weight"] = rounded
+        layer.module.weight.copy_(rounded.float() * whole)
+    stored.config["quantization_config"] = {
+        "quant_method": "fp8",
+        "fmt": "e4m3",
+        "activation_scheme": "dynamic" if by_block else "static",
+        "modules_to_not_convert": ignored,
+        **({"weight_block_size": [FP8_BLOCK, FP8_BLOCK]} if by_block else {}),
+    }
+    return stored
+
+
+def packed_words(values: torch.Tensor, order: Iterable[int] = range(8)) -> torch.Tensor:
+    """Four-bit values [.., 8 n] in int32 words [.., n]: nibble i of a word holds the value order[i] of its eight."""
+    eights = values.to(torch.int32).unflatten(-1, (-1, 8))
+    words = torch.zeros(eights.shape[:-1], dtype=torch.int32)
+    for nibble, index in enumerate(order):
+        words |= eights[..., index] << (4 * nibble)
+    return words
+
+
+def _by_group(weight: torch.Tensor) -> torch.Tensor:
+    """[out, in] as [groups, out, group size]."""
+    return weight.float().unflatten(1, (-1, FOUR_BIT_GROUP)).transpose(0, 1)
+
+
+def _from_groups(groups: torch.Tensor) -> torch.Tensor:
+    return groups.transpose(0, 1).flatten(1)
+
+
+def awq(layers: list[Layer]) -> Stored:
+    """AWQ: unsigned four bits with a zero point for each group of 128 inputs and each output."""
+    stored = Stored()
+    for layer in layers:
+        if layer.name.endswith(FLOAT_LAYER):
+            continue
+        groups = _by_group(layer.module.weight)
+        low, high = groups.amin(dim=2), groups.amax(dim=2)
+        scale = ((high - low) / 15).half().float()
+        zero = (-low / scale).round().clamp(0, 15)
+        values = ((groups / scale.unsqueeze(2)).round() + zero.unsqueeze(2)).clamp(0, 15)
+        stored.tensors |= {
+            f"{layer.name}.qweight": packed_words(_from_groups(values).t(), AWQ_ORDER),
+            f"{layer.name}.qzeros": packed_words(zero, AWQ_ORDER),
+            f"{layer.name}.scales": scale.half(),
+        }
+        stored.dropped.add(f"{layer.name}.weight")
+        layer.module.weight.copy_(_from_groups((values - zero.unsqueeze(2)) * scale.unsqueeze(2)))
+    stored.config["quantization_config"] = {
+        "quant_method": "awq",
+        "bits": 4,
+        "group_size": FOUR_BIT_GROUP,
+        "zero_point": True,
+        "version": "gemm",
+        "modules_to_not_convert": [FLOAT_LAYER],
+    }
+    return stored
+
+
+def gptq(layers: list[Layer]) -> Stored:
+    """GPTQ, symmetric: unsigned four bits around 8, packed along the inputs."""
+    stored = Stored()
+    for layer in layers:
+        if layer.name.endswith(FLOAT_LAYER):
+            continue
+        groups = _by_group(layer.module.weight)
+        scale = (groups.abs().amax(dim=2) / 7).half().float()
+        values = ((groups / scale.unsqueeze(2)).round() + 8).clamp(0, 15)
+        inputs = layer.module.weight.shape[1]
+        stored.tensors |= {
+            f"{layer.name}.qweight": packed_words(_from_groups(values)).t().contiguous(),
+            f"{layer.name}.qzeros": packed_words(torch.full(scale.shape, 7)),  # one less than the zero point
+            f"{layer.name}.scales": scale.half(),
+            f"{layer.name}.g_idx": (torch.arange(inputs) // FOUR_BIT_GROUP).to(torch.int32),
+        }
+        stored.dropped.add(f"{layer.name}.weight")
+        layer.module.weight.copy_(_from_groups((values - 8) * scale.unsqueeze(2)))
+    stored.config["quantization_config"] = {
+        "quant_method": "gptq",
+        "bits": 4,
+        "group_size": FOUR_BIT_GROUP,
+        "desc_act": False,
+        "sym": True,
+        "lm_head": False,
+    }
+    return stored
+
+
 SCHEMES: dict[str, Callable[[list[Layer]], Stored]] = {
     "w8a8": modelslim_w8a8,
     "w8a8-dynamic": modelslim_w8a8_dynamic,
     "int8": lambda layers: _compressed_tensors(layers, static=True),
     "int8-dynamic": lambda layers: _compressed_tensors(layers, static=False),
+    "fp8-block": lambda layers: _fp8(layers, by_block=True),
+    "fp8-tensor": lambda layers: _fp8(layers, by_block=False),
+    "awq": awq,
+    "gptq": gptq,
 }

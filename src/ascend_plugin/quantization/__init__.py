@@ -30,14 +30,16 @@ def register() -> None:
 
 
 def register_kernels() -> None:
-    """Offer our products to vLLM's own configurations (compressed-tensors int8). Can be repeated."""
+    """Offer our products to vLLM's own configurations (compressed-tensors, AWQ, GPTQ). Can be repeated."""
     from vllm.model_executor.kernels import linear
     from vllm.platforms import PlatformEnum
 
     from ascend_plugin.quantization.kernels import AscendInt8Kernel
+    from ascend_plugin.quantization.weight_only import AscendWeightOnlyKernel
 
     if AscendInt8Kernel not in linear._POSSIBLE_INT8_KERNELS.get(PlatformEnum.OOT, []):
         linear.register_linear_kernel(AscendInt8Kernel, PlatformEnum.OOT, "int8")
+        linear.register_linear_kernel(AscendWeightOnlyKernel, PlatformEnum.OOT, "mp")
 
 
 def detect(vllm_config: VllmConfig) -> None:
@@ -52,3 +54,12 @@ def detect(vllm_config: VllmConfig) -> None:
     logger.info("%s has a %s: its weights are read as ModelSlim wrote them.", model.model, DESCRIPTION)
     model.quantization = MODELSLIM
     vllm_config.quant_config = type(vllm_config)._get_quantization_config(model, vllm_config.load_config)
+
+
+def report_expansions() -> None:
+    """Say in one line for each format what a model's weights take over its checkpoint, if they take more."""
+    import sys
+
+    module = sys.modules.get("ascend_plugin.quantization.dequantised")  # imported by the layers that need it
+    if module is not None:
+        module.report()

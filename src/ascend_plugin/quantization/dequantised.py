@@ -1,0 +1,139 @@
+"""Checkpoints in a format that the chip cannot multiply in: their weights become plain ones while they are loaded.
+
+A layer then is like any other, and so is its memory: what that costs over the checkpoint is counted and reported.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn.parameter import Parameter
+from vllm.logger import init_logger
+from vllm.model_executor.layers.linear import (
+    LinearMethodBase,
+    UnquantizedLinearMethod,
+    register_weight_loader_v2_supported_method,
+)
+from vllm.model_executor.layers.quantization.utils.fp8_utils import create_fp8_scale_parameter, validate_fp8_block_shape
+from vllm.model_executor.parameter import BlockQuantScaleParameter, ModelWeightParameter, PerTensorScaleParameter
+
+from ascend_plugin import detection
+
+logger = init_logger(__name__)
+
+
+@dataclass
+class Expansion:
+    """Bytes of the expanded layers of one format: as stored in the checkpoint, and as held by this chip."""
+
+    layers: int = 0
+    stored_bytes: int = 0
+    held_bytes: int = 0
+
+
+EXPANSIONS: dict[tuple[str, str], Expansion] = defaultdict(Expansion)  # by (format stored, format held)
+
+
+def count(stored_format: str, held_format: str, stored_bytes: int, held_bytes: int) -> None:
+    expansion = EXPANSIONS[stored_format, held_format]
+    expansion.layers += 1
+    expansion.stored_bytes += stored_bytes
+    expansion.held_bytes += held_bytes
+
+
+def report() -> None:
+    """One line for each format, after a model was loaded; the counts start again."""
+    for (stored, held), expansion in EXPANSIONS.items():
+        logger.info(
+            "%d layers stored in %s are held in %s, because %s has no %s product: %.2f GiB instead of %.2f GiB.",
+            expansion.layers,
+            stored,
+            held,
+            detection.current_chip().soc_version,
+            stored,
+            expansion.held_bytes / 2**30,
+            expansion.stored_bytes / 2**30,
+        )
+    EXPANSIONS.clear()
+
+
+def become_plain(layer: torch.nn.Module, weight: torch.Tensor, device: torch.device) -> None:
+    """Give the layer this [out, in] weight and vLLM's method for unquantised layers; all but its bias is dropped."""
+    for name in list(layer._parameters):
+        if name != "bias":
+            delattr(layer, name)
+    layer.weight = Parameter(weight.to(device), requires_grad=False)
+    layer.quant_method = UnquantizedLinearMethod()
+
+
+@register_weight_loader_v2_supported_method
+class DequantisedFp8Linear(LinearMethodBase):
+    """A linear layer of an fp8 checkpoint (e4m3; a scale for the tensor or for each block), held in the model's dtype.
+
+    The bits are loaded as uint8, which every chip has, and made numbers on the host; activations are not quantised.
+    """
+
+    def __init__(self, quant_config: Any) -> None:
+        self.block_size: list[int] | None = quant_config.weight_block_size
+        self.has_input_scale = quant_config.activation_scheme == "static"
+
+    def create_weights(
+        self,
+        layer: torch.nn.Module,
+        input_size_per_partition: int,
+        output_partition_sizes: list[int],
+        input_size: int,
+        output_size: int,
+        params_dtype: torch.dtype,
+        **attributes: Any,
+    ) -> None:
+        loader, outputs = attributes["weight_loader"], sum(output_partition_sizes)
+        self.dtype = params_dtype
+        layer.logical_widths = output_partition_sizes
+        layer.weight_block_size = self.block_size
+        data = torch.empty(outputs, input_size_per_partition, dtype=torch.uint8)
+        weight = ModelWeightParameter(data=data, input_dim=1, output_dim=0, weight_loader=_loading_bits(loader))
+        layer.register_parameter("weight", weight)
+        kind = PerTensorScaleParameter
+        if self.block_size is not None:
+            validate_fp8_block_shape(
+                layer, input_size, output_size, input_size_per_partition, output_partition_sizes, self.block_size
+            )
+            kind = BlockQuantScaleParameter
+        scale = create_fp8_scale_parameter(
+            kind, output_partition_sizes, input_size_per_partition, self.block_size, loader
+        )
+        layer.register_parameter("weight_scale" if self.block_size is None else "weight_scale_inv", scale)
+        if self.has_input_scale:
+            one_each = torch.empty(len(output_partition_sizes), dtype=torch.float32)
+            layer.register_parameter("input_scale", PerTensorScaleParameter(data=one_each, weight_loader=loader))
+
+    def process_weights_after_loading(self, layer: torch.nn.Module) -> None:
+        device = layer.weight.device
+        numbers = layer.weight.data.cpu().view(torch.float8_e4m3fn).float()
+        if self.block_size is None:
+            widths = torch.tensor(layer.logical_widths)
+            scale = torch.repeat_interleave(layer.weight_scale.data.cpu(), widths).unsqueeze(1)
+        else:
+            rows, columns = self.block_size
+            scale = layer.weight_scale_inv.data.cpu()
+            scale = scale.repeat_interleave(rows, 0)[: numbers.shape[0]].repeat_interleave(columns, 1)
+            scale = scale[:, : numbers.shape[1]]
+        weight = numbers.mul_(scale).to(self.dtype)
+        count("fp8", str(self.dtype).removeprefix("torch."), weight.numel(), weight.numel() * weight.element_size())
+        become_plain(layer, weight, device)
+
+    def apply(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        raise RuntimeError("An fp8 layer is used before its weights were loaded.")
+
+
+def _loading_bits(loader: Any) -> Any:
+    """A loader that takes fp8 numbers for the bytes that they are."""
+
+    def load(parameter: Parameter, loaded: torch.Tensor, *shard: Any) -> None:
+        loader(parameter, loaded.view(torch.uint8), *shard)
+
+    return load
