@@ -25,5 +25,7 @@ class PinnedUploads(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def _waits(target: torch.Tensor, source: torch.Tensor) -> bool:
+def _waits(target: torch.Tensor, source: Any) -> bool:
+    if not isinstance(source, torch.Tensor):
+        return False  # `scale[:] = 1.0` is a copy too
     return target.device.type == "npu" and source.device.type == "cpu" and not source.is_pinned()

@@ -311,3 +311,88 @@ def four_bits_refused() -> str:
 @pytest.mark.chips("310P3")
 def test_weights_of_four_bits_are_refused_on_310p(npu: Npu) -> None:
     assert "weight is int32, but must be one of int8" in npu.call(four_bits_refused)
+
+
+# ------------------------------------------------------------------------------------------------ experts
+
+GROUPS = [3, 0, 9, 1]  # rows of each expert; two rows of the input belong to none
+
+
+def expert_inputs(k: int = 96, n: int = 48) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Rows [rows, k] fp16, int8 weights [experts, n, k], their scales, and the product of the quantised rows."""
+    x, weight = torch.randn(sum(GROUPS) + 2, k).half(), int8(len(GROUPS), n, k)
+    scale, by_row = (torch.rand(len(GROUPS), n) + 0.5) * 1e-3, x.float().abs().amax(-1) / 127
+    rows = (x.float() / by_row.unsqueeze(1)).round() * by_row.unsqueeze(1)
+    whole, expected = weight.float() * scale.unsqueeze(2), []
+    for expert, part in enumerate(rows[: sum(GROUPS)].split(GROUPS)):
+        expected.append(part @ whole[expert].t())
+    return x, weight, scale, torch.cat(expected)
+
+
+def check_experts_of_310p() -> None:
+    torch_npu = setup()
+    torch.npu.config.allow_internal_format = True
+    x, weight, scale, expected = expert_inputs()
+    totals = torch.tensor(GROUPS).cumsum(0).npu()
+    for stored in (weight.npu(), torch_npu.npu_format_cast(weight.npu(), FRACTAL_NZ)):
+        y = torch_npu.npu_quant_grouped_matmul_dequant(x.npu(), stored, scale.npu(), totals, quant_mode="pertoken")
+        assert_close(y[: sum(GROUPS)], expected, "experts", 4)
+
+
+@pytest.mark.chips("310P3")
+def test_experts_on_310p(npu: Npu) -> None:
+    npu.call(check_experts_of_310p)
+
+
+def check_grouped_products(dtype: torch.dtype) -> None:
+    torch_npu = setup()
+    torch.npu.config.allow_internal_format = True
+    x, weight, scale, expected = expert_inputs()
+    quantised, by_row = torch_npu.npu_dynamic_quant(x.npu())
+    in_dtype = scale.to(torch.bfloat16 if dtype == torch.bfloat16 else torch.float32).npu()
+    for stored in (
+        weight.npu().transpose(1, 2),
+        weight.transpose(1, 2).contiguous().npu(),
+        torch_npu.npu_format_cast(weight.transpose(1, 2).contiguous().npu(), FRACTAL_NZ),
+    ):
+        y = torch_npu.npu_grouped_matmul(
+            [quantised],
+            [stored],
+            scale=[in_dtype],
+            per_token_scale=[by_row],
+            group_list=torch.tensor(GROUPS).npu(),
+            split_item=2,
+            group_type=0,
+            group_list_type=1,
+            output_dtype=dtype,
+        )[0]
+        assert_close(y[: sum(GROUPS)], expected, "grouped", 4)
+
+
+@pytest.mark.chips("910B3")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_grouped_products_of_int8(npu: Npu, dtype: torch.dtype) -> None:
+    npu.call(check_grouped_products, dtype)
+
+
+def grouped_products_refused() -> str:
+    torch_npu = setup()
+    x, weight = int8(4, 32).npu(), int8(2, 32, 16).npu()
+    return refusal(
+        lambda: torch_npu.npu_grouped_matmul(
+            [x],
+            [weight],
+            scale=[torch.ones(2, 16).npu()],
+            per_token_scale=[torch.ones(4).npu()],
+            group_list=torch.tensor([2, 2]).npu(),
+            split_item=2,
+            group_type=0,
+            group_list_type=1,
+            output_dtype=torch.float16,
+        )
+    )
+
+
+@pytest.mark.chips("310P3")
+def test_grouped_products_of_int8_are_refused_on_310p(npu: Npu) -> None:
+    assert "quant cases do not support on Ascend310P3" in npu.call(grouped_products_refused)

@@ -52,7 +52,11 @@ def quantise(scheme: str, model: torch.nn.Module, texts: Iterable[list[int]]) ->
     ]
     _calibrate(model, layers, texts)
     with torch.no_grad():
-        return SCHEMES[scheme](layers)
+        stored = SCHEMES[scheme](layers)
+        for name, module in model.named_modules():
+            if hasattr(module, "gate_up_proj") and hasattr(module, "num_experts"):
+                EXPERT_SCHEMES[scheme](name, module, stored)
+    return stored
 
 
 def rewrite(directory: Path, stored: Stored) -> None:
@@ -156,6 +160,40 @@ def modelslim_w8a8_dynamic(layers: list[Layer]) -> Stored:
         _quantised_inputs(layer.module, by_token)
     stored.files[MODELSLIM_DESCRIPTION] = kinds
     return stored
+
+
+def modelslim_experts(name: str, module: torch.nn.Module, stored: Stored) -> None:
+    """W8A8_DYNAMIC of transformers' packed experts, gate_up_proj [experts, 2 * inner, hidden] and down_proj."""
+    kinds = stored.files[MODELSLIM_DESCRIPTION]
+    for parameter, parts in ((module.gate_up_proj, ("gate_proj", "up_proj")), (module.down_proj, ("down_proj",))):
+        for expert, matrix in enumerate(parameter):
+            weight, scale = int8_by_output(matrix)
+            matrix.copy_(weight * scale.unsqueeze(1))
+            pieces = zip(parts, weight.chunk(len(parts)), scale.unsqueeze(1).chunk(len(parts)), strict=True)
+            for part, rows, column in pieces:
+                tensors = {"weight": rows, "weight_scale": column, "weight_offset": torch.zeros_like(column)}
+                for suffix, tensor in tensors.items():
+                    full = f"{name}.{expert}.{part}.{suffix}"
+                    stored.tensors[full] = tensor.contiguous()
+                    kinds[full] = "W8A8_DYNAMIC"
+    module.forward = lambda hidden, ids, weights: _experts_by_token(module, hidden, ids, weights)
+
+
+def _experts_by_token(
+    module: torch.nn.Module, hidden: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor
+) -> torch.Tensor:
+    """The experts' output with the inputs of both products quantised by token; all [tokens, ..]."""
+    output = torch.zeros_like(hidden)
+    for expert in range(module.num_experts):
+        tokens, places = torch.where(ids == expert)
+        if not len(tokens):
+            continue
+        seen = by_token(hidden[tokens].float()).to(hidden.dtype)
+        gate, up = torch.nn.functional.linear(seen, module.gate_up_proj[expert]).chunk(2, dim=-1)
+        inner = by_token((module.act_fn(gate) * up).float()).to(hidden.dtype)
+        result = torch.nn.functional.linear(inner, module.down_proj[expert]) * weights[tokens, places, None]
+        output.index_add_(0, tokens, result.to(output.dtype))
+    return output
 
 
 def _compressed_tensors(layers: list[Layer], static: bool) -> Stored:
@@ -308,6 +346,8 @@ def gptq(layers: list[Layer]) -> Stored:
     }
     return stored
 
+
+EXPERT_SCHEMES: dict[str, Callable[[str, torch.nn.Module, Stored], None]] = {"w8a8-dynamic": modelslim_experts}
 
 SCHEMES: dict[str, Callable[[list[Layer]], Stored]] = {
     "w8a8": modelslim_w8a8,

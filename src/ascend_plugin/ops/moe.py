@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch_npu
@@ -62,26 +62,53 @@ class AscendFusedMoEMethod(UnquantizedFusedMoEMethod):
         """Output of the routed experts, [tokens, hidden]; x [tokens, hidden], weights and ids [tokens, k]."""
         if layer.apply_router_weight_on_input:
             raise NotImplementedError("Router weights on the experts' input (Llama 4) do not run on Ascend yet.")
-        return routed_experts(
-            x, topk_weights, topk_ids, layer.w13_weight, layer.w2_weight, layer.activation, layer.expert_map
-        )
+        up, down = GroupedProduct(layer.w13_weight), GroupedProduct(layer.w2_weight)
+        return routed_experts(x, topk_weights, topk_ids, up, down, layer.activation, layer.expert_map)
+
+
+class Grouped(Protocol):
+    """Products of ranges of rows with the weights of their experts."""
+
+    experts: int
+
+    def __call__(self, rows: torch.Tensor, tokens_of: torch.Tensor, kind: int) -> torch.Tensor:
+        """rows [rows, in]; tokens_of int64 [experts], the rows of each as `kind` says; returns [rows, out]."""
+        ...
+
+
+class GroupedProduct:
+    """With weights [experts, in, out] of the rows' own dtype."""
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        self.weight = weight
+        self.experts = weight.shape[0]
+
+    def __call__(self, rows: torch.Tensor, tokens_of: torch.Tensor, kind: int) -> torch.Tensor:
+        return torch_npu.npu_grouped_matmul(
+            [rows],
+            [self.weight],
+            group_list=tokens_of,
+            split_item=ONE_OUTPUT,
+            group_type=SPLIT_ROWS,
+            group_list_type=kind,
+        )[0]
 
 
 def routed_experts(
     x: torch.Tensor,
     weights: torch.Tensor,
     ids: torch.Tensor,
-    w13: torch.Tensor,
-    w2: torch.Tensor,
+    up: Grouped,
+    down: Grouped,
     activation: MoEActivation,
     expert_map: torch.Tensor | None,
 ) -> torch.Tensor:
     """Sum over each token's experts of weight * down(activation(up(x))).
 
-    x [tokens, hidden]; weights fp32 and ids int32 [tokens, k]; w13 [experts, hidden, 2 * inner], w2 [experts, inner,
-    hidden]; expert_map [all experts] gives the place of an expert on this chip, -1 for the others.
+    x [tokens, hidden]; weights fp32 and ids int32 [tokens, k]; up maps hidden to 2 * inner, down maps inner to hidden;
+    expert_map [all experts] gives the place of an expert on this chip, -1 for the others.
     """
-    experts, k = w13.shape[0], ids.shape[1]
+    experts, k = up.experts, ids.shape[1]
     groups, elsewhere = experts, None
     if expert_map is not None:
         local = expert_map[ids.long()]
@@ -103,17 +130,11 @@ def routed_experts(
     # On a 310P op-plugin calls MoeInitRoutingV2, which answers with running totals in int32; V3 counts, in int64.
     kind = RUNNING_TOTALS if tokens_of.dtype == torch.int32 else COUNTS
     tokens_of = tokens_of[:experts].long()
-    hidden = ACTIVATIONS[activation](_grouped(rows, w13, tokens_of, kind))
-    outputs = _grouped(hidden, w2, tokens_of, kind).index_select(0, row_of)
+    hidden = ACTIVATIONS[activation](up(rows, tokens_of, kind))
+    outputs = down(hidden, tokens_of, kind).index_select(0, row_of)
     if elsewhere is not None:  # rows that no product wrote: whatever they hold must not meet a sum
         outputs = outputs.masked_fill(elsewhere.view(-1, 1), 0.0)
     return torch.matmul(weights.to(x.dtype).unsqueeze(1), outputs.view(-1, k, x.shape[1])).squeeze(1)
-
-
-def _grouped(rows: torch.Tensor, weight: torch.Tensor, tokens_of: torch.Tensor, kind: int) -> torch.Tensor:
-    return torch_npu.npu_grouped_matmul(
-        [rows], [weight], group_list=tokens_of, split_item=ONE_OUTPUT, group_type=SPLIT_ROWS, group_list_type=kind
-    )[0]
 
 
 def _gelu_and_multiply(x: torch.Tensor, approximate: str) -> torch.Tensor:

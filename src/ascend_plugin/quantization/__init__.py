@@ -13,7 +13,7 @@ from vllm.logger import init_logger
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
-logger = init_logger(__name__)
+logger = init_logger(f"vllm.{__name__}")  # a name that vLLM's logging shows
 
 MODELSLIM = "ascend"  # the name that users of `--quantization` know
 DESCRIPTION = "quant_model_description.json"  # what ModelSlim writes beside the weights
@@ -51,7 +51,7 @@ def detect(vllm_config: VllmConfig) -> None:
 
     if not file_or_path_exists(model.model, DESCRIPTION, model.revision):
         return
-    logger.info("%s has a %s: its weights are read as ModelSlim wrote them.", model.model, DESCRIPTION)
+    logger.info_once("%s has a %s: its weights are read as ModelSlim wrote them.", model.model, DESCRIPTION)
     model.quantization = MODELSLIM
     vllm_config.quant_config = type(vllm_config)._get_quantization_config(model, vllm_config.load_config)
 

@@ -22,7 +22,7 @@ from vllm.model_executor.parameter import BlockQuantScaleParameter, ModelWeightP
 
 from ascend_plugin import detection
 
-logger = init_logger(__name__)
+logger = init_logger(f"vllm.{__name__}")  # a name that vLLM's logging shows
 
 
 @dataclass
@@ -48,16 +48,20 @@ def report() -> None:
     """One line for each format, after a model was loaded; the counts start again."""
     for (stored, held), expansion in EXPANSIONS.items():
         logger.info(
-            "%d layers stored in %s are held in %s, because %s has no %s product: %.2f GiB instead of %.2f GiB.",
+            "%d layers stored in %s are held in %s, because %s has no %s product here: %s instead of %s.",
             expansion.layers,
             stored,
             held,
             detection.current_chip().soc_version,
             stored,
-            expansion.held_bytes / 2**30,
-            expansion.stored_bytes / 2**30,
+            _readable(expansion.held_bytes),
+            _readable(expansion.stored_bytes),
         )
     EXPANSIONS.clear()
+
+
+def _readable(size_bytes: int) -> str:
+    return f"{size_bytes / 2**30:.2f} GiB" if size_bytes >= 2**30 else f"{size_bytes / 2**20:.1f} MiB"
 
 
 def become_plain(layer: torch.nn.Module, weight: torch.Tensor, device: torch.device) -> None:

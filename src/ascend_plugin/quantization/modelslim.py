@@ -65,10 +65,14 @@ class ModelSlimConfig(QuantizationConfig):
 
     def get_quant_method(self, layer: torch.nn.Module, prefix: str) -> QuantizeMethodBase | None:
         # Layers are imported where a model is built: the front end asks this module only what a checkpoint is.
+        from vllm.model_executor.layers.fused_moe import RoutedExperts
         from vllm.model_executor.layers.linear import LinearBase, UnquantizedLinearMethod
 
+        from ascend_plugin.quantization.modelslim_experts import DynamicExperts
         from ascend_plugin.quantization.modelslim_linear import DynamicLinear, StaticLinear
 
+        if isinstance(layer, RoutedExperts):
+            return DynamicExperts(layer.moe_config) if self.kind_of_experts(prefix) == DYNAMIC else None
         if not isinstance(layer, LinearBase):
             return None
         method = {FLOAT: UnquantizedLinearMethod, STATIC: StaticLinear, DYNAMIC: DynamicLinear}[self.kind_of(prefix)]
@@ -85,6 +89,18 @@ class ModelSlimConfig(QuantizationConfig):
                 "multiplies by them at once, so quantise them alike."
             )
         return found.pop()
+
+    def kind_of_experts(self, prefix: str) -> str:
+        """The one kind of a layer's routed experts. Raises UnsupportedCheckpoint for a mixture."""
+        weights = {
+            kind for name, kind in self.kinds.items() if name.startswith(f"{prefix}.") and name.endswith(".weight")
+        }
+        if len(weights) > 1:
+            raise UnsupportedCheckpoint(
+                f"The experts of {prefix} are of different kinds ({', '.join(sorted(weights))}): vLLM multiplies by "
+                "them at once, so quantise them alike."
+            )
+        return weights.pop() if weights else FLOAT
 
 
 def _refuse_unsupported(kinds: dict[str, str]) -> None:
@@ -104,5 +120,8 @@ def _refuse_unsupported(kinds: dict[str, str]) -> None:
             raise UnsupportedCheckpoint(
                 f"{name} is of the kind {kind}, but embeddings and output matrices must be FLOAT."
             )
-        if kind != FLOAT and ".experts." in name:
-            raise UnsupportedCheckpoint(f"{name} is of the kind {kind}: quantised experts do not run on Ascend yet.")
+        if kind == STATIC and ".experts." in name:
+            raise UnsupportedCheckpoint(
+                f"Use a W8A8_DYNAMIC checkpoint of this model: {name} is of the kind {kind}, and the activations of "
+                "experts are quantised by token only."
+            )

@@ -2,9 +2,12 @@
 // Semantics: hicann/ops-transformer, gmm/grouped_matmul/docs; the rules for Ascend 310P are in op_api's checks only.
 //
 // Implemented: one x, one weight [groups, K, N] (row-major, transposed or FRACTAL_NZ), one output, rows split, no
-// quantisation and no activation. Anything else is refused as not implemented.
+// activation; float16 and its kin, or int8 with a scale for each row and each column. Anything else is refused as not
+// implemented. For int8 on Ascend 310P see matmul_grouped_dequant.cpp.
 #include <algorithm>
+#include <vector>
 
+#include "aclnn/kernels/quant_parameters.h"
 #include "aclnn/operator.h"
 #include "aclnn_arguments.h"
 #include "math/gemm.h"
@@ -23,8 +26,11 @@ struct GroupedProduct {
   const TensorView& group_list;
   const TensorView& out;
   int64_t group_list_type;
+  const TensorView* scale;      // [groups, N], of int8 weights, or null
+  const TensorView* row_scale;  // [M], of int8 rows, or null
 
   int64_t groups() const { return weight.sizes[0]; }
+  bool quantised() const { return scale != nullptr; }
 };
 
 bool given(const TensorList& list) { return list.present && !list.empty() && list[0].defined() && list[0].numel() > 0; }
@@ -32,14 +38,24 @@ bool given(const TensorList& list) { return list.present && !list.empty() && lis
 template <typename Args>
 GroupedProduct product_of(const Args& a) {
   const bool has_bias = given(a.biasOptional);
-  return {a.x[0], a.weight[0], has_bias ? &a.biasOptional[0] : nullptr, a.groupListOptional, a.out[0], a.groupListType};
+  return {a.x[0],
+          a.weight[0],
+          has_bias ? &a.biasOptional[0] : nullptr,
+          a.groupListOptional,
+          a.out[0],
+          a.groupListType,
+          given(a.scaleOptional) ? &a.scaleOptional[0] : nullptr,
+          given(a.perTokenScaleOptional) ? &a.perTokenScaleOptional[0] : nullptr};
 }
 
 template <typename Args>
 void check_form(const Args& a) {
-  const bool quantised = given(a.scaleOptional) || given(a.offsetOptional) || given(a.antiquantScaleOptional) ||
-                         given(a.antiquantOffsetOptional) || given(a.perTokenScaleOptional);
-  if (quantised) fail(kRuntimeError, "GroupedMatmul: the emulator does not implement quantised products yet.");
+  const bool quantised = given(a.scaleOptional) || given(a.perTokenScaleOptional);
+  require(!quantised || chip().product != kAtlasInference, "GMM: quant cases do not support on %s.", chip().soc_version);
+  if (given(a.offsetOptional) || given(a.antiquantScaleOptional) || given(a.antiquantOffsetOptional) ||
+      (quantised && !(given(a.scaleOptional) && given(a.perTokenScaleOptional)))) {
+    fail(kRuntimeError, "GroupedMatmul: the emulator implements quantised products with scale and perTokenScale only.");
+  }
   if (a.actType != 0) {
     require(chip().product != kAtlasInference, "Activation is not supported on %s.", chip().soc_version);
     fail(kRuntimeError, "GroupedMatmul: the emulator does not implement actType %lld yet.", static_cast<long long>(a.actType));
@@ -54,7 +70,20 @@ void check_form(const Args& a) {
   }
 }
 
+void check_quantised(const GroupedProduct& p) {
+  require_dtype(p.x, "x", {ACL_INT8});
+  require_dtype(p.weight, "weight", {ACL_INT8});
+  require_dtype(p.out, "out", {ACL_FLOAT16, ACL_BF16});
+  require_dtype(*p.scale, "scale", {p.out.dtype == ACL_BF16 ? ACL_BF16 : ACL_FLOAT});
+  require_sizes(*p.scale, "scale", {p.groups(), p.weight.sizes[2]});
+  require_dtype(*p.row_scale, "perTokenScale", {ACL_FLOAT});
+  require_sizes(*p.row_scale, "perTokenScale", {p.x.sizes[0]});
+  if (p.bias != nullptr) fail(kRuntimeError, "GroupedMatmul: the emulator does not implement a bias of quantised products.");
+}
+
 void check_types(const GroupedProduct& p) {
+  require_dtype(p.group_list, "groupList", {ACL_INT64});
+  if (p.quantised()) return check_quantised(p);
   require_same_dtype(p.x, "x", p.weight, "weight");
   require_same_dtype(p.x, "x", p.out, "out");
   if (chip().product == kAtlasInference) {
@@ -64,7 +93,6 @@ void check_types(const GroupedProduct& p) {
   } else {
     require_dtype(p.x, "x", {ACL_FLOAT16, ACL_BF16, ACL_FLOAT});
   }
-  require_dtype(p.group_list, "groupList", {ACL_INT64});
 }
 
 void check_grouped(const GroupedProduct& p) {
@@ -100,16 +128,44 @@ GemmOperand weight_of_group(const TensorView& weight, int64_t group) {
                                 : row_major_transposed(data, weight.dtype, weight.strides[2]);
 }
 
+Int8Operand int8_weight_of_group(const TensorView& weight, int64_t group) {
+  if (weight.is_fractal_nz()) {
+    bool transposed = false;
+    const FractalMatrix matrix = fractal_matrix(weight, &transposed);
+    return int8_fractal(matrix, transposed, group);
+  }
+  const auto* data = weight.data_as<int8_t>() + group * weight.strides[0];
+  return weight.strides[2] == 1 ? int8_row_major(data, weight.strides[1]) : int8_row_major_transposed(data, weight.strides[2]);
+}
+
+void run_int8_group(const GroupedProduct& p, const std::vector<float>& scale, int64_t group, int64_t begin, int64_t end) {
+  const int64_t n = p.out.sizes[1], bytes = element_bits(p.out.dtype) / 8;
+  std::vector<int32_t> sums((end - begin) * n);
+  gemm_int8({end - begin, n, p.x.sizes[1], p.x.data_as<int8_t>() + begin * p.x.strides[0], p.x.strides[0],
+             int8_weight_of_group(p.weight, group), sums.data(), n});
+  const Dequantisation dequantisation{{scale.begin() + group * n, scale.begin() + (group + 1) * n}, nullptr, {}};
+  for (int64_t row = begin; row < end; ++row) {
+    const float row_scale = p.row_scale->data_as<float>()[row * p.row_scale->strides[0]];
+    dequantisation.apply(sums.data() + (row - begin) * n, n, row_scale, p.out.data_as<char>() + row * n * bytes, p.out.dtype);
+  }
+}
+
 // Rows behind the last group keep what the output's memory held, as on hardware.
 void run(const GroupedProduct& p) {
   const int64_t item_bytes = element_bits(p.x.dtype) / 8, n = p.out.sizes[1];
   const auto* lengths = p.group_list.data_as<int64_t>();
+  const std::vector<float> scale = p.quantised() ? column_values(*p.scale, p.scale->numel()) : std::vector<float>();
   int64_t begin = 0;
   for (int64_t group = 0; group < p.groups(); ++group) {
     const int64_t end = p.group_list_type == kCounts ? begin + lengths[group] : lengths[group];
     if (end < begin || end > p.x.sizes[0]) {
       fail(kAicoreException, "GroupedMatmul: groupList ends group %lld at row %lld, but x has %lld rows.",
            static_cast<long long>(group), static_cast<long long>(end), static_cast<long long>(p.x.sizes[0]));
+    }
+    if (p.quantised()) {
+      if (end > begin) run_int8_group(p, scale, group, begin, end);
+      begin = end;
+      continue;
     }
     Gemm g;
     g.m = end - begin;
@@ -135,6 +191,7 @@ void run(const GroupedProduct& p) {
 Work work_of(const GroupedProduct& p) {
   const double rows = static_cast<double>(p.x.sizes[0]);
   Work work;
+  work.int8_cube = p.quantised();
   work.cube_flops = 2.0 * rows * static_cast<double>(p.x.sizes[1]) * static_cast<double>(p.out.sizes[1]);
   const double used = std::min(1.0, rows / static_cast<double>(p.groups()));
   work.read_bytes = static_cast<double>(size_in_bytes(p.x.sizes, p.x.dtype)) +
