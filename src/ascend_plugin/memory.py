@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 logger = init_logger(__name__)
 
-WEIGHT_FORMATS = {None: "fp16", "ascend": "w8a8", "compressed-tensors": "w8a8", "awq": "w4a16", "gptq": "w4a16"}
+# Those whose format the arithmetic knows. compressed-tensors may be int8 or int4: it is let through.
+KNOWN_METHODS = (None, "ascend", "auto_awq", "auto_gptq", "fp8")
 
 
 class ModelDoesNotFit(MemoryError):
@@ -27,7 +28,7 @@ def refuse_what_cannot_fit(vllm_config: VllmConfig, total_bytes: int, requested_
     A model whose configuration the arithmetic cannot read is let through: loading it will tell.
     """
     model, parallel, scheduler = vllm_config.model_config, vllm_config.parallel_config, vllm_config.scheduler_config
-    if parallel.pipeline_parallel_size > 1 or model.quantization not in WEIGHT_FORMATS:
+    if parallel.pipeline_parallel_size > 1 or model.quantization not in KNOWN_METHODS:
         return
     try:
         shape = read_model_shape(model.hf_config.to_dict())
@@ -37,7 +38,7 @@ def refuse_what_cannot_fit(vllm_config: VllmConfig, total_bytes: int, requested_
     request = memory_plan.MemoryRequest(
         tensor_parallel_size=parallel.tensor_parallel_size,
         chip_bytes=total_bytes,
-        weight_format=WEIGHT_FORMATS[model.quantization],
+        weight_format=memory_plan.checkpoint_format(model.quantization, detection.current_chip()),
         memory_fraction=requested_bytes / total_bytes,
         batched_tokens=scheduler.max_num_batched_tokens,
         sequences=scheduler.max_num_seqs,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from ascend_plugin.chips import ChipSpec
 from ascend_plugin.model_shape import BYTES_OF_DTYPE, ModelShape
 
 WeightFormat = Literal["fp16", "fp32", "fp8", "w8a8", "w4a16"]
@@ -27,6 +28,15 @@ GRAPH_BYTES = 300 << 20  # EST: memory of the captured graphs, all sizes
 HIDDEN_COPIES = 8  # EST: hidden-sized tensors alive at the widest point of a layer
 WIDE_COPIES = 3  # gate, up and their product
 LOGIT_BYTES = 2 + 4  # logits in fp16 and the fp32 copy that sampling works on
+
+
+def checkpoint_format(method: str | None, chip: ChipSpec) -> WeightFormat:
+    """How the weights of a checkpoint lie in the chip's memory; `method` is its quant_method, or None."""
+    if method in ("ascend", "compressed-tensors"):
+        return "w8a8"
+    if method in ("awq", "gptq", "auto_awq", "auto_gptq"):
+        return "w4a16" if "int4" in chip.weight_only_dtypes else "w8a8"  # elsewhere a weight of four bits takes a byte
+    return "fp16"  # fp8 weights too: they are dequantised while they are loaded
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,9 @@ from ascend_cli.errors import UsageError
 from ascend_plugin.model_shape import ModelShape, UnreadableConfig, read_model_shape
 
 CARDS = Path(__file__).with_name("cards.toml")
+MODELSLIM_DESCRIPTION = (
+    "quant_model_description.json"  # such a checkpoint is quantised, and config.json silent about it
+)
 CARD_FIELDS = ("family", "hub", "parameters_b", "active_parameters_b")  # of the card, not of config.json
 
 
@@ -79,6 +82,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise UsageError(f"{file} cannot be read ({error}): download it again") from error
     if not isinstance(config, dict):
         raise UsageError(f"{file} is not a JSON object: download it again")
+    if (folder / MODELSLIM_DESCRIPTION).is_file():
+        config.setdefault("quantization_config", {"quant_method": "ascend"})
     return config
 
 

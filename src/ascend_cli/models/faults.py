@@ -121,10 +121,13 @@ def _shifted_positions(config: Config, weights: Weights) -> None:
 
 
 def _swapped_scales(config: Config, weights: Weights) -> None:
-    """Each output of a quantised layer gets its neighbour's scale."""
+    """Each output of a quantised layer gets its neighbour's scale; a tensor's only scale grows by half."""
     for name, weight in weights.items():
         if re.search(r"\.(deq_scale|weight_scale|weight_scale_inv|scales)$", name):
-            weight.copy_(weight.roll(1, dims=-1 if name.endswith("scales") else 0))
+            if weight.dim() == 0:
+                weight.mul_(1.5)
+            else:
+                weight.copy_(weight.roll(1, dims=-1 if name.endswith("scales") else 0))
 
 
 def _no_offset(config: Config, weights: Weights) -> None:

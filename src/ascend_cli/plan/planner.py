@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from ascend_cli.models.cards import Model
 from ascend_cli.output import gib
 from ascend_cli.plan.roofline import Placement, assumptions
+from ascend_plugin import memory_plan
 from ascend_plugin.chips import ChipSpec
 from ascend_plugin.memory_plan import (
     DEFAULT_MEMORY_FRACTION,
@@ -102,11 +103,7 @@ def weight_formats(chip: ChipSpec) -> list[WeightFormat]:
 
 def checkpoint_format(shape: ModelShape, chip: ChipSpec) -> WeightFormat:
     """How the checkpoint's weights will lie in the chip's memory."""
-    if shape.quantization in ("ascend", "compressed-tensors"):
-        return "w8a8"
-    if shape.quantization == "fp8" and chip.has_fp8:
-        return "fp8"  # elsewhere fp8 weights are dequantised as they are loaded
-    return "fp16"
+    return memory_plan.checkpoint_format(shape.quantization, chip)
 
 
 def make_plan(question: Question) -> Plan:

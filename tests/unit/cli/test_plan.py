@@ -92,12 +92,13 @@ def test_every_chip_is_compared(ascend: Ascend) -> None:
     assert {"310P3", "910B3", "910_9391", "950DT"} <= {plan["chip"] for plan in plans}
 
 
-def test_fp8_weights_stay_small_only_where_the_chip_has_fp8(ascend: Ascend) -> None:
+def test_fp8_weights_count_as_what_they_become_while_loading(ascend: Ascend) -> None:
     def weights(chip: str) -> int:
         plan = ascend("plan", "deepseek-v3", "--chip", chip, "--chips", "32", "--json").json["plan"]
         return plan["choices"][-1]["weights_bytes"]
 
-    assert weights("910B3") > 1.9 * weights("950DT")
+    # The plugin holds them in sixteen bits on every chip so far, those with fp8 products too.
+    assert weights("910B3") == weights("950DT")
 
 
 def test_cards_are_listed(ascend: Ascend) -> None:
