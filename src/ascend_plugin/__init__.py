@@ -11,8 +11,9 @@ PLATFORM = "ascend_plugin.platform.AscendPlatform"
 ENVIRONMENT_DEFAULTS = {
     # vLLM's second model runner is written in Triton, which Ascend 310P has not.
     "VLLM_USE_V2_MODEL_RUNNER": "0",
-    # A forked child of a process that has used the device cannot use it ("Cannot re-initialize NPU").
-    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+    # The front end never opens a device, so its children may be forked and need not import everything again, which is
+    # much of a start-up. Where something else has opened one, configuration.spawn_if_device_is_open spawns instead.
+    "VLLM_WORKER_MULTIPROC_METHOD": "fork",
     # One BLAS thread a worker: the host only launches, and spinning threads slow launches down.
     "OMP_NUM_THREADS": "1",
 }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
+import torch
 from vllm.config import CompilationMode, CUDAGraphMode
 from vllm.logger import init_logger
 
@@ -42,6 +44,7 @@ def check_and_update(vllm_config: VllmConfig, chip: ChipSpec) -> None:
     parallel = vllm_config.parallel_config
     if parallel.worker_cls == "auto":
         parallel.worker_cls = WORKER
+    spawn_if_device_is_open()
     _check_parallel(vllm_config, chip)
     _check_graph_mode(vllm_config)
     _check_kv_cache(vllm_config, chip)
@@ -50,6 +53,16 @@ def check_and_update(vllm_config: VllmConfig, chip: ChipSpec) -> None:
     AscendPlatform.check_if_supports_dtype(vllm_config.model_config.dtype)
     if vllm_config.model_config.enable_sleep_mode:
         raise UnsupportedChoice("Leave out --enable-sleep-mode: this plugin cannot give device memory back yet.")
+
+
+def spawn_if_device_is_open() -> None:
+    """Start the engine's processes afresh where this one has used a device, which a forked child could not use then.
+
+    torch_npu says "Cannot re-initialize NPU in forked subprocess"; vLLM's own guard knows CUDA and XPU only.
+    """
+    if torch.npu.is_initialized() and os.environ.get("VLLM_WORKER_MULTIPROC_METHOD") != "spawn":
+        logger.info("A device is open in this process: the engine's processes are spawned, not forked.")
+        os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
 
 
 def _check_parallel(vllm_config: VllmConfig, chip: ChipSpec) -> None:
