@@ -44,9 +44,8 @@ class AscendWorker(Worker):
         self._init_workspace_and_model_runner()
 
     def _open_device(self) -> torch.device:
-        parallel = self.parallel_config
-        self.local_rank += self._data_parallel_offset()
-        assigned = parallel.assigned_physical_gpu_ids
+        # Where there are replicas, vLLM gives each its own chips here, so ranks count within a replica.
+        assigned = self.parallel_config.assigned_physical_gpu_ids
         if assigned is not None:
             set_assigned_physical_gpu_ids(assigned)
         available = len(assigned) if assigned is not None else torch.npu.device_count()
@@ -61,18 +60,6 @@ class AscendWorker(Worker):
         # Prebuilt operators; chips below 910B would otherwise compile each operator on its first shape.
         torch.npu.set_compile_mode(jit_compile=False)
         return device
-
-    def _data_parallel_offset(self) -> int:
-        """Chips taken by the data-parallel replicas before this one on this machine; their processes see all chips."""
-        parallel = self.parallel_config
-        if parallel.distributed_executor_backend in ("ray", "external_launcher"):
-            return 0
-        if parallel.data_parallel_backend == "ray" or parallel.nnodes_within_dp > 1:
-            return 0
-        local_rank = parallel.data_parallel_rank_local
-        if local_rank is None:
-            local_rank = parallel.data_parallel_index
-        return local_rank * parallel.world_size
 
     def load_model(self, **options: Any) -> None:
         super().load_model(**options)
