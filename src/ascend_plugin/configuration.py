@@ -48,9 +48,12 @@ def check_and_update(vllm_config: VllmConfig, chip: ChipSpec) -> None:
     _check_parallel(vllm_config, chip)
     _check_graph_mode(vllm_config)
     _check_kv_cache(vllm_config, chip)
+    if vllm_config.lora_config is not None and vllm_config.lora_config.fully_sharded_loras:
+        raise UnsupportedChoice("Leave out --fully-sharded-loras: adapters are whole on every chip of this plugin.")
     if vllm_config.model_config is None:
         return
     AscendPlatform.check_if_supports_dtype(vllm_config.model_config.dtype)
+    check_speculation(vllm_config)
     if vllm_config.model_config.enable_sleep_mode:
         raise UnsupportedChoice("Leave out --enable-sleep-mode: this plugin cannot give device memory back yet.")
 
@@ -63,6 +66,15 @@ def spawn_if_device_is_open() -> None:
     if torch.npu.is_initialized() and os.environ.get("VLLM_WORKER_MULTIPROC_METHOD") != "spawn":
         logger.info("A device is open in this process: the engine's processes are spawned, not forked.")
         os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
+
+
+def check_speculation(vllm_config: VllmConfig) -> None:
+    """Raises UnsupportedChoice for drafts before a model whose state cannot give a token back."""
+    if vllm_config.speculative_config is not None and vllm_config.model_config.is_hybrid:
+        raise UnsupportedChoice(
+            "Leave out --speculative-config: this model's recurrent layers (gated delta net) take every token that "
+            "they read into their state, and taking refused drafts back is not supported on Ascend yet."
+        )
 
 
 def _check_parallel(vllm_config: VllmConfig, chip: ChipSpec) -> None:

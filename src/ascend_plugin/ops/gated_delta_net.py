@@ -8,7 +8,6 @@ cache's precision.
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING, Any
 
 import torch
 from vllm.forward_context import get_forward_context
@@ -23,9 +22,6 @@ from vllm.v1.attention.backends.gdn_attn import (
 )
 
 from ascend_plugin.ops import gated_delta_rule as rule
-
-if TYPE_CHECKING:
-    from vllm.config import VllmConfig
 
 
 class AscendGdnMetadataBuilder(GDNAttentionMetadataBuilder):
@@ -50,18 +46,7 @@ class AscendGdnBackend(GDNAttentionBackend):
 
 
 class AscendGatedDeltaNet(QwenGatedDeltaNetAttention):
-    """The layer's projections are vLLM's; what lies between them is the rule in stock operators.
-
-    Raises ValueError at construction for speculative decoding, whose rejected tokens a state cannot give back yet.
-    """
-
-    def __init__(self, config: Any, vllm_config: VllmConfig, *args: Any, **kwargs: Any) -> None:
-        if vllm_config.speculative_config is not None:
-            raise ValueError(
-                "Leave out --speculative-config: a gated delta net (Qwen3-Next, Qwen3.5) takes every token it reads "
-                "into its state, and taking rejected ones back is not supported on Ascend yet."
-            )
-        super().__init__(config, vllm_config, *args, **kwargs)
+    """The layer's projections are vLLM's; what lies between them is the rule in stock operators."""
 
     def get_attn_backend(self) -> type[AttentionBackend]:
         return AscendGdnBackend
