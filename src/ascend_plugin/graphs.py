@@ -72,6 +72,8 @@ def choose_capture_sizes(vllm_config: VllmConfig, chip: ChipSpec) -> None:
     query_len = vllm_config.uniform_decode_query_len
     layers = vllm_config.model_config.get_num_layers(vllm_config.parallel_config)
     budget = graph_budget(chip, layers, vllm_config.parallel_config.tensor_parallel_size)
+    if vllm_config.lora_config is not None:
+        budget //= 2  # each size is captured once with adapters and once without
     asked = compilation.cudagraph_capture_sizes
     if asked is None:
         scheduler = vllm_config.scheduler_config

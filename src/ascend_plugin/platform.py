@@ -198,7 +198,7 @@ class AscendPlatform(Platform):
 
     @classmethod
     def get_punica_wrapper(cls) -> str:
-        return "vllm.lora.punica_wrapper.punica_cpu.PunicaWrapperCPU"  # plain torch, correct on every device
+        return "ascend_plugin.lora.AscendPunicaWrapper"
 
     @classmethod
     def get_compile_backend(cls) -> str:

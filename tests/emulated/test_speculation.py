@@ -6,9 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ascend_cli.models.tiny import build_reciter
+
+from .judged import LONG, log_softmax
 
 NGRAM = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 3, "prompt_lookup_min": 2}
 GREEDY = {"temperature": 0.0, "max_tokens": 24, "ignore_eos": True}
@@ -32,3 +35,32 @@ def test_ngram_drafts_give_the_greedy_answer_in_fewer_steps(
         assert len(set(one["tokens"][0])) > 4  # a recital, not one token over and over
     assert drafted["accepted_drafts"] >= 12
     assert plain["accepted_drafts"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chip", ["310P3", "910B3"])
+def test_drafts_do_not_change_what_is_sampled(
+    chip: str, qwen3: Path, run_engine: Callable[..., dict[str, Any]], reference_logits: Callable
+) -> None:
+    """Chi-square of pairs of tokens, each among four, the second after a draft, against the fp32 reference."""
+    allowed, samples, temperature = LONG[:4], 600, 2.0
+    prompt = [*allowed, *allowed[::-1], *allowed]
+    sampling = {
+        "temperature": temperature, "max_tokens": 4, "n": samples, "seed": 1, "ignore_eos": True,
+        "allowed_token_ids": allowed,
+    }  # fmt: skip
+    options = {"speculative_config": NGRAM | {"prompt_lookup_min": 1}, "max_num_seqs": 32}
+    drafted = run_engine(qwen3, [[{"prompt": prompt, "sampling": sampling}]], chip, **options)
+    answers = drafted["rounds"][0]["answers"][0]["tokens"]
+    assert len(answers) == samples
+    assert 0 < drafted["accepted_drafts"] < 3 * samples
+
+    rows = reference_logits(qwen3, [[*prompt, token] for token in allowed], last=2)
+    chances = [np.exp(log_softmax(row[:, allowed] / temperature)) for row in rows]
+    expected = samples * np.array([chances[first][0][first] * chances[first][1] for first in range(4)])
+    observed = np.zeros((4, 4))
+    for tokens in answers:
+        observed[allowed.index(tokens[0]), allowed.index(tokens[1])] += 1
+    assert expected.min() > 5  # what the approximation by chi-square asks for
+    statistic = ((observed - expected) ** 2 / expected).sum()
+    assert statistic < 44.3  # 15 degrees of freedom: exceeded by one honest sampler in ten thousand

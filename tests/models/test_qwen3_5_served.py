@@ -3,36 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import httpx
 import pytest
 
-from ascend_cli.models.smollm2 import find_gguf
 from tests.end_to_end.server import Server, serve
+
+from .served import make_checkpoint, on_the_cpu
 
 pytestmark = pytest.mark.slow
 
-CPU_ONLY = {"ASCEND_EMULATOR": "0", "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
 NEAR_TIE = 0.2  # of log-probability: what fp16 may swap; a wrong state moves logits by units
-
-MAKE = """
-import sys
-sys.modules["torch_npu"] = None
-from dataclasses import replace
-from gguf import GGUFReader
-from ascend_cli.models.architectures import architectures
-from ascend_cli.models.checkpoint import write_checkpoint
-from ascend_cli.models.smollm2 import write_tokenizer
-from ascend_cli.models.tiny import CHAT_TEMPLATE, VOCABULARY
-entry = architectures()["qwen3_5"]
-made = write_checkpoint(replace(entry, config={**entry.config, "vocab_size": VOCABULARY}), Path(sys.argv[1]))
-write_tokenizer(GGUFReader(sys.argv[2]), made, CHAT_TEMPLATE)
-print(made)
-"""
 
 # How far each chosen token's logit is below the best one's, in fp32.
 JUDGE = """
@@ -47,16 +29,9 @@ print(json.dumps((logits.amax(-1) - logits.gather(1, torch.tensor(answer).unsque
 """
 
 
-def on_the_cpu(script: str, *arguments: str, text: str | None = None) -> str:
-    command = [sys.executable, "-c", script, *arguments]
-    done = subprocess.run(command, input=text, capture_output=True, text=True, env=os.environ | CPU_ONLY, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip().splitlines()[-1]
-
-
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return on_the_cpu(MAKE, str(tmp_path_factory.mktemp("models")), str(find_gguf()))
+    return make_checkpoint("qwen3_5", tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="module", params=["310P3", "910B3"])

@@ -45,6 +45,7 @@ class Architecture:
     branch_gain: float = 1.0
     impossible: Mapping[str, str] = field(default_factory=dict)
     faults: tuple[str, ...] = ()
+    extras: tuple[str, ...] = ()  # engine starts beyond those of every architecture, see verify.EXTRAS
 
     def checkpoint_name(self, seed: int) -> str:
         """Name of the folder of its checkpoint: changes with anything that the weights depend on."""
@@ -76,7 +77,8 @@ def architectures() -> Mapping[str, Architecture]:
         row = {**{key: like[key] for key in LIKENESS if key in like}, **row}
         unset = dict.fromkeys(row.get("unset", ()))  # what TOML cannot write: fields that are None
         row = {key: value for key, value in row.items() if key not in ("like", "unset")}
-        fields = {**row, "config": {**defaults, **unset, **row["config"]}, "faults": tuple(row.get("faults", ()))}
+        lists = {name: tuple(row.get(name, ())) for name in ("faults", "extras")}
+        fields = {**row, "config": {**defaults, **unset, **row["config"]}, **lists}
         known[name] = Architecture(name=name, **fields)
     return MappingProxyType(known)
 

@@ -4,11 +4,12 @@ A process of its own (`python -m ascend_cli.models.engine JOB.json`), because an
 
     checkpoint  directory     task  generate | embed | classify     engine  vLLM's engine arguments
     whole, chunked  prompts (token ids): prefilled in one step, in several     new_tokens  decode steps
-    output  .npz to write     report  .json to write
+    output  .npz to write     report  .json to write     adapters  folders of LoRA adapters
 
 The report's `outcome` is "ran", "refused" (at start, with a reason) or "failed"; `message` says why. For each answered
 prompt the .npz has `<check>.<index>.tokens` and `.rows`, with `.first` the index of the first token whose successor is
-predicted by rows[0]: [positions, vocabulary] log-probabilities, or [1, width] when pooling.
+predicted by rows[0]: [positions, vocabulary] log-probabilities, or [1, width] when pooling. With adapters, prompts take
+turns: none, the first, the second, none ...; `.adapter` is the number.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ Rows = dict[str, np.ndarray]
 def run(job: dict[str, Any]) -> tuple[dict[str, Any], Rows]:
     from vllm.engine.arg_utils import EngineArgs
 
-    arguments = {"model": job["checkpoint"], "skip_tokenizer_init": True, **job["engine"]}
+    arguments = {"model": job["checkpoint"], "skip_tokenizer_init": True, "disable_log_stats": False, **job["engine"]}
     if job["task"] == "generate":
         arguments |= {"max_logprobs": -1}
     else:
@@ -54,6 +55,7 @@ def run(job: dict[str, Any]) -> tuple[dict[str, Any], Rows]:
         llm = LLM(**arguments)
         started = True
         rows, cached_tokens = _answers(llm, job)
+        report["drafted_tokens"] = drafted_tokens(llm)
     except Exception as error:
         print(traceback.format_exc(), file=sys.stderr)
         outcome = "refused" if not started and is_refusal(error) else "failed"
@@ -88,27 +90,39 @@ def _answers(llm: LLM, job: dict[str, Any]) -> tuple[Rows, int]:
     rows: Rows = {}
     for check, prompts in (("whole", job["whole"]), ("chunked", job["chunked"])):
         if prompts:
-            outputs = _generate(llm, prompts, job["new_tokens"], prompt_logprobs=-1)
+            outputs = _generate(llm, job, prompts, prompt_logprobs=-1)
             _collect(rows, check, outputs, with_prompt=True)
     # Asking for the prompt's log-probabilities makes vLLM compute the whole prompt: ask without, to meet the cache.
-    again = _generate(llm, job["chunked"] or job["whole"], job["new_tokens"], prompt_logprobs=None)
+    again = _generate(llm, job, job["chunked"] or job["whole"], prompt_logprobs=None)
     _collect(rows, "again", again, with_prompt=False)
     return rows, sum(output.num_cached_tokens or 0 for output in again)
 
 
-def _generate(llm: LLM, prompts: list[list[int]], new_tokens: int, prompt_logprobs: int | None) -> list[RequestOutput]:
+def _generate(
+    llm: LLM, job: dict[str, Any], prompts: list[list[int]], prompt_logprobs: int | None
+) -> list[RequestOutput]:
     from vllm import SamplingParams
+    from vllm.lora.request import LoRARequest
 
+    adapters = [
+        None,
+        *(LoRARequest(Path(path).name, n, path) for n, path in enumerate(job.get("adapters", ()), start=1)),
+    ]
     parameters = SamplingParams(
         temperature=0.0,
-        max_tokens=new_tokens,
+        max_tokens=job["new_tokens"],
         ignore_eos=True,
         logprobs=-1,
         prompt_logprobs=prompt_logprobs,
         flat_logprobs=True,
         detokenize=False,
     )
-    return llm.generate([{"prompt_token_ids": prompt} for prompt in prompts], parameters, use_tqdm=False)
+    return llm.generate(
+        [{"prompt_token_ids": prompt} for prompt in prompts],
+        parameters,
+        use_tqdm=False,
+        lora_request=[adapters[index % len(adapters)] for index in range(len(prompts))],
+    )
 
 
 def _collect(rows: Rows, check: str, outputs: list[RequestOutput], with_prompt: bool) -> None:
@@ -121,6 +135,7 @@ def _collect(rows: Rows, check: str, outputs: list[RequestOutput], with_prompt: 
         rows[f"{check}.{index}.tokens"] = np.array(prompt + generated)
         rows[f"{check}.{index}.first"] = np.array(first)
         rows[f"{check}.{index}.prompt"] = np.array(len(prompt))
+        rows[f"{check}.{index}.adapter"] = np.array(output.lora_request.lora_int_id if output.lora_request else 0)
         rows[f"{check}.{index}.rows"] = np.concatenate(distributions)
 
 
@@ -154,6 +169,11 @@ def _pool(llm: LLM, job: dict[str, Any]) -> Rows:
         rows[f"whole.{index}.prompt"] = np.array(len(prompt))
         rows[f"whole.{index}.rows"] = output.outputs.data.float().numpy().reshape(1, -1)
     return rows
+
+
+def drafted_tokens(llm: LLM) -> int:
+    """How many tokens were drafted by speculation."""
+    return sum(int(metric.value) for metric in llm.get_metrics() if metric.name == "vllm:spec_decode_num_draft_tokens")
 
 
 def versions() -> dict[str, str]:

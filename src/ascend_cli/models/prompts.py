@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 CHUNK_TOKENS = 256  # the engine's token budget a step: longer prompts are prefilled in chunks
 NEW_TOKENS = 12
+ADAPTERS = 2  # LoRA: sequences take turns in none, the first and the second
 FIRST_ORDINARY_TOKEN = 3
 
 WHOLE_LENGTHS = (1, 5, 63, 127)  # together within one chunk
@@ -48,3 +49,13 @@ def make_prompts(vocab_size: int, task: str, seed: int = 0) -> Prompts:
     if task != "generate":
         return Prompts([prompt(length) for length in POOLING_LENGTHS], [])
     return Prompts([prompt(length) for length in WHOLE_LENGTHS], [prompt(length) for length in CHUNKED_LENGTHS])
+
+
+def make_covering_prompts(vocab_size: int, seed: int = 0) -> Prompts:
+    """Prompts with every ordinary token in them, so that whatever comes next can be drafted from them."""
+    rng = random.Random(seed)
+
+    def prompt() -> list[int]:
+        return rng.sample(range(FIRST_ORDINARY_TOKEN, vocab_size), vocab_size - FIRST_ORDINARY_TOKEN)
+
+    return Prompts([], [prompt() for _ in CHUNKED_LENGTHS])

@@ -7,6 +7,7 @@ torch's fork-unsafe threads stay out of the engine. The job is a JSON object:
     architecture  name in architectures.toml          seed     of the weights
     directory     where checkpoints are kept           sequences  lists of token ids; if empty, the checkpoint is made
     dtypes        those to measure noise in            output   .npz to write: "<dtype>.<sequence>" arrays
+    adapters      for each sequence the folder of its LoRA adapter, or null (default: none)
 
 Arrays are [positions, vocabulary] log-probabilities, or [1, width] for a pooling model: what the engine is compared
 with.
@@ -18,6 +19,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
@@ -27,6 +29,7 @@ import numpy as np
 import torch
 import transformers
 
+from ascend_cli.models.adapters import merge
 from ascend_cli.models.architectures import Architecture, architectures
 from ascend_cli.models.checkpoint import build_reference_model, write_checkpoint
 
@@ -50,13 +53,18 @@ def run(job: dict[str, Any]) -> None:
     if not job["sequences"]:
         write_checkpoint(architecture, job["directory"], job["seed"])
         return
-    model = build_reference_model(architecture, job["seed"])
     results: dict[str, np.ndarray] = {}
-    with torch.inference_mode():
+    adapters = job.get("adapters") or [None] * len(job["sequences"])
+    for adapter in dict.fromkeys(adapters):
+        model = build_reference_model(architecture, job["seed"])
+        if adapter is not None:
+            merge(model, Path(adapter))
         for name in ["float32", *job["dtypes"]]:
             model.to(DTYPES[name])
             for index, tokens in enumerate(job["sequences"]):
-                results[f"{name}.{index}"] = answer(architecture, model, tokens).numpy()
+                if adapters[index] == adapter:
+                    with torch.inference_mode():
+                        results[f"{name}.{index}"] = answer(architecture, model, tokens).numpy()
     np.savez(job["output"], **results)
 
 

@@ -21,6 +21,9 @@ FEATURES: Mapping[str, str] = {
     "pooling": "one vector, or one score, for each of 24 texts of 3 to 300 tokens",
     "TP 2": "all of this on two chips",
     "EP 2": "the experts split over two chips",
+    "n-gram": "drafts of three tokens from the text before, in every step, most of them refused",
+    "MTP": "drafts from the model's own multi-token prediction layer",
+    "LoRA": "two adapters and none in one batch, in graphs, against the adapters merged into the weights",
 }
 
 

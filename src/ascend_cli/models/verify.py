@@ -24,12 +24,13 @@ from ascend_cli.errors import AscendError, UsageError
 from ascend_cli.models import faults
 from ascend_cli.models.architectures import FACTS, Architecture
 from ascend_cli.models.compare import Verdict, errors, judge
-from ascend_cli.models.prompts import CHUNK_TOKENS, NEW_TOKENS, Prompts, make_prompts
+from ascend_cli.models.prompts import ADAPTERS, CHUNK_TOKENS, NEW_TOKENS, Prompts, make_covering_prompts, make_prompts
 from ascend_cli.models.results import Cell, ModelResult
 
 CPU_ONLY = {"ASCEND_EMULATOR": "0", "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}  # for processes that must see no NPU
 
 Arrays = Mapping[str, np.ndarray]
+Answered = tuple[int, tuple[int, ...]]  # a sequence: its LoRA adapter's number (0: none) and its tokens
 HERE = "this computer"  # in the place of an emulated chip's name
 ENGINE_TIMEOUT_S = 900
 REFERENCE_TIMEOUT_S = 600
@@ -50,6 +51,28 @@ class Setting:
     name: str
     engine: Mapping[str, Any]
     features: tuple[str, ...]
+    covering: bool = False  # the prompts have every token in them
+    adapters: bool = False  # sequences take turns in LoRA adapters
+
+
+# What only some architectures are started with; their names are in `extras` of architectures.toml.
+EXTRAS = {
+    "ngram": Setting(
+        "ngram",
+        {
+            "speculative_config": {
+                "method": "ngram",
+                "num_speculative_tokens": 3,
+                "prompt_lookup_min": 1,
+                "prompt_lookup_max": 2,
+            }
+        },
+        ("n-gram",),
+        covering=True,
+    ),
+    "mtp": Setting("mtp", {"speculative_config": {"method": "mtp", "num_speculative_tokens": 1}}, ("MTP",)),
+    "lora": Setting("lora", {"enable_lora": True, "max_loras": ADAPTERS, "max_lora_rank": 8}, ("LoRA",), adapters=True),
+}
 
 
 def settings_for(architecture: Architecture) -> list[Setting]:
@@ -68,7 +91,7 @@ def settings_for(architecture: Architecture) -> list[Setting]:
     ]
     if is_routed(architecture):
         chosen.append(Setting("ep2", {"tensor_parallel_size": 2, "enable_expert_parallel": True}, ("EP 2",)))
-    return chosen
+    return chosen + [EXTRAS[name] for name in architecture.extras]
 
 
 def is_routed(architecture: Architecture) -> bool:
@@ -128,7 +151,7 @@ class Verifier:
         self.architecture = architecture
         self.cache, self.logs, self.say, self.seed = cache, logs, say, seed
         self.prompts: Prompts = make_prompts(architecture.config["vocab_size"], architecture.task, seed)
-        self._answered: dict[tuple[str, tuple[int, ...]], np.ndarray] = {}  # by the reference: dtype and tokens
+        self._answered: dict[tuple[str, Answered], np.ndarray] = {}  # by the reference, in each dtype
         for folder in (cache, logs):
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -157,7 +180,7 @@ class Verifier:
             answer = self.engine(checkpoint, chip, setting)
             self._add_cells(result, setting, answer)
             keep(result)
-            if answer.report["outcome"] == "refused":
+            if answer.report["outcome"] == "refused" and setting.name not in EXTRAS:
                 break  # the other settings run the same model on the same chip
         for fault in architecture.faults if with_faults else ():
             if fault not in known:
@@ -177,7 +200,9 @@ class Verifier:
         return folder
 
     def engine(self, checkpoint: Path, chip: str | None, setting: Setting, prompts: Prompts | None = None) -> Answer:
-        prompts = prompts or self.prompts
+        if prompts is None:
+            vocab_size = self.architecture.config["vocab_size"]
+            prompts = make_covering_prompts(vocab_size, self.seed) if setting.covering else self.prompts
         remote = {"trust_remote_code": True} if self.architecture.needs_remote_code else {}
         with tempfile.TemporaryDirectory(prefix="ascend-models-") as folder, machine_for(chip) as machine:
             job = {
@@ -187,6 +212,7 @@ class Verifier:
                 "whole": prompts.whole,
                 "chunked": prompts.chunked,
                 "new_tokens": NEW_TOKENS,
+                "adapters": [str(folder) for folder in self._adapters(checkpoint)] if setting.adapters else [],
                 "output": f"{folder}/answer.npz",
                 "report": f"{folder}/report.json",
             }
@@ -200,27 +226,37 @@ class Verifier:
         self.say(f"{self.architecture.name} on {chip or HERE}, {setting.name}: {report['outcome']}")
         return answer
 
-    def reference(self, sequences: list[list[int]], dtypes: list[str]) -> Arrays:
+    def _adapters(self, checkpoint: Path) -> list[Path]:
+        """The folders of the checkpoint's LoRA adapters, made if need be."""
+        folders = [checkpoint / f"adapter-{number}" for number in range(1, ADAPTERS + 1)]
+        if not all((folder / "adapter_config.json").is_file() for folder in folders):
+            self._on_the_cpu("ascend_cli.models.adapters", str(checkpoint))
+        return folders
+
+    def reference(self, sequences: list[list[int]], dtypes: list[str], adapters: Sequence[int] | None = None) -> Arrays:
         """The reference's answers, "<dtype>.<index of the sequence>"; without sequences it makes the checkpoint.
 
-        Engines mostly answer alike, so sequences come back: each is computed once.
+        Engines mostly answer alike, so sequences come back: each is computed once. `adapters` has the number of each
+        sequence's LoRA adapter, 0 for none.
         """
         wanted = ["float32", *dtypes]
-        keys = [tuple(sequence) for sequence in sequences]
-        new = [list(key) for key in dict.fromkeys(keys) if any((name, key) not in self._answered for name in wanted)]
+        keys = list(zip(adapters or [0] * len(sequences), map(tuple, sequences), strict=True))
+        new = [key for key in dict.fromkeys(keys) if any((name, key) not in self._answered for name in wanted)]
         if new or not sequences:
             found = self._run_reference(new, dtypes)
             for name in wanted if new else ():
-                self._answered.update({(name, tuple(key)): found[f"{name}.{row}"] for row, key in enumerate(new)})
+                self._answered.update({(name, key): found[f"{name}.{row}"] for row, key in enumerate(new)})
         return {f"{name}.{row}": self._answered[name, key] for name in wanted for row, key in enumerate(keys)}
 
-    def _run_reference(self, sequences: list[list[int]], dtypes: list[str]) -> Arrays:
+    def _run_reference(self, sequences: list[Answered], dtypes: list[str]) -> Arrays:
+        folders = [None, *map(str, self._adapters(self.checkpoint()))] if any(n for n, _ in sequences) else [None]
         with tempfile.TemporaryDirectory(prefix="ascend-models-") as folder:
             job = {
                 "architecture": self.architecture.name,
                 "directory": str(self.cache),
                 "seed": self.seed,
-                "sequences": sequences,
+                "sequences": [tokens for _, tokens in sequences],
+                "adapters": [folders[number] for number, _ in sequences],
                 "dtypes": dtypes,
                 "output": f"{folder}/reference.npz",
             }
@@ -252,11 +288,13 @@ class Verifier:
         return not all(verdict.good for verdict in judged.values())
 
     def _faulty(self, checkpoint: Path, fault: str, target: Path) -> Path:
-        command = [sys.executable, "-m", "ascend_cli.models.faults", str(checkpoint), fault, str(target)]
-        done = ThisComputer().run(command, env=CPU_ONLY, capture_output=True, text=True)
+        self._on_the_cpu("ascend_cli.models.faults", str(checkpoint), fault, str(target))
+        return target
+
+    def _on_the_cpu(self, *command: str) -> None:
+        done = ThisComputer().run([sys.executable, "-m", *command], env=CPU_ONLY, capture_output=True, text=True)
         if done.returncode != 0:
             raise AscendError((done.stderr.strip().splitlines() or ["no message"])[-1])
-        return target
 
     def _child(
         self,
@@ -282,15 +320,16 @@ class Verifier:
                 return 124
 
     def _add_cells(self, result: ModelResult, setting: Setting, answer: Answer) -> None:
-        """The cells of one engine start; a refusal counts for every setting, as the model and the chip are the same."""
+        """The cells of one engine start; a refusal of the model itself counts for every setting."""
         report = answer.report
         result.dtype = result.dtype or report.get("dtype")
         result.versions = result.versions or report.get("versions", {})
-        if report["outcome"] == "refused":
+        if report["outcome"] == "refused" and setting.name not in EXTRAS:
             features = [feature for every in settings_for(self.architecture) for feature in every.features]
             result.cells.update(dict.fromkeys(features, Cell("refused", report["message"])))
         elif report["outcome"] != "ran":
-            result.cells.update(dict.fromkeys(setting.features, Cell("fails", report["message"])))
+            outcome = "refused" if report["outcome"] == "refused" else "fails"
+            result.cells.update(dict.fromkeys(setting.features, Cell(outcome, report["message"])))
         else:
             verdicts = self.judge(answer)
             result.cells.update({feature: self._cell(feature, answer, verdicts) for feature in setting.features})
@@ -314,10 +353,13 @@ class Verifier:
         """Right answers got in the wrong way: no block from the cache, no graph replayed."""
         if feature == "prefix cache" and not answer.report["cached_tokens"]:
             return "no token came from the prefix cache"
-        if feature == "decode, graph" and answer.report["graphs"] == "NONE":
+        if feature in ("n-gram", "MTP") and not answer.report["drafted_tokens"]:
+            return "no token was drafted"
+        if feature not in ("decode, graph", "n-gram", "MTP", "LoRA"):
+            return None
+        if answer.report["graphs"] == "NONE":
             return "graphs were switched off for this model"
-        replays = answer.stats.get("total", {}).get("graphs", {}).get("replays")
-        if feature == "decode, graph" and replays == 0:
+        if answer.stats.get("total", {}).get("graphs", {}).get("replays") == 0:
             return "no graph was replayed"
         return None
 
@@ -329,7 +371,8 @@ class Verifier:
         names = [name.removesuffix(".tokens") for name in answer.arrays if name.endswith(".tokens")]
         sequences = [self._true_tokens(answer, name, correct_prompts) for name in names]
         dtype = answer.report["dtype"]
-        expected = self.reference(sequences, [] if dtype == "float32" else [dtype])
+        adapters = [int(answer.arrays.get(f"{name}.adapter", 0)) for name in names]
+        expected = self.reference(sequences, [] if dtype == "float32" else [dtype], adapters)
         found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
         for index, name in enumerate(names):
             rows, first = answer.arrays[f"{name}.rows"], int(answer.arrays[f"{name}.first"])
