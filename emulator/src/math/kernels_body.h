@@ -10,7 +10,8 @@ namespace {
 constexpr int kParts = 16 / kLanes;  // vectors in a chunk
 constexpr int kMaxRows = kAccumulators / kParts < 8 ? kAccumulators / kParts : 8;
 
-constexpr int lines_for(int rows) { return kAccumulators / rows < 16 ? kAccumulators / rows : 16; }
+// A single row waits for memory, not for its sums: few lines at a time, so that hardware foresees each of them.
+constexpr int lines_for(int rows) { return rows == 1 ? 4 : kAccumulators / rows < 16 ? kAccumulators / rows : 16; }
 constexpr int chunks_for(int rows) {
   const int chunks = kAccumulators / rows / kParts;
   return chunks < 1 ? 1 : chunks < 8 ? chunks : 8;
@@ -39,10 +40,12 @@ void dot_tile(const Product& p, const float* a, const Element* b, float* c) {
     for (int l = 0; l < Lines; ++l) sums[r][l] = zero();
   const int64_t chunks = p.k / 16;
   const Element* chunk = b;
+  constexpr int64_t kStreamAhead = 4096 / sizeof(Element);
+  const int64_t distance = Rows == 1 && p.chunk_stride == 16 ? kStreamAhead : 8 * p.chunk_stride;
   for (int64_t i = 0; i < chunks; ++i, chunk += p.chunk_stride) {
-    const Element* ahead = chunk + 8 * p.chunk_stride;  // past the end at the last chunks: harmless, never read
+    const Element* ahead = chunk + distance;  // past the end at the last chunks: harmless, never read
 #pragma GCC unroll 16
-    for (int l = 0; l < Lines; l += 2) __builtin_prefetch(ahead + l * p.line_stride);
+    for (int l = 0; l < Lines; l += Rows == 1 ? 1 : 2) __builtin_prefetch(ahead + l * p.line_stride);
 #pragma GCC unroll 4
     for (int part = 0; part < kParts; ++part) {
       Vector rows[Rows];
@@ -77,6 +80,44 @@ void dot_tile(const Product& p, const float* a, const Element* b, float* c) {
     }
 }
 
+// One row against lines whose chunks lie side by side (FRACTAL_NZ): a chunk of many lines is one run of memory, read in
+// one go, so the sums wait in the first-level cache. They are added up as in dot_tile: a row's result must not depend on
+// how many rows were asked for. k is a multiple of 16.
+template <typename Element>
+void dot_row_of_fractals(const Product& p) {
+  constexpr int64_t kLines = 256;
+  alignas(64) float sums[kLines * kLanes];
+  const int64_t chunks = p.k / 16;
+  for (int64_t first = 0; first < p.columns; first += kLines) {
+    const int64_t lines = p.columns - first < kLines ? p.columns - first : kLines;
+    const auto* b = static_cast<const Element*>(p.b) + first * 16;
+    for (int64_t l = 0; l < lines; ++l) store(sums + l * kLanes, zero());
+    for (int64_t i = 0; i < chunks; i += 2) {  // two at a time: half the traffic of the sums
+      const Element* chunk = b + i * p.chunk_stride;
+      const Element* second = i + 1 < chunks ? chunk + p.chunk_stride : nullptr;
+      Vector row[2 * kParts];
+      for (int part = 0; part < (second == nullptr ? 1 : 2) * kParts; ++part) row[part] = load(p.a + i * 16 + part * kLanes);
+      for (int64_t l = 0; l < lines; ++l, chunk += 16) {
+        Vector total = load(sums + l * kLanes);
+        __builtin_prefetch(chunk + 2 * p.chunk_stride);
+#pragma GCC unroll 4
+        for (int part = 0; part < kParts; ++part) total = fma(row[part], load(chunk + part * kLanes), total);
+        if (second != nullptr) {
+          __builtin_prefetch(second + 2 * p.chunk_stride);
+#pragma GCC unroll 4
+          for (int part = 0; part < kParts; ++part) total = fma(row[kParts + part], load(second + part * kLanes), total);
+          second += 16;
+        }
+        store(sums + l * kLanes, total);
+      }
+    }
+    for (int64_t l = 0; l < lines; ++l) {
+      const float total = sum(load(sums + l * kLanes));
+      p.c[first + l] = p.accumulate ? p.c[first + l] + total : total;
+    }
+  }
+}
+
 template <typename Element, int Rows>
 void dot_lines(const Product& p, int64_t first_row, int64_t first_line, int64_t line_count) {
   constexpr int kLines = lines_for(Rows);
@@ -102,6 +143,8 @@ void dot(const Product& p) {
   constexpr int64_t kLineBlock = 48;  // stays in the first-level cache while the row tiles pass over it
   with_element(p.b_dtype, [&](auto element) {
     using Element = decltype(element);
+    const bool side_by_side = p.line_stride == 16 && p.chunk_stride != 16;
+    if (p.rows == 1 && side_by_side && p.k % 16 == 0) return dot_row_of_fractals<Element>(p);
     if (p.rows <= kMaxRows) return dot_rows<Element>(p, p.rows, 0, 0, p.columns);
     for (int64_t line = 0; line < p.columns; line += kLineBlock) {
       const int64_t lines = p.columns - line < kLineBlock ? p.columns - line : kLineBlock;
