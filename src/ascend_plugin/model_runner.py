@@ -90,7 +90,7 @@ class AscendModelRunner(GPUModelRunner):
         caches = super().initialize_kv_cache_tensors(kv_cache_config, kernel_block_sizes, kv_cache_allocation_context)
         for group in kv_cache_config.kv_cache_groups:
             if isinstance(group.kv_cache_spec, AttentionSpec):
-                for name in group.layer_names:
+                for name in caches.keys() & group.layer_names:  # encoders' layers are grouped, and keep nothing
                     layers[name].bind_kv_cache(kv_cache.split_pages(layers[name].kv_cache))
         return caches
 

@@ -47,7 +47,20 @@ class AscendMetadata(AttentionMetadata):
         """End of each request's tokens; padded rows of a decode graph hold one token each."""
         if self.phase is Phase.DECODE:
             return list(range(1, self.num_tokens + 1))
-        return self.query_lens.cumsum(0).tolist()
+        return self._row_lens.cumsum(0).tolist()
+
+    @cached_property
+    def _row_lens(self) -> torch.Tensor:
+        """[R]: query_lens, and in the last row, if no request has it, the tokens that only pad a graph's batch.
+
+        Operators that take packed sequences want every token to be in one.
+        """
+        padding = self.num_tokens - int(self.query_lens.sum())
+        if padding == 0 or self.query_lens[-1] > 0:
+            return self.query_lens
+        lens = self.query_lens.clone()
+        lens[-1] = padding
+        return lens
 
     @cached_property
     def rectangles(self) -> list[tuple[slice, slice]]:
@@ -71,8 +84,10 @@ class AscendMetadata(AttentionMetadata):
 
     @cached_property
     def key_lens(self) -> list[int]:
-        """Keys of each request; at least one, because operators take no empty row."""
-        return self.seq_lens_host.clamp(min=1).tolist()
+        """Keys of each request; of a row of padding as many as it has tokens, because operators take no empty row."""
+        if self.phase is Phase.DECODE:
+            return self.seq_lens_host.clamp(min=1).tolist()
+        return torch.maximum(self.seq_lens_host, self._row_lens).clamp(min=1).tolist()
 
 
 def _is_run_of_one_token(requests: slice, tokens: slice) -> bool:
