@@ -35,7 +35,7 @@ def models(
     quick: Annotated[bool, typer.Option("--quick", help="The few models that cross most code paths.")] = False,
     faults: Annotated[bool, typer.Option("--faults", help="Also try deliberate faults: each must be caught.")] = False,
     only: Annotated[
-        list[str] | None, typer.Option("--only", help="Engine starts to run: graph, eager, tp2, ep2, one.")
+        list[str] | None, typer.Option("--only", help="Engine starts to run: graph, eager, tp2, ep2, ngram, lora, one.")
     ] = None,
     missing: Annotated[
         bool, typer.Option("--missing", help="Leave out what the results already show as passed, or refused.")
@@ -57,6 +57,10 @@ def models(
         return _list(chosen, json)
     if here and chip:
         raise UsageError("--here and --chip exclude each other: name emulated chips, or use those of this computer")
+    from ascend_cli.hardware import chip_named
+
+    emulated = [chip_named(name).name for name in chip or CHIPS]
+
     from ascend_cli.models import results as kept
     from ascend_cli.models.table import render
     from ascend_cli.models.verify import HERE, Verifier
@@ -71,7 +75,7 @@ def models(
     done = []
     for architecture in chosen:
         verifier = Verifier(architecture, cache, cache / "logs", notice)
-        for name in [None] if here else chip or CHIPS:
+        for name in [None] if here else emulated:
             known = kept.settled(kept.load(store), architecture.name, name or HERE) if missing else ()
             result = verifier.run(name, faults, only, known, keep)
             done.append(result)

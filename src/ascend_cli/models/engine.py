@@ -80,8 +80,9 @@ def write_tokenizer(job: dict[str, Any]) -> str:
 def is_refusal(error: BaseException) -> bool:
     """Whether the plugin itself raised this to say that something cannot be: not a failure of what lies below it."""
     frames = traceback.extract_tb(error.__traceback__)
-    raised_by_plugin = bool(frames) and "ascend_plugin" in frames[-1].filename
-    return raised_by_plugin and isinstance(error, ValueError | NotImplementedError)
+    last = frames[-1] if frames else None
+    raised_by_plugin = last and "ascend_plugin" in last.filename and (last.line or "").startswith("raise ")
+    return bool(raised_by_plugin) and isinstance(error, ValueError | NotImplementedError)
 
 
 def _answers(llm: LLM, job: dict[str, Any]) -> tuple[Rows, int]:

@@ -219,7 +219,9 @@ class Verifier:
             log = self.logs / f"{self.architecture.name}-{chip or 'here'}-{setting.name}.log"
             code = self._child("ascend_cli.models.engine", job, Path(folder), log, machine.run, ENGINE_TIMEOUT_S)
             if not Path(job["report"]).is_file():
-                return Answer({"outcome": "failed", "message": f"the engine died (exit code {code}), see {log}"}, {})
+                return Answer(
+                    {"outcome": "failed", "message": f"the engine died (exit code {code}), see {log.name}"}, {}
+                )
             report = json.loads(Path(job["report"]).read_text())
             with np.load(job["output"]) as arrays:
                 answer = Answer(report, dict(arrays), machine.stats())
