@@ -39,20 +39,25 @@ def worst_gap(logits: np.ndarray, prompt: list[int], tokens: list[int]) -> float
     return max(gap(logits[len(prompt) - 1 + step], token) for step, token in enumerate(tokens))
 
 
-def worst_error(logits: np.ndarray, answer: dict[str, Any]) -> float:
-    """Largest difference of any log-probability in an answer, of its prompt and of its tokens, from the reference's."""
+def errors(logits: np.ndarray, answer: dict[str, Any]) -> np.ndarray:
+    """Differences of the log-probabilities in an answer, of its prompt and of its tokens, from the reference's."""
     measured = [*answer["prompt_logprobs"][1:], *answer["logprobs"]]
     expected = log_softmax(logits)
     assert len(measured) == len(expected)
-    return max(
-        abs(value - expected[position][int(token)])
-        for position, entries in enumerate(measured)
-        for token, value in entries.items()
+    return np.array(
+        [
+            value - expected[position][int(token)]
+            for position, entries in enumerate(measured)
+            for token, value in entries.items()
+        ]
     )
 
 
-def rounding_noise(exact: np.ndarray, rounded: np.ndarray, likeliest: int = 5) -> float:
-    """Largest change that rounding made to the log-probability of any position's likeliest tokens."""
+def rounding_errors(exact: np.ndarray, rounded: np.ndarray, likeliest: int = 5) -> np.ndarray:
+    """What rounding did to the log-probabilities of each position's likeliest tokens."""
     places = np.argpartition(exact, -likeliest, axis=-1)[:, -likeliest:]
-    changes = np.take_along_axis(log_softmax(rounded) - log_softmax(exact), places, axis=-1)
-    return float(np.abs(changes).max())
+    return np.take_along_axis(log_softmax(rounded) - log_softmax(exact), places, axis=-1).ravel()
+
+
+def root_mean_square(parts: list[np.ndarray]) -> float:
+    return float(np.sqrt(np.square(np.concatenate(parts)).mean()))

@@ -9,13 +9,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from .judged import LONG, NOISE, PROMPTS, TIE, requests, rounding_noise, tokens_of, worst_error, worst_gap
+from .judged import (
+    LONG,
+    NOISE,
+    PROMPTS,
+    TIE,
+    errors,
+    requests,
+    root_mean_square,
+    rounding_errors,
+    tokens_of,
+    worst_gap,
+)
 
 PROMPTS_AND_LONG = [LONG, *PROMPTS]
 ROUNDS = [requests(*PROMPTS_AND_LONG, logprobs=5, prompt_logprobs=5)]
-TIMES_THE_NOISE = 2.0  # both errors are largest values of a few thousand: neither is known better than this
+TIMES_THE_NOISE = 1.5  # an honest fp16 engine rounds in other places than transformers does
 EAGER_AND_GRAPH = [{"enforce_eager": True}, {}]
 
 
@@ -23,12 +35,10 @@ def sequences_of(answered: dict) -> list[list[int]]:
     return [prompt + answer for prompt, answer in zip(PROMPTS_AND_LONG, tokens_of(answered), strict=True)]
 
 
-def assert_right(reference_logits: Callable, model: Path, answered: dict, noise: float = NOISE) -> None:
+def assert_right(reference_logits: Callable, model: Path, answered: dict) -> None:
     judged = reference_logits(model, sequences_of(answered))
     for prompt, logits, answer in zip(PROMPTS_AND_LONG, judged, answered["rounds"][0]["answers"], strict=True):
-        error = worst_error(logits, answer)
-        print(f"worst error {error:.4f} of {noise:.4f}")
-        assert error < noise
+        assert np.abs(errors(logits, answer)).max() < NOISE
         assert worst_gap(logits, prompt, answer["tokens"][0]) < TIE
 
 
@@ -54,13 +64,18 @@ def test_tensor_parallel(run_engines: Callable, reference_logits: Callable, qwen
 @pytest.mark.slow
 @pytest.mark.parametrize("chip", ["310P3", "910B3"])
 def test_a_real_checkpoint(run_engines: Callable, reference_logits: Callable, smollm2: Path, chip: str) -> None:
-    """Thirty layers' roundings add up, so the limit is what fp16 costs transformers itself on the same tokens."""
+    """Thirty layers' roundings add up, so the measure is what fp16 costs transformers itself on the same tokens."""
     eager, graph = run_engines(smollm2, ROUNDS, EAGER_AND_GRAPH, chip)
     sequences = sequences_of(eager)
     exact, rounded = (reference_logits(smollm2, sequences, dtype=dtype) for dtype in ("float32", "float16"))
-    noise = TIMES_THE_NOISE * max(rounding_noise(*pair) for pair in zip(exact, rounded, strict=True))
-    assert_right(reference_logits, smollm2, eager, noise)
-    assert_right(reference_logits, smollm2, graph, noise)
+    noise = root_mean_square([rounding_errors(*pair) for pair in zip(exact, rounded, strict=True)])
+    for answered in (eager, graph):
+        answers = answered["rounds"][0]["answers"]
+        error = root_mean_square([errors(*pair) for pair in zip(exact, answers, strict=True)])
+        print(f"{chip}: error {error:.5f}, transformers' in fp16 {noise:.5f}")
+        assert error < TIMES_THE_NOISE * noise
+        for prompt, logits, tokens in zip(PROMPTS_AND_LONG, exact, tokens_of(answered), strict=True):
+            assert worst_gap(logits, prompt, tokens) < TIE
     assert tokens_of(graph) == tokens_of(eager)
 
 
