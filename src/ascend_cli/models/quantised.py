@@ -86,6 +86,12 @@ def _calibrate(model: torch.nn.Module, layers: list[Layer], texts: Iterable[list
         handle.remove()
 
 
+def _split(layers: list[Layer]) -> tuple[list[Layer], list[str]]:
+    """The layers to quantise, and the names of those that stay float."""
+    left = [layer.name for layer in layers if layer.name.endswith(FLOAT_LAYER)]
+    return [layer for layer in layers if layer.name not in left], left
+
+
 # ------------------------------------------------------------------------------------- int8 weights and activations
 
 
@@ -112,10 +118,9 @@ def by_token(x: torch.Tensor) -> torch.Tensor:
 def modelslim_w8a8(layers: list[Layer]) -> Stored:
     """ModelSlim's W8A8: activations by constants, with an offset that is folded into the bias of the sums."""
     stored, kinds = Stored(), {"model_quant_type": "W8A8"}
-    for layer in layers:
-        if layer.name.endswith(FLOAT_LAYER):
-            kinds[f"{layer.name}.weight"] = "FLOAT"
-            continue
+    quantised, left = _split(layers)
+    kinds |= {f"{name}.weight": "FLOAT" for name in left}
+    for layer in quantised:
         module = layer.module
         weight, weight_scale = int8_by_output(module.weight)
         scale = (layer.high - layer.low) / 255
@@ -147,10 +152,9 @@ def modelslim_w8a8(layers: list[Layer]) -> Stored:
 def modelslim_w8a8_dynamic(layers: list[Layer]) -> Stored:
     """ModelSlim's W8A8_DYNAMIC: activations by token."""
     stored, kinds = Stored(), {"model_quant_type": "W8A8_DYNAMIC"}
-    for layer in layers:
-        if layer.name.endswith(FLOAT_LAYER):
-            kinds[f"{layer.name}.weight"] = "FLOAT"
-            continue
+    quantised, left = _split(layers)
+    kinds |= {f"{name}.weight": "FLOAT" for name in left}
+    for layer in quantised:
         weight, scale = int8_by_output(layer.module.weight)
         column = scale.unsqueeze(1)
         for name, tensor in (("weight", weight), ("weight_scale", column), ("weight_offset", torch.zeros_like(column))):
@@ -199,11 +203,8 @@ def _experts_by_token(
 def _compressed_tensors(layers: list[Layer], static: bool) -> Stored:
     """LLM Compressor's int8: weights by output; activations symmetric, by constants or by token."""
     stored = Stored()
-    ignored = ["lm_head"]
-    for layer in layers:
-        if layer.name.endswith(FLOAT_LAYER):
-            ignored.append(layer.name)
-            continue
+    quantised, left = _split(layers)
+    for layer in quantised:
         weight, scale = int8_by_output(layer.module.weight)
         stored.tensors[f"{layer.name}.weight"] = weight
         stored.tensors[f"{layer.name}.weight_scale"] = scale.unsqueeze(1)
@@ -225,7 +226,7 @@ def _compressed_tensors(layers: list[Layer], static: bool) -> Stored:
         "quant_method": "compressed-tensors",
         "format": "int-quantized",
         "quantization_status": "compressed",
-        "ignore": ignored,
+        "ignore": ["lm_head", *left],
         "config_groups": {"group_0": group},
     }
     return stored
@@ -242,11 +243,8 @@ AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # the output that each nibble of an AWQ wo
 def _fp8(layers: list[Layer], by_block: bool) -> Stored:
     """fp8 e4m3: a scale for each block of 128 x 128 (Qwen3-FP8), or one for the tensor and one for its input."""
     stored = Stored()
-    ignored = ["lm_head"]
-    for layer in layers:
-        if layer.name.endswith(FLOAT_LAYER):
-            ignored.append(layer.name)
-            continue
+    quantised, left = _split(layers)
+    for layer in quantised:
         weight = layer.module.weight.float()
         rows, columns = weight.shape
         if by_block:
@@ -265,7 +263,7 @@ def _fp8(layers: list[Layer], by_block: bool) -> Stored:
         "quant_method": "fp8",
         "fmt": "e4m3",
         "activation_scheme": "dynamic" if by_block else "static",
-        "modules_to_not_convert": ignored,
+        "modules_to_not_convert": ["lm_head", *left],
         **({"weight_block_size": [FP8_BLOCK, FP8_BLOCK]} if by_block else {}),
     }
     return stored
@@ -292,9 +290,7 @@ def _from_groups(groups: torch.Tensor) -> torch.Tensor:
 def awq(layers: list[Layer]) -> Stored:
     """AWQ: unsigned four bits with a zero point for each group of 128 inputs and each output."""
     stored = Stored()
-    for layer in layers:
-        if layer.name.endswith(FLOAT_LAYER):
-            continue
+    for layer in _split(layers)[0]:
         groups = _by_group(layer.module.weight)
         low, high = groups.amin(dim=2), groups.amax(dim=2)
         scale = ((high - low) / 15).half().float()
@@ -321,9 +317,7 @@ def awq(layers: list[Layer]) -> Stored:
 def gptq(layers: list[Layer]) -> Stored:
     """GPTQ, symmetric: unsigned four bits around 8, packed along the inputs."""
     stored = Stored()
-    for layer in layers:
-        if layer.name.endswith(FLOAT_LAYER):
-            continue
+    for layer in _split(layers)[0]:
         groups = _by_group(layer.module.weight)
         scale = (groups.abs().amax(dim=2) / 7).half().float()
         values = ((groups / scale.unsqueeze(2)).round() + 8).clamp(0, 15)

@@ -18,9 +18,8 @@ from ascend_plugin.quantization.int8 import DynamicProduct, StaticProduct, store
 from ascend_plugin.quantization.modelslim import UnsupportedCheckpoint
 
 
-@register_weight_loader_v2_supported_method
-class StaticLinear(LinearMethodBase):
-    """A linear layer of the kind W8A8."""
+class _Linear(LinearMethodBase):
+    """A linear layer with an int8 weight and its scales: what both kinds load."""
 
     def create_weights(
         self,
@@ -35,6 +34,18 @@ class StaticLinear(LinearMethodBase):
         loader, outputs = attributes["weight_loader"], sum(output_partition_sizes)
         self.dtype = params_dtype
         _register_weight(layer, outputs, input_size_per_partition, loader)
+        self._register_activations(layer, output_partition_sizes, loader)
+
+    def _register_activations(self, layer: torch.nn.Module, output_partition_sizes: list[int], loader: Any) -> None:
+        """Register what the checkpoint has for the layer's inputs."""
+
+
+@register_weight_loader_v2_supported_method
+class StaticLinear(_Linear):
+    """A linear layer of the kind W8A8."""
+
+    def _register_activations(self, layer: torch.nn.Module, output_partition_sizes: list[int], loader: Any) -> None:
+        outputs = sum(output_partition_sizes)
         for name in ("input_scale", "input_offset"):
             one_each = torch.empty(len(output_partition_sizes), dtype=torch.float32)
             layer.register_parameter(name, PerTensorScaleParameter(data=one_each, weight_loader=loader))
@@ -66,22 +77,8 @@ class StaticLinear(LinearMethodBase):
 
 
 @register_weight_loader_v2_supported_method
-class DynamicLinear(LinearMethodBase):
+class DynamicLinear(_Linear):
     """A linear layer of the kind W8A8_DYNAMIC."""
-
-    def create_weights(
-        self,
-        layer: torch.nn.Module,
-        input_size_per_partition: int,
-        output_partition_sizes: list[int],
-        input_size: int,
-        output_size: int,
-        params_dtype: torch.dtype,
-        **attributes: Any,
-    ) -> None:
-        loader, outputs = attributes["weight_loader"], sum(output_partition_sizes)
-        self.dtype = params_dtype
-        _register_weight(layer, outputs, input_size_per_partition, loader)
 
     def process_weights_after_loading(self, layer: torch.nn.Module) -> None:
         chip = detection.current_chip()
