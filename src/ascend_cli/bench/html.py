@@ -8,6 +8,7 @@ from pathlib import Path
 from ascend_cli.bench.judge import Slo, goodput, notes_of, roofline_share
 from ascend_cli.bench.markdown import groups
 from ascend_cli.bench.results import Row
+from ascend_cli.bench.summary import HEADS, figures
 from ascend_cli.bench.svg import Series, bar_chart, line_chart
 from ascend_cli.bench.table import serving_table, throughput_table
 
@@ -162,20 +163,7 @@ def _goodput(lines: dict[str, list[Row]], slo: Slo | None) -> str:
 
 
 def _summary(rows: list[Row], slo: Slo | None) -> str:
-    heads = [
-        "model",
-        "chips",
-        "in/out",
-        "at once",
-        "req/s",
-        "output tok/s",
-        "spread",
-        "TTFT ms",
-        "TPOT ms",
-        "of roofline",
-    ]
-    if slo:
-        heads.append("goodput")
+    heads = [*HEADS, "goodput"] if slo else HEADS
     body = "".join(_summary_row(row, slo) for row in rows)
     head = "".join(f"<th>{name}</th>" for name in heads)
     return (
@@ -184,8 +172,6 @@ def _summary(rows: list[Row], slo: Slo | None) -> str:
 
 
 def _summary_row(row: Row, slo: Slo | None) -> str:
-    run, share = row.typical, roofline_share(row)
-    reached = (share.decode_share or share.offline_share) if share else None
     marks = "".join(
         f' <span class="tag {name}">{name}</span>'
         for name, on in (("emulated", row.emulated), ("refused", bool(row.refused)))
@@ -194,18 +180,8 @@ def _summary_row(row: Row, slo: Slo | None) -> str:
     cells = [
         f"{escape(row.model)}{marks}",
         f"{row.tensor_parallel_size} &times; {escape(row.chip or '?')}",
-        f"{row.workload.input_tokens}/{row.workload.output_tokens}",
-        str(row.workload.concurrency or "offline"),
-        f"{run.requests_per_s:.2f}",
-        f"{run.output_tokens_per_s:.2f}",
-        f"{row.spread:.1%}" if len(row.measured) > 1 else "&ndash;",
-        f"{run.ttft_ms.median:.1f}" if run.ttft_ms else "&ndash;",
-        f"{run.tpot_ms.median:.2f}" if run.tpot_ms else "&ndash;",
-        f"{reached:.1%}" if reached else "&ndash;",
+        *(cell or "&ndash;" for cell in figures(row, slo)),
     ]
-    if slo:
-        good = goodput(run, slo)
-        cells.append(f"{good.requests_per_s:.2f} ({good.share:.0%})" if good else "&ndash;")
     return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
 
 

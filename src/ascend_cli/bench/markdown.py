@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ascend_cli.bench.judge import Slo, goodput, notes_of, roofline_share
+from ascend_cli.bench.judge import Slo, notes_of
 from ascend_cli.bench.results import Row
+from ascend_cli.bench.summary import HEADS, figures
 from ascend_cli.bench.table import serving_table, throughput_table
 
 
@@ -41,44 +42,18 @@ def groups(rows: list[Row]) -> dict[str, list[Row]]:
 
 
 def _summary(rows: list[Row], slo: Slo | None) -> str:
-    head = [
-        "model",
-        "chips",
-        "in/out",
-        "at once",
-        "req/s",
-        "output tok/s",
-        "spread",
-        "TTFT ms",
-        "TPOT ms",
-        "of roofline",
-    ]
-    if slo:
-        head.append(f"goodput req/s ({slo.text})")
+    head = [*HEADS, f"goodput req/s ({slo.text})"] if slo else HEADS
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     lines += ["| " + " | ".join(_cells(row, slo)) + " |" for row in rows]
     return "\n".join(lines)
 
 
 def _cells(row: Row, slo: Slo | None) -> list[str]:
-    run, share = row.typical, roofline_share(row)
-    reached = (share.decode_share or share.offline_share) if share else None
-    cells = [
+    return [
         row.model + (" (emulated)" if row.emulated else "") + (" **refused**" if row.refused else ""),
         f"{row.tensor_parallel_size} x {row.chip or '?'}",
-        f"{row.workload.input_tokens}/{row.workload.output_tokens}",
-        str(row.workload.concurrency or "offline"),
-        f"{run.requests_per_s:.2f}",
-        f"{run.output_tokens_per_s:.2f}",
-        f"{row.spread:.1%}" if len(row.measured) > 1 else "one run",
-        f"{run.ttft_ms.median:.1f}" if run.ttft_ms else "",
-        f"{run.tpot_ms.median:.2f}" if run.tpot_ms else "",
-        f"{reached:.1%}" if reached else "",
+        *(cell or "" for cell in figures(row, slo)),
     ]
-    if slo:
-        good = goodput(run, slo)
-        cells.append(f"{good.requests_per_s:.2f} ({good.share:.0%})" if good else "unknown")
-    return cells
 
 
 def _side_by_side(rows: list[Row], slo: Slo | None) -> str:
