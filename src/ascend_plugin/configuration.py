@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import torch
 from vllm.config import CompilationMode, CUDAGraphMode
-from vllm.logger import init_logger
 
 from ascend_plugin import detection, graphs, quantization
 from ascend_plugin.chips import ChipSpec
+from ascend_plugin.log import plugin_logger
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
-logger = init_logger(__name__)
+logger = plugin_logger(__name__)
 
 KV_CACHE_DTYPES = ("auto", "float16", "bfloat16")
 

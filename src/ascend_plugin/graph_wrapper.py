@@ -14,10 +14,11 @@ from vllm.compilation.cuda_graph import CUDAGraphWrapper
 from vllm.compilation.monitor import validate_cudagraph_capturing_enabled
 from vllm.config import CUDAGraphMode
 from vllm.forward_context import BatchDescriptor, get_forward_context, is_forward_context_available
-from vllm.logger import init_logger
 from vllm.sequence import IntermediateTensors
 
-logger = init_logger(__name__)
+from ascend_plugin.log import plugin_logger
+
+logger = plugin_logger(__name__)
 
 
 @dataclass

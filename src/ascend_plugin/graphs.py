@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vllm.logger import init_logger
-
 from ascend_plugin.chips import ChipSpec
+from ascend_plugin.log import plugin_logger
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
-logger = init_logger(__name__)
+logger = plugin_logger(__name__)
 
 # Events that one captured collective holds: to enter its stream, to come back, and one of HCCL's own. With it 64 layers
 # at tensor-parallel size above 1 leave room for two graphs on 1,024 events, which is what vllm-ascend documents.

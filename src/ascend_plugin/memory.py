@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vllm.logger import init_logger
-
 from ascend_plugin import detection, memory_plan
+from ascend_plugin.log import plugin_logger
 from ascend_plugin.model_shape import UnreadableConfig, read_model_shape
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
-logger = init_logger(__name__)
+logger = plugin_logger(__name__)
 
 # Those whose format the arithmetic knows. compressed-tensors may be int8 or int4: it is let through.
 KNOWN_METHODS = (None, "ascend", "auto_awq", "auto_gptq", "fp8")

@@ -14,7 +14,6 @@ import torch
 from vllm.compilation.cuda_graph import CUDAGraphWrapper
 from vllm.config import CUDAGraphMode
 from vllm.forward_context import BatchDescriptor, set_forward_context
-from vllm.logger import init_logger
 from vllm.v1.attention.backend import CommonAttentionMetadata
 from vllm.v1.kv_cache_interface import AttentionSpec, EncoderOnlyAttentionSpec, KVCacheConfig
 from vllm.v1.outputs import SamplerOutput
@@ -26,8 +25,6 @@ from ascend_plugin.module_calls import shorten_calls
 from ascend_plugin.ops import linear, sampling
 from ascend_plugin.step_inputs import Layout, StepInputs, fill_batch, fill_group, fill_sampled
 from ascend_plugin.weight_upload import PinnedUploads
-
-logger = init_logger(__name__)
 
 
 class AscendModelRunner(GPUModelRunner):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from vllm.logger import init_logger
 from vllm.platforms.interface import Platform, PlatformEnum
 
 from ascend_plugin import detection
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
     from vllm.config.kernel import IrOpPriorityConfig
     from vllm.v1.attention.backends.registry import AttentionBackendEnum
     from vllm.v1.attention.selector import AttentionSelectorConfig
-
-logger = init_logger(__name__)
 
 WORKER = "ascend_plugin.worker.AscendWorker"
 COMMUNICATOR = "ascend_plugin.distributed.AscendCommunicator"

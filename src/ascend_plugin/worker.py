@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from vllm.logger import init_logger
 from vllm.platforms import current_platform
 from vllm.platforms.interface import set_assigned_physical_gpu_ids
 from vllm.utils.mem_utils import MemorySnapshot
@@ -16,9 +15,10 @@ from vllm.v1.worker.gpu_worker import Worker, init_worker_distributed_environmen
 from vllm.v1.worker.utils import request_memory
 
 from ascend_plugin import compat, kv_cache, memory, quantization
+from ascend_plugin.log import plugin_logger
 from ascend_plugin.model_runner import AscendModelRunner
 
-logger = init_logger(__name__)
+logger = plugin_logger(__name__)
 
 
 class AscendWorker(Worker):

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vllm.logger import init_logger
+from ascend_plugin.log import plugin_logger
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
-logger = init_logger(f"vllm.{__name__}")  # a name that vLLM's logging shows
+logger = plugin_logger(__name__)
 
 MODELSLIM = "ascend"  # the name that users of `--quantization` know
 DESCRIPTION = "quant_model_description.json"  # what ModelSlim writes beside the weights

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch.nn.parameter import Parameter
-from vllm.logger import init_logger
 from vllm.model_executor.layers.linear import (
     LinearMethodBase,
     UnquantizedLinearMethod,
@@ -21,8 +20,9 @@ from vllm.model_executor.layers.quantization.utils.fp8_utils import create_fp8_s
 from vllm.model_executor.parameter import BlockQuantScaleParameter, ModelWeightParameter, PerTensorScaleParameter
 
 from ascend_plugin import detection
+from ascend_plugin.log import plugin_logger
 
-logger = init_logger(f"vllm.{__name__}")  # a name that vLLM's logging shows
+logger = plugin_logger(__name__)
 
 
 @dataclass
