@@ -109,4 +109,4 @@ def test_the_page_gives_the_reason_of_what_does_not_pass() -> None:
     page = render({("gemma2", "310P3"): row}, architectures())
     assert "| refused |" in page
     assert "`gemma2`: refused: 310P3 has no bfloat16" in page
-    assert "| `gemma2` | 310P3 | rope-theta | shifted-window |" in page
+    assert "| dense | `gemma2` | 310P3 | rope-theta | shifted-window |" in page

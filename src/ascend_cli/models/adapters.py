@@ -56,5 +56,9 @@ def merge(model: torch.nn.Module, folder: Path) -> None:
                 parameters[target] += (ALPHA / RANK) * (b.float() @ a.float())
 
 
-if __name__ == "__main__":
+def main() -> None:
     write_adapters(Path(sys.argv[1]))
+
+
+if __name__ == "__main__":
+    main()

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from ascend_cli.models.results import ModelResult
 
 CHIPS = ["310P3", "910B3"]
+FAULTS = "faults"
+STARTS = ("graph", "eager", "tp2", "ep2", "ngram", "mtp", "lora", "one", FAULTS)  # settings of verify.py, and no other
 CACHE = Path.home() / ".cache" / "ascend-plugin" / "conformance"
 STORE = Path("docs/models.json")
 PAGE = Path("docs/models.md")
@@ -35,7 +37,7 @@ def models(
     quick: Annotated[bool, typer.Option("--quick", help="The few models that cross most code paths.")] = False,
     faults: Annotated[bool, typer.Option("--faults", help="Also try deliberate faults: each must be caught.")] = False,
     only: Annotated[
-        list[str] | None, typer.Option("--only", help="Engine starts to run: graph, eager, tp2, ep2, ngram, lora, one.")
+        list[str] | None, typer.Option("--only", help=f"Engine starts to run: {', '.join(STARTS)}. May be repeated.")
     ] = None,
     missing: Annotated[
         bool, typer.Option("--missing", help="Leave out what the results already show as passed, or refused.")
@@ -55,6 +57,8 @@ def models(
     chosen = select(names or [], quick)
     if not verify:
         return _list(chosen, json)
+    if unknown := set(only or ()) - set(STARTS):
+        raise UsageError(f"--only {sorted(unknown)[0]} is no engine start: use {', '.join(STARTS)}")
     if here and chip:
         raise UsageError("--here and --chip exclude each other: name emulated chips, or use those of this computer")
     from ascend_cli.hardware import chip_named
@@ -62,6 +66,7 @@ def models(
     emulated = [chip_named(name).name for name in chip or CHIPS]
 
     from ascend_cli.models import results as kept
+    from ascend_cli.models.places import Places
     from ascend_cli.models.table import render
     from ascend_cli.models.verify import HERE, Verifier
     from ascend_cli.output import emit_json, notice
@@ -73,13 +78,14 @@ def models(
         page.write_text(render(everything, architectures()))
 
     done = []
-    for architecture in chosen:
-        verifier = Verifier(architecture, cache, cache / "logs", notice)
-        for name in [None] if here else emulated:
-            known = kept.settled(kept.load(store), architecture.name, name or HERE) if missing else ()
-            result = verifier.run(name, faults, only, known, keep)
-            done.append(result)
-            notice(_summary(result))
+    with Places() as places:
+        for architecture in chosen:
+            verifier = Verifier(architecture, places, cache, cache / "logs", notice)
+            for name in [None] if here else emulated:
+                known = kept.settled(kept.load(store), architecture.name, name or HERE) if missing else ()
+                result = verifier.run(name, faults or FAULTS in (only or ()), only, known, keep)
+                done.append(result)
+                notice(_summary(result))
     if json:
         emit_json({"schema": kept.SCHEMA, "results": done})
     return OK if all(result.good for result in done) else BAD_ANSWER

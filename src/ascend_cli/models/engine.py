@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pydantic
 
 if TYPE_CHECKING:
     from vllm import LLM, RequestOutput
@@ -41,8 +42,10 @@ def run(job: dict[str, Any]) -> tuple[dict[str, Any], Rows]:
     try:
         # Whatever a person could have got wrong is found here, before a device is touched.
         configuration = EngineArgs(**arguments).create_engine_config()
-    except (ValueError, NotImplementedError) as error:
-        return {"outcome": "refused", "message": one_line(error)}, {}
+    except Exception as error:
+        print(traceback.format_exc(), file=sys.stderr)
+        outcome = "refused" if is_refusal(error, "vllm", "ascend_plugin") else "failed"
+        return {"outcome": outcome, "message": one_line(error)}, {}
     report = {
         "dtype": str(configuration.model_config.dtype).removeprefix("torch."),
         "block_size": configuration.cache_config.block_size,
@@ -58,7 +61,7 @@ def run(job: dict[str, Any]) -> tuple[dict[str, Any], Rows]:
         report["drafted_tokens"] = drafted_tokens(llm)
     except Exception as error:
         print(traceback.format_exc(), file=sys.stderr)
-        outcome = "refused" if not started and is_refusal(error) else "failed"
+        outcome = "refused" if not started and is_refusal(error, "ascend_plugin") else "failed"
         return {**report, "outcome": outcome, "message": one_line(error)}, {}
     return {**report, "outcome": "ran", "message": "", "cached_tokens": cached_tokens, "versions": versions()}, rows
 
@@ -77,12 +80,15 @@ def write_tokenizer(job: dict[str, Any]) -> str:
     return str(folder)
 
 
-def is_refusal(error: BaseException) -> bool:
-    """Whether the plugin itself raised this to say that something cannot be: not a failure of what lies below it."""
+def is_refusal(error: BaseException, *packages: str) -> bool:
+    """Whether code of these packages raised this to say that something cannot be; a crash inside them is none."""
+    if isinstance(error, pydantic.ValidationError):  # the validator's own error is inside
+        errors = [entry.get("ctx", {}).get("error") for entry in error.errors()]
+        return all(inner is None or is_refusal(inner, *packages) for inner in errors)
     frames = traceback.extract_tb(error.__traceback__)
     last = frames[-1] if frames else None
-    raised_by_plugin = last and "ascend_plugin" in last.filename and (last.line or "").startswith("raise ")
-    return bool(raised_by_plugin) and isinstance(error, ValueError | NotImplementedError)
+    raised_there = last and (last.line or "").startswith("raise ") and set(packages) & set(Path(last.filename).parts)
+    return bool(raised_there) and isinstance(error, ValueError | NotImplementedError)
 
 
 def _answers(llm: LLM, job: dict[str, Any]) -> tuple[Rows, int]:
@@ -192,7 +198,6 @@ def one_line(error: BaseException) -> str:
 
 
 def main() -> None:
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     with open(sys.argv[1]) as file:
         job = json.load(file)
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # one process less to start

@@ -87,11 +87,12 @@ def _fault_section(rows: Iterable[ModelResult]) -> str:
     lines = [
         "## Can the check fail?",
         "",
-        "Deliberate faults in what the engine was given, and whether the check caught them:",
+        "Deliberate faults in what the engine was given, and whether the check caught them. Every row of the table has",
+        "some (`ascend models --verify NAME --only faults`); tried so far:",
     ]
-    lines += ["", "| model | chip | caught | missed |", "|---|---|---|---|"]
+    lines += ["", "| family | model | chip | caught | missed |", "|---|---|---|---|---|"]
     for row in tried:
         caught = ", ".join(fault for fault, found in row.faults.items() if found)
         missed = ", ".join(fault for fault, found in row.faults.items() if not found)
-        lines.append(f"| `{row.name}` | {row.chip} | {caught} | {missed} |")
+        lines.append(f"| {row.group} | `{row.name}` | {row.chip} | {caught} | {missed} |")
     return "\n".join([*lines, ""])

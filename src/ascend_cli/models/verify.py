@@ -7,27 +7,22 @@ reference is run on exactly those tokens (teacher forcing), so that one early ne
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from ascend_cli.errors import AscendError, UsageError
+from ascend_cli.errors import AscendError
 from ascend_cli.models import faults
 from ascend_cli.models.architectures import FACTS, Architecture
 from ascend_cli.models.compare import Verdict, errors, judge
+from ascend_cli.models.places import Place, Places
 from ascend_cli.models.prompts import ADAPTERS, CHUNK_TOKENS, NEW_TOKENS, Prompts, make_covering_prompts, make_prompts
 from ascend_cli.models.results import Cell, ModelResult
-
-CPU_ONLY = {"ASCEND_EMULATOR": "0", "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}  # for processes that must see no NPU
 
 Arrays = Mapping[str, np.ndarray]
 Answered = tuple[int, tuple[int, ...]]  # a sequence: its LoRA adapter's number (0: none) and its tokens
@@ -98,57 +93,28 @@ def is_routed(architecture: Architecture) -> bool:
     return "num_experts_per_tok" in architecture.config
 
 
-class Machine(Protocol):
-    """Where engines run: `ascend_emulator.launcher.Machine`, or this computer."""
-
-    def run(self, command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[Any]: ...
-
-    def stats(self) -> dict[str, Any]: ...
-
-
-class ThisComputer:
-    """A machine with real chips."""
-
-    def run(self, command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[Any]:
-        return subprocess.run(list(command), **{**options, "env": {**os.environ, **options.get("env", {})}})
-
-    def stats(self) -> dict[str, Any]:
-        return {}
-
-
-@contextmanager
-def machine_for(chip: str | None) -> Iterator[Machine]:
-    """Two emulated chips of that kind; the chips of this computer if chip is None."""
-    if chip is None:
-        yield ThisComputer()
-        return
-    try:
-        from ascend_emulator.launcher import emulate
-    except ImportError as error:
-        raise UsageError("the emulator is not installed: `pip install ./emulator` in this repository") from error
-    with emulate(chip=chip, count=2) as machine:
-        yield machine
-
-
 @dataclass
 class Answer:
     """What one engine start gave: the child's report and its arrays."""
 
     report: dict[str, Any]
     arrays: Mapping[str, np.ndarray]
-    stats: dict[str, Any] = field(default_factory=dict)
-
-    def sequences(self, check: str) -> list[str]:
-        """Prefixes `<check>.<index>` of the answered sequences."""
-        names = [name.removesuffix(".tokens") for name in self.arrays if name.endswith(".tokens")]
-        return [name for name in names if name.split(".")[0] == check]
+    replays: int | None = None  # of graphs; None where nothing counts them
 
 
 class Verifier:
     """Runs engines and references for one architecture; checkpoints are cached in `cache`, logs go to `logs`."""
 
-    def __init__(self, architecture: Architecture, cache: Path, logs: Path, say: Callable[[str], None], seed: int = 0):
-        self.architecture = architecture
+    def __init__(
+        self,
+        architecture: Architecture,
+        places: Places,
+        cache: Path,
+        logs: Path,
+        say: Callable[[str], None],
+        seed: int = 0,
+    ):
+        self.architecture, self.places = architecture, places
         self.cache, self.logs, self.say, self.seed = cache, logs, say, seed
         self.prompts: Prompts = make_prompts(architecture.config["vocab_size"], architecture.task, seed)
         self._answered: dict[tuple[str, Answered], np.ndarray] = {}  # by the reference, in each dtype
@@ -180,7 +146,7 @@ class Verifier:
             answer = self.engine(checkpoint, chip, setting)
             self._add_cells(result, setting, answer)
             keep(result)
-            if answer.report["outcome"] == "refused" and setting.name not in EXTRAS:
+            if self._refuses_model(setting, answer.report):
                 break  # the other settings run the same model on the same chip
         for fault in architecture.faults if with_faults else ():
             if fault not in known:
@@ -204,7 +170,8 @@ class Verifier:
             vocab_size = self.architecture.config["vocab_size"]
             prompts = make_covering_prompts(vocab_size, self.seed) if setting.covering else self.prompts
         remote = {"trust_remote_code": True} if self.architecture.needs_remote_code else {}
-        with tempfile.TemporaryDirectory(prefix="ascend-models-") as folder, machine_for(chip) as machine:
+        place = self.places.chips(chip)
+        with tempfile.TemporaryDirectory(prefix="ascend-models-") as folder:
             job = {
                 "checkpoint": str(checkpoint),
                 "task": self.architecture.task,
@@ -217,14 +184,17 @@ class Verifier:
                 "report": f"{folder}/report.json",
             }
             log = self.logs / f"{self.architecture.name}-{chip or 'here'}-{setting.name}.log"
-            code = self._child("ascend_cli.models.engine", job, Path(folder), log, machine.run, ENGINE_TIMEOUT_S)
+            replays = place.replays()
+            code = self._child(place, "ascend_cli.models.engine", job, Path(folder), log, ENGINE_TIMEOUT_S)
             if not Path(job["report"]).is_file():
                 return Answer(
                     {"outcome": "failed", "message": f"the engine died (exit code {code}), see {log.name}"}, {}
                 )
             report = json.loads(Path(job["report"]).read_text())
             with np.load(job["output"]) as arrays:
-                answer = Answer(report, dict(arrays), machine.stats())
+                answer = Answer(report, dict(arrays), place.replays())
+            if answer.replays is not None:
+                answer.replays -= replays or 0
         self.say(f"{self.architecture.name} on {chip or HERE}, {setting.name}: {report['outcome']}")
         return answer
 
@@ -263,8 +233,8 @@ class Verifier:
                 "output": f"{folder}/reference.npz",
             }
             log = self.logs / f"{self.architecture.name}-reference.log"
-            module, run = "ascend_cli.models.reference", ThisComputer().run
-            code = self._child(module, job, Path(folder), log, run, REFERENCE_TIMEOUT_S, CPU_ONLY)
+            place, module = self.places.cpu(), "ascend_cli.models.reference"
+            code = self._child(place, module, job, Path(folder), log, REFERENCE_TIMEOUT_S)
             if code != 0:
                 raise AscendError(f"the reference of {self.architecture.name} failed, see {log}")
             if not sequences:
@@ -293,40 +263,23 @@ class Verifier:
         self._on_the_cpu("ascend_cli.models.faults", str(checkpoint), fault, str(target))
         return target
 
-    def _on_the_cpu(self, *command: str) -> None:
-        done = ThisComputer().run([sys.executable, "-m", *command], env=CPU_ONLY, capture_output=True, text=True)
-        if done.returncode != 0:
-            raise AscendError((done.stderr.strip().splitlines() or ["no message"])[-1])
+    def _on_the_cpu(self, module: str, *arguments: str) -> None:
+        log = self.logs / f"{self.architecture.name}-{module.split('.')[-1]}.log"
+        if self.places.cpu().run(module, arguments, log, REFERENCE_TIMEOUT_S) != 0:
+            raise AscendError((log.read_text().strip().splitlines() or ["no message"])[-1])
 
-    def _child(
-        self,
-        module: str,
-        job: dict[str, Any],
-        folder: Path,
-        log: Path,
-        run: Callable[..., subprocess.CompletedProcess[Any]],
-        timeout_s: int,
-        environment: Mapping[str, str] | None = None,
-    ) -> int:
+    def _child(self, place: Place, module: str, job: dict[str, Any], folder: Path, log: Path, timeout_s: int) -> int:
         """Run a module of this package on a job, its output into the log; the exit code, or 124 past the time."""
         job_file = folder / "job.json"
         job_file.write_text(json.dumps(job))
-        variables = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), **(environment or {})}
-        with log.open("w") as output:
-            try:
-                command = [sys.executable, "-m", module, str(job_file)]
-                return run(
-                    command, stdout=output, stderr=subprocess.STDOUT, timeout=timeout_s, env=variables
-                ).returncode
-            except subprocess.TimeoutExpired:
-                return 124
+        return place.run(module, [str(job_file)], log, timeout_s)
 
     def _add_cells(self, result: ModelResult, setting: Setting, answer: Answer) -> None:
         """The cells of one engine start; a refusal of the model itself counts for every setting."""
         report = answer.report
         result.dtype = result.dtype or report.get("dtype")
         result.versions = result.versions or report.get("versions", {})
-        if report["outcome"] == "refused" and setting.name not in EXTRAS:
+        if self._refuses_model(setting, report):
             features = [feature for every in settings_for(self.architecture) for feature in every.features]
             result.cells.update(dict.fromkeys(features, Cell("refused", report["message"])))
         elif report["outcome"] != "ran":
@@ -335,6 +288,10 @@ class Verifier:
         else:
             verdicts = self.judge(answer)
             result.cells.update({feature: self._cell(feature, answer, verdicts) for feature in setting.features})
+
+    def _refuses_model(self, setting: Setting, report: Mapping[str, Any]) -> bool:
+        """Whether the plainest start was refused: no other is then worth trying."""
+        return report["outcome"] == "refused" and setting.name == settings_for(self.architecture)[0].name
 
     def _cell(self, feature: str, answer: Answer, verdicts: Mapping[str, Verdict]) -> Cell:
         parts = {
@@ -361,7 +318,7 @@ class Verifier:
             return None
         if answer.report["graphs"] == "NONE":
             return "graphs were switched off for this model"
-        if answer.stats.get("total", {}).get("graphs", {}).get("replays") == 0:
+        if answer.replays == 0:
             return "no graph was replayed"
         return None
 
