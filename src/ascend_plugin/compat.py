@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.abc
 import importlib.util
+import logging
 import sys
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec
@@ -18,6 +19,7 @@ def prepare_worker_process() -> None:
     _route_by_fused_gating()
     _copy_recurrent_states_by_block()
     _mask_grammars_without_shifts()
+    _leave_out_announced_conversions()
 
 
 def _alias_torch_cuda() -> None:
@@ -118,6 +120,24 @@ def _copy_recurrent_states_by_block() -> None:
     mamba_utils.do_mamba_copy_block = recurrent_state.copy_blocks
 
 
+def _leave_out_announced_conversions() -> None:
+    """Say once that a bfloat16 checkpoint runs in float16, not for each of its weights.
+
+    Reason: vLLM warns of every converted weight, hundreds of lines on each chip, after it has said that it casts.
+    Reference: vllm/model_executor/models/utils.py AutoWeightsLoader._load_param; config/model.py _get_and_verify_dtype.
+    Exit: when the conversion that --dtype asks for is no warning.
+    """
+    logging.getLogger("vllm.model_executor.models.utils").addFilter(_is_no_announced_conversion)
+
+
+def _is_no_announced_conversion(record: logging.LogRecord) -> bool:
+    if not str(record.msg).startswith("Attempted to load weight %s with dtype %s"):
+        return True
+    name, *dtypes = map(str, record.args or ())
+    read_as_bits = name.endswith(".deq_scale")  # ModelSlim's, by quantization.modelslim_linear
+    return not read_as_bits and dtypes[:2] != ["torch.bfloat16", "torch.float16"]
+
+
 # ---------------------------------------------------------------------- patches at import
 
 
@@ -216,7 +236,7 @@ WITHOUT_TORCHVISION: dict[str, str] = {
 def _read_awq_anywhere(module: ModuleType) -> None:
     """AWQ layers take their product from vLLM's registry of kernels, as on CPU and XPU.
 
-    Reason: elsewhere AutoAWQConfig takes CUDA's kernels, and asks whether Marlin runs.
+    Reason: elsewhere AutoAWQConfig takes CUDA's kernels, and asks whether Marlin runs; experts have no registry.
     Reference: vllm/model_executor/layers/quantization/auto_awq.py get_quant_method, AutoAWQMarlinLinearMethod.
     Exit: when every platform's layers ask the registry.
     """
@@ -226,28 +246,40 @@ def _read_awq_anywhere(module: ModuleType) -> None:
 
         return AscendAwqLinear(config)
 
+    def awq_experts(config: Any, moe_config: Any) -> Any:
+        from ascend_plugin.quantization.weight_only_experts import AwqExperts
+
+        return AwqExperts(config, moe_config)
+
     module.verify_marlin_supported = lambda **_: None
     module.AutoAWQLinearMethod = awq_linear
-    module.AutoAWQMoEMethod = _refuse_quantised_experts
+    module.AutoAWQMoEMethod = awq_experts
     module.check_moe_marlin_supports_layer = lambda *_, **__: True  # so that the method above is asked for
 
 
 def _read_gptq_anywhere(module: ModuleType) -> None:
     """GPTQ layers take their product from vLLM's registry of kernels without asking whether Marlin runs.
 
-    Reason: AutoGPTQLinearMethod chooses from the registry, but first verifies that this is a CUDA device.
+    Reason: AutoGPTQLinearMethod chooses from the registry, but first verifies that this is a CUDA device; experts
+    have no registry.
     Reference: vllm/model_executor/layers/quantization/auto_gptq.py AutoGPTQLinearMethod.__init__.
     Exit: when that is asked of the kernel that was chosen.
     """
+
+    def gptq_experts(config: Any, moe_config: Any) -> Any:
+        from ascend_plugin.quantization.weight_only_experts import GptqExperts
+
+        return GptqExperts(config, moe_config)
+
     module.verify_marlin_supported = lambda **_: None
-    module.AutoGPTQMoEMethod = _refuse_quantised_experts
+    module.AutoGPTQMoEMethod = gptq_experts
     module.check_moe_marlin_supports_layer = lambda *_, **__: True
 
 
 def _dequantise_fp8(module: ModuleType) -> None:
-    """Linear layers of fp8 checkpoints become layers of the model's dtype while they are loaded.
+    """Layers and experts of fp8 checkpoints become those of the model's dtype while they are loaded.
 
-    Reason: Fp8LinearMethod requantises with CUDA operators, and holds tensors that most Ascend chips have no type for.
+    Reason: vLLM's methods requantise with CUDA operators, and hold tensors that most Ascend chips have no type for.
     Reference: vllm/model_executor/layers/quantization/fp8.py Fp8Config.get_quant_method.
     Exit: when that method goes through the registry of kernels alone, for chips with fp8 products.
     """
@@ -257,14 +289,32 @@ def _dequantise_fp8(module: ModuleType) -> None:
 
         return DequantisedFp8Linear(config)
 
+    def fp8_experts(config: Any, layer: Any) -> Any:
+        from ascend_plugin.quantization.dequantised_experts import DequantisedFp8Experts
+
+        return DequantisedFp8Experts(config, layer.moe_config)
+
     module.Fp8LinearMethod = fp8_linear
-    module.Fp8MoEMethod = _refuse_quantised_experts
+    module.Fp8MoEMethod = fp8_experts
 
 
-def _refuse_quantised_experts(*_: Any, **__: Any) -> Any:
-    raise NotImplementedError(
-        "Experts in this checkpoint's format do not run on Ascend yet: use the checkpoint that is not quantised."
-    )
+def _inspect_models_in_forks(module: ModuleType) -> None:
+    """What a model's class can do is found out in a fork of this process instead of in a new interpreter.
+
+    Reason: the new one imports everything again, ten seconds of a CPU at the first start of each kind of model.
+    Reference: vllm/model_executor/models/registry.py _LazyRegisteredModel.inspect_model_cls, _run_in_subprocess.
+    Exit: when upstream forks where no device is open.
+    """
+    in_new_interpreter = module._run_in_subprocess
+
+    def run(inspect: Callable[[], Any]) -> Any:
+        import torch
+
+        from ascend_plugin.forked import in_fork
+
+        return in_new_interpreter(inspect) if torch.npu.is_initialized() else in_fork(inspect)
+
+    module._run_in_subprocess = run
 
 
 IMPORT_PATCHES: dict[str, Callable[[ModuleType], None]] = {
@@ -272,4 +322,5 @@ IMPORT_PATCHES: dict[str, Callable[[ModuleType], None]] = {
     "vllm.model_executor.layers.quantization.auto_awq": _read_awq_anywhere,
     "vllm.model_executor.layers.quantization.auto_gptq": _read_gptq_anywhere,
     "vllm.model_executor.layers.quantization.fp8": _dequantise_fp8,
+    "vllm.model_executor.models.registry": _inspect_models_in_forks,
 }

@@ -30,12 +30,14 @@ WIDE_COPIES = 3  # gate, up and their product
 LOGIT_BYTES = 2 + 4  # logits in fp16 and the fp32 copy that sampling works on
 
 
-def checkpoint_format(method: str | None, chip: ChipSpec) -> WeightFormat:
-    """How the weights of a checkpoint lie in the chip's memory; `method` is its quant_method, or None."""
+def checkpoint_format(method: str | None, chip: ChipSpec, has_experts: bool = False) -> WeightFormat:
+    """How most weights of a checkpoint lie in the chip's memory; `method` is its quant_method, or None."""
     if method in ("ascend", "compressed-tensors"):
         return "w8a8"
     if method in ("awq", "gptq", "auto_awq", "auto_gptq"):
-        return "w4a16" if "int4" in chip.weight_only_dtypes else "w8a8"  # elsewhere a weight of four bits takes a byte
+        if "int4" in chip.weight_only_dtypes:
+            return "w4a16"
+        return "fp16" if has_experts else "w8a8"  # a weight of four bits takes a byte here, and that of an expert two
     return "fp16"  # fp8 weights too: they are dequantised while they are loaded
 
 

@@ -396,3 +396,79 @@ def grouped_products_refused() -> str:
 @pytest.mark.chips("310P3")
 def test_grouped_products_of_int8_are_refused_on_310p(npu: Npu) -> None:
     assert "quant cases do not support on Ascend310P3" in npu.call(grouped_products_refused)
+
+
+def few_bit_experts(bits: int, dtype: torch.dtype, parts: int | None, k: int = 96, n: int = 48) -> tuple[Any, ...]:
+    """Rows, weights of few bits as CANN stores them, [experts, k, n], their scales and offsets, and the products."""
+    x, experts = torch.randn(sum(GROUPS) + 2, k).to(dtype), len(GROUPS)
+    values = torch.randint(-(2 ** (bits - 1)), 2 ** (bits - 1), (experts, k, n), dtype=torch.int8)
+    shape = (experts, n) if parts is None else (experts, parts, n)
+    scale, offset = (torch.rand(shape) * 0.1 + 0.05).to(dtype), torch.randint(-3, 4, shape).to(dtype)
+
+    def by_row(t: torch.Tensor) -> torch.Tensor:
+        return t.float().reshape(experts, -1, n).repeat_interleave(k // (parts or 1), 1)
+
+    numbers = ((values.float() + by_row(offset)) * by_row(scale)).to(dtype).float()
+    rows = x[: sum(GROUPS)].float().split(GROUPS)
+    expected = torch.cat([part @ matrix for part, matrix in zip(rows, numbers, strict=True)])
+    stored = torch.stack([packed(matrix) for matrix in values]) if bits == 4 else values
+    return x, stored, scale, offset, expected
+
+
+def grouped_few_bit(x: torch.Tensor, stored: torch.Tensor, scale: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
+    import torch_npu
+
+    return torch_npu.npu_grouped_matmul(
+        [x.npu()],
+        [stored.npu()],
+        antiquant_scale=[scale.npu()],
+        antiquant_offset=[offset.npu()],
+        group_list=torch.tensor(GROUPS).npu(),
+        split_item=2,
+        group_type=0,
+        group_list_type=1,
+    )[0]
+
+
+def check_few_bit_experts(bits: int, dtype: torch.dtype, parts: int | None) -> None:
+    setup()
+    *operands, expected = few_bit_experts(bits, dtype, parts)
+    assert_close(grouped_few_bit(*operands)[: sum(GROUPS)], expected, f"{bits} bits, {parts} parts", 8)
+
+
+@pytest.mark.chips("910B3")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("bits", "parts"), [(8, None), (4, None), (4, 1), (4, 3)])
+def test_grouped_products_with_weights_of_few_bits(npu: Npu, bits: int, dtype: torch.dtype, parts: int | None) -> None:
+    npu.call(check_few_bit_experts, bits, dtype, parts)
+
+
+def few_bit_experts_refused() -> dict[str, str]:
+    setup()
+    x, stored, scale, offset, _ = few_bit_experts(4, torch.float16, 3)
+    eight = few_bit_experts(8, torch.float16, None)[1]
+    return {
+        "parts": refusal(
+            lambda: grouped_few_bit(x, stored, scale.repeat(1, 3, 1)[:, :5], offset.repeat(1, 3, 1)[:, :5])
+        ),
+        "eight bits": refusal(lambda: grouped_few_bit(x, eight, scale, offset)),
+        "types": refusal(lambda: grouped_few_bit(x, stored, scale.bfloat16(), offset)),
+    }
+
+
+@pytest.mark.chips("910B3")
+def test_few_bit_experts_of_other_shapes_and_types_are_refused(npu: Npu) -> None:
+    messages = npu.call(few_bit_experts_refused)
+    assert "5 parts, which do not divide 96 rows" in messages["parts"]
+    assert "must have sizes [groups, n] where weight is int8" in messages["eight bits"]
+    assert "antiquantScale" in messages["types"]
+
+
+def few_bits_refused_on_310p() -> str:
+    setup()
+    return refusal(lambda: grouped_few_bit(*few_bit_experts(4, torch.float16, None)[:4]))
+
+
+@pytest.mark.chips("310P3")
+def test_few_bit_experts_are_refused_on_310p(npu: Npu) -> None:
+    assert "quant cases do not support on Ascend310P3" in npu.call(few_bits_refused_on_310p)

@@ -18,7 +18,16 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-Tensors = dict[str, torch.Tensor]
+from ascend_cli.models.few_bits import (
+    FOUR_BIT_GROUP,
+    FP8_BLOCK,
+    FP8_LARGEST,
+    Tensors,
+    awq_matrix,
+    fp8_matrix,
+    gptq_matrix,
+)
+
 MODELSLIM_DESCRIPTION = "quant_model_description.json"
 FLOAT_LAYER = "layers.0.mlp.down_proj"  # published checkpoints leave some layers as they are: each scheme keeps one
 
@@ -169,7 +178,7 @@ def modelslim_w8a8_dynamic(layers: list[Layer]) -> Stored:
 def modelslim_experts(name: str, module: torch.nn.Module, stored: Stored) -> None:
     """W8A8_DYNAMIC of transformers' packed experts, gate_up_proj [experts, 2 * inner, hidden] and down_proj."""
     kinds = stored.files[MODELSLIM_DESCRIPTION]
-    for parameter, parts in ((module.gate_up_proj, ("gate_proj", "up_proj")), (module.down_proj, ("down_proj",))):
+    for parameter, parts in _projections(module):
         for expert, matrix in enumerate(parameter):
             weight, scale = int8_by_output(matrix)
             matrix.copy_(weight * scale.unsqueeze(1))
@@ -234,31 +243,15 @@ def _compressed_tensors(layers: list[Layer], static: bool) -> Stored:
 
 # ------------------------------------------------------------------------------------------------ weights alone
 
-FP8_LARGEST = 448.0  # of e4m3
-FP8_BLOCK = 128
-FOUR_BIT_GROUP = 128
-AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # the output that each nibble of an AWQ word holds
-
 
 def _fp8(layers: list[Layer], by_block: bool) -> Stored:
-    """fp8 e4m3: a scale for each block of 128 x 128 (Qwen3-FP8), or one for the tensor and one for its input."""
+    """Weights as `fp8_matrix`; with one scale for a tensor there is one for its input too."""
     stored = Stored()
     quantised, left = _split(layers)
     for layer in quantised:
-        weight = layer.module.weight.float()
-        rows, columns = weight.shape
-        if by_block:
-            blocks = weight.abs().unfold(0, FP8_BLOCK, FP8_BLOCK).unfold(1, FP8_BLOCK, FP8_BLOCK)
-            scale = blocks.amax(dim=(2, 3)) / FP8_LARGEST
-            whole = scale.repeat_interleave(FP8_BLOCK, 0).repeat_interleave(FP8_BLOCK, 1)[:rows, :columns]
-            stored.tensors[f"{layer.name}.weight_scale_inv"] = scale
-        else:
-            scale = whole = weight.abs().amax() / FP8_LARGEST
-            stored.tensors[f"{layer.name}.weight_scale"] = scale
+        _store(stored, layer.name, layer.module.weight, lambda weight: fp8_matrix(weight, by_block))
+        if not by_block:
             stored.tensors[f"{layer.name}.input_scale"] = torch.tensor(max(-layer.low, layer.high) / FP8_LARGEST)
-        rounded = (weight / whole).to(torch.float8_e4m3fn)
-        stored.tensors[f"{layer.name}.weight"] = rounded
-        layer.module.weight.copy_(rounded.float() * whole)
     stored.config["quantization_config"] = {
         "quant_method": "fp8",
         "fmt": "e4m3",
@@ -269,40 +262,21 @@ def _fp8(layers: list[Layer], by_block: bool) -> Stored:
     return stored
 
 
-def packed_words(values: torch.Tensor, order: Iterable[int] = range(8)) -> torch.Tensor:
-    """Four-bit values [.., 8 n] in int32 words [.., n]: nibble i of a word holds the value order[i] of its eight."""
-    eights = values.to(torch.int32).unflatten(-1, (-1, 8))
-    words = torch.zeros(eights.shape[:-1], dtype=torch.int32)
-    for nibble, index in enumerate(order):
-        words |= eights[..., index] << (4 * nibble)
-    return words
-
-
-def _by_group(weight: torch.Tensor) -> torch.Tensor:
-    """[out, in] as [groups, out, group size]."""
-    return weight.float().unflatten(1, (-1, FOUR_BIT_GROUP)).transpose(0, 1)
-
-
-def _from_groups(groups: torch.Tensor) -> torch.Tensor:
-    return groups.transpose(0, 1).flatten(1)
+def _store(
+    stored: Stored, name: str, weight: torch.Tensor, scheme: Callable[[torch.Tensor], tuple[Tensors, torch.Tensor]]
+) -> None:
+    """Store a layer's [out, in] weight by a scheme, and put what that means in its place."""
+    tensors, numbers = scheme(weight)
+    stored.tensors |= {f"{name}.{suffix}": tensor.contiguous() for suffix, tensor in tensors.items()}
+    if "weight" not in tensors:
+        stored.dropped.add(f"{name}.weight")
+    weight.copy_(numbers)
 
 
 def awq(layers: list[Layer]) -> Stored:
-    """AWQ: unsigned four bits with a zero point for each group of 128 inputs and each output."""
     stored = Stored()
     for layer in _split(layers)[0]:
-        groups = _by_group(layer.module.weight)
-        low, high = groups.amin(dim=2), groups.amax(dim=2)
-        scale = ((high - low) / 15).half().float()
-        zero = (-low / scale).round().clamp(0, 15)
-        values = ((groups / scale.unsqueeze(2)).round() + zero.unsqueeze(2)).clamp(0, 15)
-        stored.tensors |= {
-            f"{layer.name}.qweight": packed_words(_from_groups(values).t(), AWQ_ORDER),
-            f"{layer.name}.qzeros": packed_words(zero, AWQ_ORDER),
-            f"{layer.name}.scales": scale.half(),
-        }
-        stored.dropped.add(f"{layer.name}.weight")
-        layer.module.weight.copy_(_from_groups((values - zero.unsqueeze(2)) * scale.unsqueeze(2)))
+        _store(stored, layer.name, layer.module.weight, awq_matrix)
     stored.config["quantization_config"] = {
         "quant_method": "awq",
         "bits": 4,
@@ -315,21 +289,9 @@ def awq(layers: list[Layer]) -> Stored:
 
 
 def gptq(layers: list[Layer]) -> Stored:
-    """GPTQ, symmetric: unsigned four bits around 8, packed along the inputs."""
     stored = Stored()
     for layer in _split(layers)[0]:
-        groups = _by_group(layer.module.weight)
-        scale = (groups.abs().amax(dim=2) / 7).half().float()
-        values = ((groups / scale.unsqueeze(2)).round() + 8).clamp(0, 15)
-        inputs = layer.module.weight.shape[1]
-        stored.tensors |= {
-            f"{layer.name}.qweight": packed_words(_from_groups(values)).t().contiguous(),
-            f"{layer.name}.qzeros": packed_words(torch.full(scale.shape, 7)),  # one less than the zero point
-            f"{layer.name}.scales": scale.half(),
-            f"{layer.name}.g_idx": (torch.arange(inputs) // FOUR_BIT_GROUP).to(torch.int32),
-        }
-        stored.dropped.add(f"{layer.name}.weight")
-        layer.module.weight.copy_(_from_groups((values - 8) * scale.unsqueeze(2)))
+        _store(stored, layer.name, layer.module.weight, gptq_matrix)
     stored.config["quantization_config"] = {
         "quant_method": "gptq",
         "bits": 4,
@@ -341,7 +303,34 @@ def gptq(layers: list[Layer]) -> Stored:
     return stored
 
 
-EXPERT_SCHEMES: dict[str, Callable[[str, torch.nn.Module, Stored], None]] = {"w8a8-dynamic": modelslim_experts}
+def weight_only_experts(
+    scheme: Callable[[torch.Tensor], tuple[Tensors, torch.Tensor]],
+) -> Callable[[str, torch.nn.Module, Stored], None]:
+    """Experts stored matrix by matrix, as linear layers are; the router stays float."""
+
+    def store(name: str, module: torch.nn.Module, stored: Stored) -> None:
+        for parameter, parts in _projections(module):
+            for expert, matrix in enumerate(parameter):
+                for part, rows in zip(parts, matrix.chunk(len(parts)), strict=True):
+                    _store(stored, f"{name}.{expert}.{part}", rows, scheme)
+        left = stored.config["quantization_config"].get("modules_to_not_convert")
+        if left is not None:
+            left.append(name.replace("experts", "gate"))
+
+    return store
+
+
+def _projections(module: torch.nn.Module) -> list[tuple[torch.Tensor, tuple[str, ...]]]:
+    """transformers' packed experts, [experts, out, in], with the names of the matrices that lie in each."""
+    return [(module.gate_up_proj, ("gate_proj", "up_proj")), (module.down_proj, ("down_proj",))]
+
+
+EXPERT_SCHEMES: dict[str, Callable[[str, torch.nn.Module, Stored], None]] = {
+    "w8a8-dynamic": modelslim_experts,
+    "fp8-block": weight_only_experts(lambda weight: fp8_matrix(weight, by_block=True)),
+    "awq": weight_only_experts(awq_matrix),
+    "gptq": weight_only_experts(gptq_matrix),
+}
 
 SCHEMES: dict[str, Callable[[list[Layer]], Stored]] = {
     "w8a8": modelslim_w8a8,

@@ -103,7 +103,7 @@ def weight_formats(chip: ChipSpec) -> list[WeightFormat]:
 
 def checkpoint_format(shape: ModelShape, chip: ChipSpec) -> WeightFormat:
     """How the checkpoint's weights will lie in the chip's memory."""
-    return memory_plan.checkpoint_format(shape.quantization, chip)
+    return memory_plan.checkpoint_format(shape.quantization, chip, shape.has_experts)
 
 
 def make_plan(question: Question) -> Plan:

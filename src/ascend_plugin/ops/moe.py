@@ -37,12 +37,9 @@ class AscendFusedMoEMethod(UnquantizedFusedMoEMethod):
     def process_weights_after_loading(self, layer: Any) -> None:
         """Turn [experts, out, in] into the [experts, in, out] that grouped products read, in the chip's layout.
 
-        Raises NotImplementedError for what is not covered: biases, and activations other than SwiGLU and GELU.
+        Raises NotImplementedError for what is not covered.
         """
-        if self.moe.has_bias:
-            raise NotImplementedError("Experts with biases (gpt-oss) do not run on Ascend yet.")
-        if layer.activation not in ACTIVATIONS:
-            raise NotImplementedError(f"Experts with the activation {layer.activation.value} do not run on Ascend yet.")
+        refuse_uncovered(layer)
         super().process_weights_after_loading(layer)
         for name in ("w13_weight", "w2_weight"):
             weight = getattr(layer, name).data.transpose(1, 2).contiguous()
@@ -60,10 +57,18 @@ class AscendFusedMoEMethod(UnquantizedFusedMoEMethod):
         shared_experts_input: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Output of the routed experts, [tokens, hidden]; x [tokens, hidden], weights and ids [tokens, k]."""
-        if layer.apply_router_weight_on_input:
-            raise NotImplementedError("Router weights on the experts' input (Llama 4) do not run on Ascend yet.")
         up, down = GroupedProduct(layer.w13_weight), GroupedProduct(layer.w2_weight)
         return routed_experts(x, topk_weights, topk_ids, up, down, layer.activation, layer.expert_map)
+
+
+def refuse_uncovered(layer: Any) -> None:
+    """Raises NotImplementedError for experts, quantised or not, that `routed_experts` does not compute."""
+    if layer.moe_config.has_bias:
+        raise NotImplementedError("Experts with biases (gpt-oss) do not run on Ascend yet.")
+    if layer.activation not in ACTIVATIONS:
+        raise NotImplementedError(f"Experts with the activation {layer.activation.value} do not run on Ascend yet.")
+    if layer.apply_router_weight_on_input:
+        raise NotImplementedError("Router weights on the experts' input (Llama 4) do not run on Ascend yet.")
 
 
 class Grouped(Protocol):

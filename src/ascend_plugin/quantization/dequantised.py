@@ -6,6 +6,7 @@ A layer then is like any other, and so is its memory: what that costs over the c
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,15 +22,19 @@ from vllm.model_executor.parameter import BlockQuantScaleParameter, ModelWeightP
 
 from ascend_plugin import detection
 from ascend_plugin.log import plugin_logger
+from ascend_plugin.quantization.held import hold_only
 
 logger = plugin_logger(__name__)
 
 
+STORED_BITS = {"fp8": 8, "int4": 4}
+
+
 @dataclass
 class Expansion:
-    """Bytes of the expanded layers of one format: as stored in the checkpoint, and as held by this chip."""
+    """Bytes of the expanded matrices of one format: as stored in the checkpoint, and as held by this chip."""
 
-    layers: int = 0
+    matrices: int = 0
     stored_bytes: int = 0
     held_bytes: int = 0
 
@@ -37,19 +42,20 @@ class Expansion:
 EXPANSIONS: dict[tuple[str, str], Expansion] = defaultdict(Expansion)  # by (format stored, format held)
 
 
-def count(stored_format: str, held_format: str, stored_bytes: int, held_bytes: int) -> None:
-    expansion = EXPANSIONS[stored_format, held_format]
-    expansion.layers += 1
-    expansion.stored_bytes += stored_bytes
-    expansion.held_bytes += held_bytes
+def count(stored_format: str, held_dtype: torch.dtype, weights: int) -> None:
+    """A matrix of so many weights, stored in one of STORED_BITS, is held in held_dtype."""
+    expansion = EXPANSIONS[stored_format, str(held_dtype).removeprefix("torch.")]
+    expansion.matrices += 1
+    expansion.stored_bytes += weights * STORED_BITS[stored_format] // 8
+    expansion.held_bytes += weights * held_dtype.itemsize
 
 
 def report() -> None:
     """One line for each format, after a model was loaded; the counts start again."""
     for (stored, held), expansion in EXPANSIONS.items():
         logger.info(
-            "%d layers stored in %s are held in %s, because %s has no %s product here: %s instead of %s.",
-            expansion.layers,
+            "%d matrices stored in %s are held in %s, because %s has no %s product for them here: %s instead of %s.",
+            expansion.matrices,
             stored,
             held,
             detection.current_chip().soc_version,
@@ -66,10 +72,7 @@ def _readable(size_bytes: int) -> str:
 
 def become_plain(layer: torch.nn.Module, weight: torch.Tensor, device: torch.device) -> None:
     """Give the layer this [out, in] weight and vLLM's method for unquantised layers; all but its bias is dropped."""
-    for name in list(layer._parameters):
-        if name != "bias":
-            delattr(layer, name)
-    layer.weight = Parameter(weight.to(device), requires_grad=False)
+    hold_only(layer, weight.to(device))
     layer.quant_method = UnquantizedLinearMethod()
 
 
@@ -99,7 +102,7 @@ class DequantisedFp8Linear(LinearMethodBase):
         layer.logical_widths = output_partition_sizes
         layer.weight_block_size = self.block_size
         data = torch.empty(outputs, input_size_per_partition, dtype=torch.uint8)
-        weight = ModelWeightParameter(data=data, input_dim=1, output_dim=0, weight_loader=_loading_bits(loader))
+        weight = ModelWeightParameter(data=data, input_dim=1, output_dim=0, weight_loader=loading_bits(loader))
         layer.register_parameter("weight", weight)
         kind = PerTensorScaleParameter
         if self.block_size is not None:
@@ -122,22 +125,25 @@ class DequantisedFp8Linear(LinearMethodBase):
             widths = torch.tensor(layer.logical_widths)
             scale = torch.repeat_interleave(layer.weight_scale.data.cpu(), widths).unsqueeze(1)
         else:
-            rows, columns = self.block_size
-            scale = layer.weight_scale_inv.data.cpu()
-            scale = scale.repeat_interleave(rows, 0)[: numbers.shape[0]].repeat_interleave(columns, 1)
-            scale = scale[:, : numbers.shape[1]]
+            scale = whole_scale(layer.weight_scale_inv.data.cpu(), self.block_size, numbers.shape)
         weight = numbers.mul_(scale).to(self.dtype)
-        count("fp8", str(self.dtype).removeprefix("torch."), weight.numel(), weight.numel() * weight.element_size())
+        count("fp8", self.dtype, weight.numel())
         become_plain(layer, weight, device)
 
     def apply(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         raise RuntimeError("An fp8 layer is used before its weights were loaded.")
 
 
-def _loading_bits(loader: Any) -> Any:
-    """A loader that takes fp8 numbers for the bytes that they are."""
+def whole_scale(scale: torch.Tensor, block_size: Sequence[int], shape: Sequence[int]) -> torch.Tensor:
+    """Scales by block, [blocks of outputs, blocks of inputs], for every element of a matrix of that shape."""
+    rows, columns = block_size
+    return scale.repeat_interleave(rows, 0)[: shape[0]].repeat_interleave(columns, 1)[:, : shape[1]]
 
-    def load(parameter: Parameter, loaded: torch.Tensor, *shard: Any) -> None:
-        loader(parameter, loaded.view(torch.uint8), *shard)
+
+def loading_bits(loader: Any) -> Any:
+    """A loader that takes fp8 numbers for the bytes that they are; of a linear layer, or of experts."""
+
+    def load(param: Parameter, loaded_weight: torch.Tensor, *shard: Any, **options: Any) -> Any:
+        return loader(param, loaded_weight.view(torch.uint8), *shard, **options)
 
     return load

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch.nn.parameter import Parameter
 from vllm.model_executor.kernels.linear import Int8ScaledMMLinearKernel, Int8ScaledMMLinearLayerConfig
 
 from ascend_plugin import detection
+from ascend_plugin.quantization.held import hold_only
 from ascend_plugin.quantization.int8 import DynamicProduct, StaticProduct, stored, sums_of_outputs
 
 
@@ -42,10 +42,7 @@ class AscendInt8Kernel(Int8ScaledMMLinearKernel):
         else:
             product = DynamicProduct(layout, by_output, dtype, chip)
         self.product = product
-        for name in self.layer_param_names[1:]:
-            if name in layer._parameters:
-                delattr(layer, name)
-        layer.weight = Parameter(layout, requires_grad=False)
+        hold_only(layer, layout)
 
     def apply_weights(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         output = self.product(x)

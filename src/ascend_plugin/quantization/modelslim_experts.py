@@ -6,12 +6,10 @@ from typing import Any
 
 import torch
 import torch_npu
-from vllm.model_executor.layers.fused_moe.fused_moe_method_base import FusedMoEMethodBase
-from vllm.model_executor.utils import set_weight_attrs
 
 from ascend_plugin import detection
 from ascend_plugin.ops import moe
-from ascend_plugin.quantization.modelslim import UnsupportedCheckpoint
+from ascend_plugin.quantization.experts import PROJECTIONS, QuantisedExperts, forget_parameters, ignore, register
 
 
 class GroupedInt8Product:
@@ -48,10 +46,8 @@ class GroupedInt8Product:
         )[0]
 
 
-class DynamicExperts(FusedMoEMethodBase):
-    """vLLM's method for the experts of a layer; routing stays with vLLM's routers."""
-
-    is_monolithic = False
+class DynamicExperts(QuantisedExperts):
+    """int8 experts whose inputs are quantised by token."""
 
     def create_weights(
         self,
@@ -68,45 +64,21 @@ class DynamicExperts(FusedMoEMethodBase):
             "w2": (num_experts, hidden_size, intermediate_size_per_partition),
         }
         by_output = {**attributes, "quant_method": "channel"}
-        not_needed = {**attributes, "weight_loader": _ignore}  # the offsets are zero: weights are symmetric
+        not_needed = {**attributes, "weight_loader": ignore}  # the offsets are zero: weights are symmetric
         for name, (experts, outputs, inputs) in shapes.items():
-            _register(layer, f"{name}_weight", (experts, outputs, inputs), torch.int8, attributes)
-            _register(layer, f"{name}_weight_scale", (experts, outputs, 1), torch.float32, by_output)
-            _register(layer, f"{name}_weight_offset", (experts, 1, 1), torch.float32, not_needed)
+            register(layer, f"{name}_weight", (experts, outputs, inputs), torch.int8, attributes)
+            register(layer, f"{name}_weight_scale", (experts, outputs, 1), torch.float32, by_output)
+            register(layer, f"{name}_weight_offset", (experts, 1, 1), torch.float32, not_needed)
 
     def process_weights_after_loading(self, layer: Any) -> None:
-        """Raises UnsupportedCheckpoint for experts with biases, and for activations that are not covered."""
-        if self.moe.has_bias or layer.activation not in moe.ACTIVATIONS:
-            raise UnsupportedCheckpoint(
-                "Quantised experts with biases or other gates than SwiGLU and GELU do not run yet."
+        """Raises NotImplementedError for what is not covered."""
+        moe.refuse_uncovered(layer)
+        self.up, self.down = (
+            GroupedInt8Product(
+                getattr(layer, f"{name}_weight").data,
+                getattr(layer, f"{name}_weight_scale").data.squeeze(-1),
+                self.dtype,
             )
-        products = []
-        for name in ("w13", "w2"):
-            weight, scale = getattr(layer, f"{name}_weight").data, getattr(layer, f"{name}_weight_scale").data
-            products.append(GroupedInt8Product(weight, scale.squeeze(-1), self.dtype))
-            delattr(layer, f"{name}_weight_offset")
-        self.up, self.down = products
-
-    def get_fused_moe_quant_config(self, layer: Any) -> None:
-        return None
-
-    def apply(
-        self,
-        layer: Any,
-        x: torch.Tensor,
-        topk_weights: torch.Tensor,
-        topk_ids: torch.Tensor,
-        shared_experts: Any = None,
-        shared_experts_input: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        return moe.routed_experts(x, topk_weights, topk_ids, self.up, self.down, layer.activation, layer.expert_map)
-
-
-def _register(layer: Any, name: str, shape: tuple[int, ...], dtype: torch.dtype, attributes: dict[str, Any]) -> None:
-    parameter = torch.nn.Parameter(torch.empty(shape, dtype=dtype), requires_grad=False)
-    layer.register_parameter(name, parameter)
-    set_weight_attrs(parameter, attributes)
-
-
-def _ignore(*_: Any, return_success: bool = False, **__: Any) -> bool | None:
-    return True if return_success else None
+            for name in PROJECTIONS
+        )
+        forget_parameters(layer)

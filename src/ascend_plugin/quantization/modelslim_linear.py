@@ -14,6 +14,7 @@ from vllm.model_executor.layers.linear import (
 from vllm.model_executor.parameter import ChannelQuantScaleParameter, ModelWeightParameter, PerTensorScaleParameter
 
 from ascend_plugin import detection
+from ascend_plugin.quantization.held import hold_only
 from ascend_plugin.quantization.int8 import DynamicProduct, StaticProduct, stored
 from ascend_plugin.quantization.modelslim import UnsupportedCheckpoint
 
@@ -70,7 +71,7 @@ class StaticLinear(_Linear):
             layer.quant_bias.data if adds_bias else None,
             self.dtype,
         )
-        _keep_only_weight(layer, weight)
+        hold_only(layer, weight)
 
     def apply(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         return self.product(x)  # bias is within quant_bias
@@ -84,7 +85,7 @@ class DynamicLinear(_Linear):
         chip = detection.current_chip()
         weight = stored(layer.weight.data, chip)
         self.product = DynamicProduct(weight, layer.weight_scale.data.flatten(), self.dtype, chip)
-        _keep_only_weight(layer, weight)
+        hold_only(layer, weight)
 
     def apply(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         output = self.product(x)
@@ -115,11 +116,3 @@ def _reading_bits(loader: Any) -> Any:
         loader(parameter, loaded, *shard)
 
     return load
-
-
-def _keep_only_weight(layer: torch.nn.Module, weight: torch.Tensor) -> None:
-    """Leave the weight as the product reads it; what was loaded beside it is held by the product, or not needed."""
-    for name in list(layer._parameters):
-        if name not in ("weight", "bias"):
-            delattr(layer, name)
-    layer.weight = Parameter(weight, requires_grad=False)

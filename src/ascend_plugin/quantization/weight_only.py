@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import torch
 import torch_npu
-from torch.nn.parameter import Parameter
 from vllm.model_executor.kernels.linear import MPLinearKernel, MPLinearLayerConfig
 from vllm.model_executor.layers.linear import register_weight_loader_v2_supported_method
 from vllm.model_executor.layers.quantization.auto_awq import AutoAWQMarlinLinearMethod, _convert_awq_to_standard_format
@@ -19,6 +18,7 @@ from vllm.scalar_type import scalar_types
 
 from ascend_plugin import detection
 from ascend_plugin.quantization import dequantised
+from ascend_plugin.quantization.held import hold_only
 
 MIDDLE = 8  # of the unsigned values 0..15 that checkpoints store
 GROUP_STEP = 32  # groups are multiples of this many inputs, and shorter than the whole width
@@ -57,18 +57,19 @@ class WeightOnlyLinear:
 
 
 def pack(signed: torch.Tensor) -> torch.Tensor:
-    """Signed four-bit values [in, out] (int8), eight outputs to an int32 [in, out / 8]."""
-    nibbles = (signed.to(torch.int32) & 0xF).unflatten(1, (-1, PACKED))
-    packed = torch.zeros(nibbles.shape[:2], dtype=torch.int32)
+    """Signed four-bit values [.., in, out] (int8), eight outputs to an int32 [.., in, out / 8]."""
+    nibbles = (signed.to(torch.int32) & 0xF).unflatten(-1, (-1, PACKED))
+    packed = torch.zeros(nibbles.shape[:-1], dtype=torch.int32)
     for index in range(PACKED):
-        packed |= nibbles[:, :, index] << (4 * index)
+        packed |= nibbles[..., index] << (4 * index)
     return packed
 
 
 def unpack(packed: torch.Tensor, dim: int) -> torch.Tensor:
-    """Unsigned four-bit values (uint8) of an int32 tensor that packs eight of them along `dim`; on the host."""
+    """Unsigned four-bit values (uint8) of an int32 tensor that packs eight of them along `dim` (>= 0); on the host."""
     shifts = torch.arange(0, 32, 4, dtype=torch.int32)
-    values = (packed.cpu().unsqueeze(dim + 1) >> shifts.view([-1 if i == dim + 1 else 1 for i in range(3)])) & 0xF
+    along = [-1 if i == dim + 1 else 1 for i in range(packed.dim() + 1)]
+    values = (packed.cpu().unsqueeze(dim + 1) >> shifts.view(along)) & 0xF
     return values.flatten(dim, dim + 1).to(torch.uint8)
 
 
@@ -105,11 +106,8 @@ class AscendWeightOnlyKernel(MPLinearKernel):
             zero = unpack(zeros.data, 1)
         self.product = WeightOnlyLinear(values, scale, zero, self.config.act_type, device)
         if self.product.holds_bytes:
-            dequantised.count("int4", "int8", values.numel() // 2, values.numel())
-        for name in (self.w_q_name, self.w_s_name, self.w_zp_name):
-            if name in layer._parameters:
-                delattr(layer, name)
-        layer.weight = Parameter(self.product.weight, requires_grad=False)
+            dequantised.count("int4", torch.int8, values.numel())
+        hold_only(layer, self.product.weight)
 
     def apply_weights(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         output = self.product(x)

@@ -6,6 +6,9 @@ import logging
 import re
 from pathlib import Path
 
+import torch
+
+from ascend_plugin import compat
 from ascend_plugin.log import plugin_logger
 
 SOURCES = Path(__file__).parents[3] / "src" / "ascend_plugin"
@@ -13,10 +16,26 @@ SOURCES = Path(__file__).parents[3] / "src" / "ascend_plugin"
 
 def test_notices_go_where_vllm_s_go() -> None:
     logger = plugin_logger("ascend_plugin.worker")
-    assert logger.parent is logging.getLogger("vllm") and logger.propagate and not logger.handlers
+    vllm = logging.getLogger("vllm")
+    assert logger.parent is vllm and logger.propagate and not logger.handlers
 
 
 def test_no_module_makes_a_logger_of_its_own() -> None:
-    making = re.compile(r"init_logger\(|getLogger\(")
+    making = re.compile(r"init_logger\(|logger = (?!plugin_logger\(__name__\))")
     found = {path.name for path in SOURCES.rglob("*.py") if making.search(path.read_text())}
     assert found == {"log.py"}
+
+
+def test_conversions_that_vllm_announced_are_not_said_of_every_weight() -> None:
+    text = "Attempted to load weight %s with dtype %s into parameter with dtype %s"
+
+    def shown(*arguments: object, message: str = text) -> bool:
+        return compat._is_no_announced_conversion(
+            logging.LogRecord("vllm", logging.WARNING, "utils.py", 1, message, arguments, None)
+        )
+
+    assert not shown("layers.0.mlp.up_proj.weight", torch.bfloat16, torch.float16)
+    assert not shown("layers.0.mlp.up_proj.deq_scale", torch.int64, torch.float32)
+    assert shown("layers.0.mlp.up_proj.weight", torch.float32, torch.float16)
+    assert shown("layers.0.mlp.up_proj.weight", torch.bfloat16, torch.int8)
+    assert shown("layers.0", message="Something else of %s")

@@ -2,14 +2,19 @@
 // Semantics: hicann/ops-transformer, gmm/grouped_matmul/docs; the rules for Ascend 310P are in op_api's checks only.
 //
 // Implemented: one x, one weight [groups, K, N] (row-major, transposed or FRACTAL_NZ), one output, rows split, no
-// activation; float16 and its kin, or int8 with a scale for each row and each column. Anything else is refused as not
-// implemented. For int8 on Ascend 310P see matmul_grouped_dequant.cpp.
+// activation; float16 and its kin; int8 with a scale for each row and each column; float16 or bfloat16 with row-major
+// weights of int8 or of int4 packed eight to an int32. Anything else is refused as not implemented. For int8 on Ascend
+// 310P see matmul_grouped_dequant.cpp.
 #include <algorithm>
+#include <optional>
 #include <vector>
 
+#include "aclnn/kernels/contiguous.h"
 #include "aclnn/kernels/quant_parameters.h"
+#include "aclnn/kernels/weight_only.h"
 #include "aclnn/operator.h"
 #include "aclnn_arguments.h"
+#include "math/convert.h"
 #include "math/gemm.h"
 
 namespace emulator::aclnn {
@@ -28,9 +33,13 @@ struct GroupedProduct {
   int64_t group_list_type;
   const TensorView* scale;      // [groups, N], of int8 weights, or null
   const TensorView* row_scale;  // [M], of int8 rows, or null
+  const TensorView* antiquant_scale;   // [groups, N] or [groups, parts of K, N], of few-bit weights, or null
+  const TensorView* antiquant_offset;  // likewise
 
   int64_t groups() const { return weight.sizes[0]; }
+  int64_t columns() const { return weight.sizes[2] * (weight.dtype == ACL_INT32 ? kPackedInt4 : 1); }
   bool quantised() const { return scale != nullptr; }
+  bool weight_only() const { return antiquant_scale != nullptr; }
 };
 
 bool given(const TensorList& list) { return list.present && !list.empty() && list[0].defined() && list[0].numel() > 0; }
@@ -45,16 +54,22 @@ GroupedProduct product_of(const Args& a) {
           a.out[0],
           a.groupListType,
           given(a.scaleOptional) ? &a.scaleOptional[0] : nullptr,
-          given(a.perTokenScaleOptional) ? &a.perTokenScaleOptional[0] : nullptr};
+          given(a.perTokenScaleOptional) ? &a.perTokenScaleOptional[0] : nullptr,
+          given(a.antiquantScaleOptional) ? &a.antiquantScaleOptional[0] : nullptr,
+          given(a.antiquantOffsetOptional) ? &a.antiquantOffsetOptional[0] : nullptr};
 }
 
 template <typename Args>
 void check_form(const Args& a) {
   const bool quantised = given(a.scaleOptional) || given(a.perTokenScaleOptional);
-  require(!quantised || chip().product != kAtlasInference, "GMM: quant cases do not support on %s.", chip().soc_version);
-  if (given(a.offsetOptional) || given(a.antiquantScaleOptional) || given(a.antiquantOffsetOptional) ||
+  const bool weight_only = given(a.antiquantScaleOptional) || given(a.antiquantOffsetOptional);
+  require(!(quantised || weight_only) || chip().product != kAtlasInference, "GMM: quant cases do not support on %s.", chip().soc_version);
+  if (given(a.offsetOptional) || (quantised && weight_only) ||
       (quantised && !(given(a.scaleOptional) && given(a.perTokenScaleOptional)))) {
     fail(kRuntimeError, "GroupedMatmul: the emulator implements quantised products with scale and perTokenScale only.");
+  }
+  if (weight_only && !(given(a.antiquantScaleOptional) && given(a.antiquantOffsetOptional))) {
+    fail(kRuntimeError, "GroupedMatmul: the emulator implements antiquantScale and antiquantOffset together only.");
   }
   if (a.actType != 0) {
     require(chip().product != kAtlasInference, "Activation is not supported on %s.", chip().soc_version);
@@ -81,9 +96,30 @@ void check_quantised(const GroupedProduct& p) {
   if (p.bias != nullptr) fail(kRuntimeError, "GroupedMatmul: the emulator does not implement a bias of quantised products.");
 }
 
+// The document: int8 weights with a scale for each column; int4 with one for each column, or for each part of K too.
+void check_weight_only(const GroupedProduct& p) {
+  require_dtype(p.x, "x", {ACL_FLOAT16, ACL_BF16});
+  require_same_dtype(p.x, "x", p.out, "out");
+  require_same_dtype(*p.antiquant_scale, "antiquantScale", p.x, "x");
+  require_same_dtype(*p.antiquant_offset, "antiquantOffset", p.x, "x");
+  require_sizes(*p.antiquant_offset, "antiquantOffset", p.antiquant_scale->sizes);
+  if ((p.weight.dtype != ACL_INT8 && p.weight.dtype != ACL_INT32) || p.weight.is_fractal_nz() || p.weight.strides[2] != 1) {
+    fail(kRuntimeError, "GroupedMatmul: the emulator implements row-major weights of int8 and of int4 in int32 only.");
+  }
+  if (p.bias != nullptr) fail(kRuntimeError, "GroupedMatmul: the emulator does not implement a bias of few-bit weights.");
+  if (p.antiquant_scale->rank() == 2) return require_sizes(*p.antiquant_scale, "antiquantScale", {p.groups(), p.columns()});
+  require_rank(*p.antiquant_scale, "antiquantScale", 3, 3);
+  require(p.weight.dtype == ACL_INT32, "antiquantScale must have sizes [groups, n] where weight is int8.");
+  const int64_t parts = p.antiquant_scale->sizes[1];
+  require_sizes(*p.antiquant_scale, "antiquantScale", {p.groups(), parts, p.columns()});
+  require(parts > 0 && p.x.sizes[1] % parts == 0, "antiquantScale has %lld parts, which do not divide %lld rows of weight.",
+          static_cast<long long>(parts), static_cast<long long>(p.x.sizes[1]));
+}
+
 void check_types(const GroupedProduct& p) {
   require_dtype(p.group_list, "groupList", {ACL_INT64});
   if (p.quantised()) return check_quantised(p);
+  if (p.weight_only()) return check_weight_only(p);
   require_same_dtype(p.x, "x", p.weight, "weight");
   require_same_dtype(p.x, "x", p.out, "out");
   if (chip().product == kAtlasInference) {
@@ -107,7 +143,7 @@ void check_grouped(const GroupedProduct& p) {
           static_cast<long long>(p.groups()));
   require(p.x.sizes[1] == p.weight.sizes[1], "x has %lld columns and each weight %lld rows, but they must be equal.",
           static_cast<long long>(p.x.sizes[1]), static_cast<long long>(p.weight.sizes[1]));
-  require_sizes(p.out, "out", {p.x.sizes[0], p.weight.sizes[2]});
+  require_sizes(p.out, "out", {p.x.sizes[0], p.columns()});
   require(p.x.strides.back(0) == 1 && p.out.is_contiguous(), "x must have contiguous rows and out must be contiguous.");
   if (p.weight.is_fractal_nz()) {
     bool transposed = false;
@@ -150,11 +186,42 @@ void run_int8_group(const GroupedProduct& p, const std::vector<float>& scale, in
   }
 }
 
+std::vector<float> floats(const TensorView& tensor) {
+  const DenseInput input(tensor);
+  std::vector<float> values(tensor.numel());
+  to_float(input.data(), tensor.dtype, values.data(), tensor.numel());
+  return values;
+}
+
+// The weights of each group as numbers of x's type, while the group is multiplied.
+class FewBitWeights {
+ public:
+  explicit FewBitWeights(const GroupedProduct& p)
+      : p_(p), weight_(p.weight), scale_(floats(*p.antiquant_scale)), offset_(floats(*p.antiquant_offset)) {}
+
+  GemmOperand of_group(int64_t group) {
+    const int64_t k = p_.x.sizes[1], n = p_.columns();
+    const int64_t scales = static_cast<int64_t>(scale_.size()) / p_.groups(), parts = scales / n;
+    const int64_t bytes = k * p_.weight.sizes[2] * element_bits(p_.weight.dtype) / 8;
+    matrix_ = dequantised({weight_.data_as<char>() + group * bytes, p_.weight.dtype, n}, k, scale_.data() + group * scales,
+                          offset_.data() + group * scales, false, k / parts, p_.x.dtype);
+    return row_major(matrix_.data(), p_.x.dtype, n);
+  }
+
+ private:
+  const GroupedProduct& p_;
+  const DenseInput weight_;
+  const std::vector<float> scale_, offset_;
+  std::vector<uint16_t> matrix_;
+};
+
 // Rows behind the last group keep what the output's memory held, as on hardware.
 void run(const GroupedProduct& p) {
   const int64_t item_bytes = element_bits(p.x.dtype) / 8, n = p.out.sizes[1];
   const auto* lengths = p.group_list.data_as<int64_t>();
   const std::vector<float> scale = p.quantised() ? column_values(*p.scale, p.scale->numel()) : std::vector<float>();
+  std::optional<FewBitWeights> few_bit;
+  if (p.weight_only()) few_bit.emplace(p);
   int64_t begin = 0;
   for (int64_t group = 0; group < p.groups(); ++group) {
     const int64_t end = p.group_list_type == kCounts ? begin + lengths[group] : lengths[group];
@@ -167,6 +234,7 @@ void run(const GroupedProduct& p) {
       begin = end;
       continue;
     }
+    if (end == begin) continue;
     Gemm g;
     g.m = end - begin;
     g.n = n;
@@ -174,7 +242,7 @@ void run(const GroupedProduct& p) {
     g.a = static_cast<const char*>(p.x.data()) + begin * p.x.strides[0] * item_bytes;
     g.a_dtype = p.x.dtype;
     g.a_row_stride = p.x.strides[0];
-    g.b = weight_of_group(p.weight, group);
+    g.b = few_bit ? few_bit->of_group(group) : weight_of_group(p.weight, group);
     g.c = static_cast<char*>(p.out.data()) + begin * n * item_bytes;
     g.c_dtype = p.out.dtype;
     g.c_row_stride = n;
@@ -182,7 +250,7 @@ void run(const GroupedProduct& p) {
       g.bias = static_cast<const char*>(p.bias->data()) + group * n * element_bits(p.bias->dtype) / 8;
       g.bias_dtype = p.bias->dtype;
     }
-    if (g.m > 0) gemm(g);
+    gemm(g);
     begin = end;
   }
 }
@@ -194,6 +262,7 @@ Work work_of(const GroupedProduct& p) {
   work.int8_cube = p.quantised();
   work.cube_flops = 2.0 * rows * static_cast<double>(p.x.sizes[1]) * static_cast<double>(p.out.sizes[1]);
   const double used = std::min(1.0, rows / static_cast<double>(p.groups()));
+  if (p.weight_only()) work.vector_flops = 3.0 * used * static_cast<double>(p.weight.sizes[0] * p.x.sizes[1] * p.columns());
   work.read_bytes = static_cast<double>(size_in_bytes(p.x.sizes, p.x.dtype)) +
                     used * static_cast<double>(size_in_bytes(p.weight.sizes, p.weight.dtype));
   work.written_bytes = static_cast<double>(size_in_bytes(p.out.sizes, p.out.dtype));

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "aclnn/kernels/contiguous.h"
+#include "aclnn/kernels/weight_only.h"
 #include "aclnn/operator.h"
 #include "aclnn_arguments.h"
 #include "math/convert.h"
@@ -17,7 +18,6 @@ namespace emulator::aclnn {
 
 namespace {
 
-constexpr int64_t kPacked = 8;       // int4 values in an int32, the first in the lowest bits
 constexpr int64_t kGroupStep = 32;
 constexpr int64_t kSizeLimit = 65535;
 
@@ -32,8 +32,7 @@ struct WeightOnlyProduct {
 
   bool packed() const { return weight.dtype == ACL_INT32; }
   int64_t k() const { return weight.sizes[0]; }
-  int64_t n() const { return weight.sizes[1] * (packed() ? kPacked : 1); }
-  int64_t group_of(int64_t row) const { return group_size == 0 ? 0 : row / group_size; }
+  int64_t n() const { return weight.sizes[1] * (packed() ? kPackedInt4 : 1); }
 };
 
 bool given(const TensorView& tensor) { return tensor.defined() && tensor.numel() > 0; }
@@ -117,39 +116,17 @@ std::vector<float> floats(const TensorView& tensor) {
   return values;
 }
 
-// Row `row` of the weight as numbers, before scale and offset.
-void weight_row(const WeightOnlyProduct& p, const void* weight, int64_t row, float* out) {
-  if (!p.packed()) return to_float(static_cast<const int8_t*>(weight) + row * p.n(), ACL_INT8, out, p.n());
-  const auto* words = static_cast<const uint32_t*>(weight) + row * p.weight.sizes[1];
-  for (int64_t i = 0; i < p.n(); ++i) {
-    const auto nibble = static_cast<int32_t>(words[i / kPacked] >> (4 * (i % kPacked)) & 0xf);
-    out[i] = static_cast<float>(nibble < 8 ? nibble : nibble - 16);
-  }
-}
-
-// The weight in the activations' type, [k, n]: the vector unit rounds it to that before the cube multiplies.
-std::vector<uint16_t> dequantised(const WeightOnlyProduct& p) {
+std::vector<uint16_t> matrix_of(const WeightOnlyProduct& p) {
   const DenseInput weight(p.weight);
   const std::vector<float> scale = floats(p.scale), offset = given(p.offset) ? floats(p.offset) : std::vector<float>();
-  const int64_t n = p.n(), step = scale.size() == 1 ? 0 : 1;
-  std::vector<uint16_t> matrix(p.k() * n);
-  std::vector<float> row(n);
-  for (int64_t r = 0; r < p.k(); ++r) {
-    weight_row(p, weight.data(), r, row.data());
-    const int64_t first = p.group_of(r) * n;
-    for (int64_t i = 0; i < n; ++i) {
-      const int64_t at = first + i * step;
-      row[i] = (row[i] + (offset.empty() ? 0.0f : offset[at])) * scale[at];
-    }
-    from_float(row.data(), matrix.data() + r * n, p.x.dtype, n);
-  }
-  return matrix;
+  return dequantised({weight.data(), p.weight.dtype, p.n()}, p.k(), scale.data(), offset.empty() ? nullptr : offset.data(),
+                     scale.size() == 1, p.group_size == 0 ? p.k() : p.group_size, p.x.dtype);
 }
 
 void run(const WeightOnlyProduct& p) {
   const DenseInput x(p.x), bias(p.bias);
   const DenseOutput y(p.y);
-  const std::vector<uint16_t> matrix = dequantised(p);
+  const std::vector<uint16_t> matrix = matrix_of(p);
   Gemm g;
   g.m = p.x.sizes[0];
   g.n = p.n();

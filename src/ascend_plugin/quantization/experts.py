@@ -1,0 +1,66 @@
+"""Routed experts of quantised checkpoints: what their methods share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from vllm.model_executor.layers.fused_moe.fused_moe_method_base import FusedMoEMethodBase
+from vllm.model_executor.utils import set_weight_attrs
+
+from ascend_plugin.ops import moe
+
+PROJECTIONS = ("w13", "w2")  # vLLM's names: gate and up in one, then down
+
+
+class QuantisedExperts(FusedMoEMethodBase):
+    """vLLM's method for the experts of a layer; routing stays with vLLM's routers.
+
+    A subclass makes the products once the weights are loaded, or makes the layer a plain one (`become_plain`).
+    """
+
+    is_monolithic = False
+    up: moe.Grouped
+    down: moe.Grouped
+
+    def get_fused_moe_quant_config(self, layer: Any) -> None:
+        return None
+
+    def apply(
+        self,
+        layer: Any,
+        x: torch.Tensor,
+        topk_weights: torch.Tensor,
+        topk_ids: torch.Tensor,
+        shared_experts: Any = None,
+        shared_experts_input: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        return moe.routed_experts(x, topk_weights, topk_ids, self.up, self.down, layer.activation, layer.expert_map)
+
+
+def become_plain(layer: Any, weights: dict[str, torch.Tensor], device: torch.device) -> None:
+    """Give the layer these weights, [experts, out, in] by PROJECTIONS, and the method for unquantised experts."""
+    forget_parameters(layer)
+    for name, weight in weights.items():
+        layer.register_parameter(f"{name}_weight", torch.nn.Parameter(weight.to(device), requires_grad=False))
+    method = moe.AscendFusedMoEMethod(layer.moe_config)
+    layer._replace_quant_method(method)
+    method.process_weights_after_loading(layer)
+
+
+def forget_parameters(layer: torch.nn.Module) -> None:
+    """Drop every parameter of the layer itself: products hold what they need."""
+    for name in list(layer._parameters):
+        delattr(layer, name)
+
+
+def register(layer: Any, name: str, shape: tuple[int, ...], dtype: torch.dtype, attributes: dict[str, Any]) -> None:
+    """A parameter with what vLLM's loader of experts asks of it."""
+    parameter = torch.nn.Parameter(torch.empty(shape, dtype=dtype), requires_grad=False)
+    layer.register_parameter(name, parameter)
+    set_weight_attrs(parameter, attributes)
+
+
+def ignore(*_: Any, return_success: bool = False, **__: Any) -> bool | None:
+    """A loader for what a checkpoint has and no product needs."""
+    return True if return_success else None
