@@ -10,7 +10,7 @@ import pytest
 from ascend_cli.errors import UsageError
 from ascend_cli.models.architectures import QUICK, architectures, select
 from ascend_cli.models.compare import LIMIT, errors, judge
-from ascend_cli.models.faults import FAULTS, WRONG_HISTORY, misread
+from ascend_cli.models.faults import FAULTS, MEANINGS, WRONG_HISTORY, misread
 from ascend_cli.models.prompts import CHUNK_TOKENS, make_prompts
 from ascend_cli.models.results import Cell, ModelResult, load, merge, settled, store
 from ascend_cli.models.table import render
@@ -21,6 +21,10 @@ def test_every_architecture_has_known_faults(architecture) -> None:
     assert architecture.faults
     assert set(architecture.faults) <= {*FAULTS, WRONG_HISTORY}
     assert architecture.published.count("/") == 1
+
+
+def test_every_fault_is_explained() -> None:
+    assert set(MEANINGS) == {*FAULTS, WRONG_HISTORY}
 
 
 def test_names_and_groups_select() -> None:
@@ -109,4 +113,5 @@ def test_the_page_gives_the_reason_of_what_does_not_pass() -> None:
     page = render({("gemma2", "310P3"): row}, architectures())
     assert "| refused |" in page
     assert "`gemma2`: refused: 310P3 has no bfloat16" in page
+    assert "* **shifted-window**: " in page
     assert "| dense | `gemma2` | 310P3 | rope-theta | shifted-window |" in page

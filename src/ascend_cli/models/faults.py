@@ -150,6 +150,23 @@ FAULTS: dict[str, Callable[[Config, Weights], None]] = {
 }
 
 
+MEANINGS = {
+    "rope-theta": "another base of the rotary embedding",
+    "rope-unscaled": "rotary scaling left out",
+    "rope-everywhere": "a rotary embedding in layers that have none",
+    "swapped-kv-heads": "queries meet the keys of another group",
+    "flat-qk-norm": "norms of queries and keys without their weights",
+    "no-bias": "biases left out",
+    "shifted-window": "a sliding window one token short",
+    "swapped-experts": "two experts in each other's place",
+    "wrong-decay": "a state that is forgotten too fast",
+    "shifted-positions": "position embeddings one place off",
+    "swapped-scales": "each output's scale in its neighbour's place",
+    "no-offset": "the offset of quantised activations left out",
+    WRONG_HISTORY: "the last 32 tokens before a chunk's end misread: a stale cache or state",
+}
+
+
 def undo_misreading(tokens: np.ndarray, prompt_length: int, truth: list[int]) -> np.ndarray:
     """The tokens of an answered sequence with the true prompt put back, for the reference to judge."""
     return np.concatenate([np.array(truth), tokens[prompt_length:]])

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from ascend_cli.models.architectures import Architecture
 from ascend_cli.models.compare import LIMIT
+from ascend_cli.models.faults import MEANINGS
 from ascend_cli.models.results import FEATURES, Cell, ModelResult
 
 SYMBOLS = {"pass": "pass", "refused": "refused", "fails": "**fails**", "impossible": "—"}
@@ -90,6 +91,8 @@ def _fault_section(rows: Iterable[ModelResult]) -> str:
         "Deliberate faults in what the engine was given, and whether the check caught them. Every row of the table has",
         "some (`ascend models --verify NAME --only faults`); tried so far:",
     ]
+    names = dict.fromkeys(fault for row in tried for fault in row.faults)
+    lines += ["", *(f"* **{name}**: {MEANINGS[name]}" for name in names)]
     lines += ["", "| family | model | chip | caught | missed |", "|---|---|---|---|---|"]
     for row in tried:
         caught = ", ".join(fault for fault, found in row.faults.items() if found)

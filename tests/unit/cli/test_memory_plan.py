@@ -8,6 +8,7 @@ from ascend_cli.models.cards import cards, find_model
 from ascend_plugin.chips import find
 from ascend_plugin.memory_plan import (
     MemoryRequest,
+    checkpoint_format,
     explain,
     plan_memory,
     refusal,
@@ -91,6 +92,12 @@ def test_quantised_weights_keep_embedding_and_head() -> None:
     kept = 2 * 151936 * 4096 * 2
     linear = weight_bytes(shape, "fp16") - kept
     assert weight_bytes(shape, "w8a8") == pytest.approx(kept + linear / 2 * 1.01, rel=1e-3)
+
+
+def test_four_bit_weights_take_what_the_chip_s_products_read() -> None:
+    duo, a2 = find("310P3"), find("910B3")
+    assert [checkpoint_format("awq", chip) for chip in (duo, a2)] == ["w8a8", "w4a16"]
+    assert [checkpoint_format("gptq", chip, has_experts=True) for chip in (duo, a2)] == ["fp16", "w4a16"]
 
 
 def test_concurrency_and_context_obey_cache_and_model() -> None:
