@@ -246,7 +246,8 @@ class Verifier:
         """Whether the comparison rejects an engine that was given this fault."""
         # fp16 wherever vLLM allows it: its noise is an eighth of bf16's, so a fault stands out that much more.
         precision = {} if self.architecture.needs_bfloat16 else {"dtype": "float16"}
-        setting = Setting(f"fault-{fault}", {"enforce_eager": True, **precision}, ())
+        plainest = settings_for(self.architecture)[0].engine
+        setting = Setting(f"fault-{fault}", {**plainest, "enforce_eager": True, **precision}, ())
         with tempfile.TemporaryDirectory(prefix="ascend-models-") as folder:
             prompts = None
             if fault == faults.WRONG_HISTORY:
