@@ -1,5 +1,7 @@
 #include "core/clock.h"
 
+#include <sys/prctl.h>
+
 #include <chrono>
 #include <thread>
 
@@ -9,10 +11,12 @@
 namespace emulator {
 namespace {
 
-// A sleep ends late by about this much (Linux's timer slack); the rest is polled.
-constexpr int64_t kTimerSlackNs = 60'000;
+// A sleep ends late by about this much; the rest is polled.
+constexpr int64_t kTimerSlackNs = 50'000;  // Linux's own
+constexpr int64_t kLatenessNs = kTimerSlackNs + 10'000;
 
 thread_local Timeline* t_timeline = nullptr;
+thread_local bool t_sleeps_precisely = false;
 
 int64_t wall_ns() {
   const auto now = std::chrono::steady_clock::now().time_since_epoch();
@@ -43,10 +47,14 @@ int64_t Clock::now_ns() {
 }
 
 void Clock::sleep_until(int64_t ns) {
+  if (!t_sleeps_precisely) {
+    prctl(PR_SET_TIMERSLACK, kTimerSlackNs);  // aclInit leaves a coarser one to the threads of the process
+    t_sleeps_precisely = true;
+  }
   for (int64_t left; (left = ns - now_ns()) > 0;) {
     const auto wall_left = static_cast<int64_t>(left * config().time_dilation);
-    if (wall_left > kTimerSlackNs) {
-      std::this_thread::sleep_for(std::chrono::nanoseconds(wall_left - kTimerSlackNs));
+    if (wall_left > kLatenessNs) {
+      std::this_thread::sleep_for(std::chrono::nanoseconds(wall_left - kLatenessNs));
     } else {
       relax_cpu();
     }
