@@ -8,7 +8,7 @@ from ascend_plugin.chips import ChipSpec
 from ascend_plugin.log import plugin_logger
 
 if TYPE_CHECKING:
-    from vllm.config import VllmConfig
+    from vllm.config import CompilationConfig, VllmConfig
 
 logger = plugin_logger(__name__)
 
@@ -87,10 +87,27 @@ def choose_capture_sizes(vllm_config: VllmConfig, chip: ChipSpec) -> None:
             len(asked), chip.soc_version, budget, kept or "none",
         )  # fmt: skip
         compilation.cudagraph_capture_sizes = kept
-    if compilation.cudagraph_capture_sizes:
-        compilation.max_cudagraph_capture_size = max(compilation.cudagraph_capture_sizes)
-    else:
-        from vllm.config import CUDAGraphMode
-
+    if not _settle(compilation):
         logger.warning("%s has no streams and events for a graph of %d layers: decoding eagerly.", chip.name, layers)
+
+
+def limit_tokens(compilation: CompilationConfig, most: int, reason: str) -> None:
+    """Drop the sizes above `most` tokens, saying why; batches of these sizes run eagerly."""
+    sizes = compilation.cudagraph_capture_sizes or []
+    compilation.cudagraph_capture_sizes = [size for size in sizes if size <= most]
+    if len(compilation.cudagraph_capture_sizes) < len(sizes):
+        kept = compilation.cudagraph_capture_sizes
+        logger.info("Graphs are captured for batches of %s tokens: %s.", ", ".join(map(str, kept)) or "no", reason)
+        _settle(compilation)
+
+
+def _settle(compilation: CompilationConfig) -> bool:
+    """Make the rest of the configuration follow from the sizes; False where none is left."""
+    from vllm.config import CUDAGraphMode
+
+    sizes = compilation.cudagraph_capture_sizes
+    if sizes:
+        compilation.max_cudagraph_capture_size = max(sizes)
+    else:
         compilation.cudagraph_mode = CUDAGraphMode.NONE
+    return bool(sizes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from math import prod
 
 import torch
@@ -14,7 +14,7 @@ from vllm.v1.kv_cache_interface import (
     UniformTypeKVCacheSpecs,
 )
 
-from ascend_plugin.attention.paged_nz import allocate_cache
+from ascend_plugin.attention.paged_nz import allocate_cache, allocate_plain_cache
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 
@@ -24,21 +24,33 @@ def _spec_of(group_spec: KVCacheSpec, layer: str) -> KVCacheSpec:
 
 
 def allocate_nz(
-    config: KVCacheConfig, kernel_block_sizes: list[int], device: torch.device
+    config: KVCacheConfig, kernel_block_sizes: list[int], composed: Collection[str], device: torch.device
 ) -> dict[str, Pair | torch.Tensor]:
     """Allocate every layer's cache outside vLLM's one backing buffer: attention's in FRACTAL_NZ, states as plain pages.
+
+    `composed` names the attention layers that gather from plain pages (see attention/composed.py).
 
     A private format belongs to a whole tensor, so its pages cannot be views of a shared buffer. Layers that vLLM places
     at the same address (groups overlay each other, a block being owned by one at a time) share one allocation, but
     keys and values cannot share it with recurrent states: a hybrid model takes twice what vLLM accounts for (see
-    accounted_share). Raises NotImplementedError for any other kind of state.
+    accounted_share). Raises NotImplementedError for any other kind of state, and for attention layers of both kinds.
     """
 
     def states(shape: tuple[int, ...]) -> torch.Tensor:
         return torch.zeros(shape, dtype=torch.int8, device=device)
 
+    attention = {
+        layer
+        for group in config.kv_cache_groups
+        for layer in group.layer_names
+        if isinstance(_spec_of(group.kv_cache_spec, layer), AttentionSpec)
+    }
+    if composed and set(composed) != attention:
+        raise NotImplementedError("Some layers of this model cap their scores and others do not: it does not run here.")
+    pages = allocate_plain_cache if composed else allocate_cache
+
     def keys_and_values(shape: tuple[int, ...]) -> Pair:
-        return allocate_cache(*shape, device), allocate_cache(*shape, device)
+        return pages(*shape, device), pages(*shape, device)
 
     caches: dict[str, Pair | torch.Tensor] = {}
     by_address: dict[tuple[int, tuple[int, ...]], Pair | torch.Tensor] = {}

@@ -19,7 +19,9 @@ from vllm.v1.kv_cache_interface import AttentionSpec, EncoderOnlyAttentionSpec, 
 from vllm.v1.outputs import SamplerOutput
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
-from ascend_plugin import detection, kv_cache
+from ascend_plugin import detection, graphs, kv_cache
+from ascend_plugin.attention.base import composed_attention_of
+from ascend_plugin.attention.composed import GRAPH_KEYS
 from ascend_plugin.graph_wrapper import AscendGraphWrapper
 from ascend_plugin.module_calls import shorten_calls
 from ascend_plugin.ops import linear, sampling
@@ -47,6 +49,7 @@ class AscendModelRunner(GPUModelRunner):
             super().load_model(*args, **kwargs)
         torch.accelerator.empty_host_cache()
         self._prepare_model()
+        self._limit_graphs()
         if isinstance(self.model, CUDAGraphWrapper):
             self.model = AscendGraphWrapper(self.model.unwrap(), self.vllm_config, CUDAGraphMode.FULL)
 
@@ -57,6 +60,16 @@ class AscendModelRunner(GPUModelRunner):
     def _prepare_model(self) -> None:
         linear.prepare_weights(self.get_model(), self.chip)
         shorten_calls(self.get_model())
+
+    def _limit_graphs(self) -> None:
+        """Capture no batch whose composed attention would read too much in every replay (see attention.composed)."""
+        layers = self.compilation_config.static_forward_context.values()
+        found = [composed for composed in map(composed_attention_of, layers) if composed is not None]
+        if found and self.compilation_config.cudagraph_mode != CUDAGraphMode.NONE:
+            longest = self.model_config.max_model_len
+            reach = max(min(composed.window or longest, longest) for composed in found)
+            reason = f"a replay reads {reach} keys of each sequence, used or not"
+            graphs.limit_tokens(self.compilation_config, GRAPH_KEYS // reach, reason)
 
     # ------------------------------------------------------------------ the KV cache
 
@@ -78,7 +91,8 @@ class AscendModelRunner(GPUModelRunner):
         """Give every attention layer its (key, value) pair in the form its operators read."""
         layers = self.compilation_config.static_forward_context
         if self.chip.kv_cache_format == "nz":
-            pairs = kv_cache.allocate_nz(kv_cache_config, kernel_block_sizes, self.device)
+            composed = [name for name, layer in layers.items() if composed_attention_of(layer) is not None]
+            pairs = kv_cache.allocate_nz(kv_cache_config, kernel_block_sizes, composed, self.device)
             pairs |= {name: pairs[target] for name, target in self.shared_kv_cache_layers.items()}
             for name, pair in pairs.items():
                 layers[name].bind_kv_cache(pair)

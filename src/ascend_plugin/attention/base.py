@@ -9,7 +9,7 @@ import torch_npu
 from vllm.v1.attention.backend import AttentionBackend, AttentionImpl, AttentionType
 from vllm.v1.kv_cache_layout import KVCacheLayout
 
-from ascend_plugin import detection
+from ascend_plugin.attention.composed import ComposedAttention
 from ascend_plugin.attention.metadata import AscendMetadata
 
 KeysAndValues = tuple[torch.Tensor, torch.Tensor]
@@ -53,9 +53,6 @@ class AscendAttention(AttentionImpl[AscendMetadata]):
         attn_type: str = AttentionType.DECODER,
         kv_sharing_target_layer_name: str | None = None,
     ) -> None:
-        if alibi_slopes is not None or logits_soft_cap:
-            chip = detection.current_chip().soc_version
-            raise ValueError(f"This model's attention (ALiBi or a soft cap on scores) has no operator on {chip}.")
         self.num_heads = num_heads
         self.head_size = head_size
         self.scale = scale
@@ -64,6 +61,12 @@ class AscendAttention(AttentionImpl[AscendMetadata]):
         self.kv_cache_dtype = kv_cache_dtype
         self.attn_type = attn_type
         self.shares_cache = kv_sharing_target_layer_name is not None
+        self.composed: ComposedAttention | None = None
+        if alibi_slopes is not None or logits_soft_cap:
+            if attn_type == AttentionType.ENCODER_ONLY:
+                raise ValueError("An encoder whose attention has ALiBi or a soft cap on scores does not run here yet.")
+            heads = num_heads, self.num_kv_heads, head_size
+            self.composed = ComposedAttention(*heads, scale, sliding_window, logits_soft_cap, alibi_slopes)
 
     def forward(
         self,
@@ -77,8 +80,13 @@ class AscendAttention(AttentionImpl[AscendMetadata]):
         output_scale: torch.Tensor | None = None,
         output_block_scale: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Attend from query [T, heads, size] to the cache; key, value [T, kv heads, size] are written to it first."""
+        """Attend from query [T, heads, size] to the cache; key, value [T, kv heads, size] are written to it first.
+
+        Where the cache has another dtype than the model (float32 on a chip whose cube has none) it is the operators'.
+        """
         if attn_metadata is None:  # the profile run, before there is a cache
+            if self.composed is not None:
+                self.composed.reserve(query.device)
             return output.zero_()
         tokens, out = attn_metadata.num_tokens, output
         new = None if key is None else (key, value)
@@ -88,11 +96,25 @@ class AscendAttention(AttentionImpl[AscendMetadata]):
         if self.attn_type == AttentionType.ENCODER_ONLY:
             self.encode(query, *new, attn_metadata, out)
             return output
+        dtype = kv_cache[0].dtype
+        if new is not None and dtype != query.dtype:
+            new = new[0].to(dtype), new[1].to(dtype)
         if new is not None and not self.shares_cache:
             new = _contiguous(*new)
-            torch_npu._npu_reshape_and_cache(*new, *kv_cache, attn_metadata.slot_mapping)
-        self.attend(layer, query, new, kv_cache, attn_metadata, out)
+            self.write(*new, kv_cache, attn_metadata)
+        if self.composed is not None:
+            self.composed.attend(query, kv_cache, attn_metadata, out)
+        elif dtype == query.dtype:
+            self.attend(layer, query, new, kv_cache, attn_metadata, out)
+        else:
+            attended = torch.empty_like(out, dtype=dtype)
+            self.attend(layer, query.to(dtype), new, kv_cache, attn_metadata, attended)
+            out.copy_(attended)
         return output
+
+    def write(self, key: torch.Tensor, value: torch.Tensor, kv_cache: KeysAndValues, metadata: AscendMetadata) -> None:
+        """Put this step's keys and values [T, kv heads, size] into the cache; a negative slot is not written."""
+        torch_npu._npu_reshape_and_cache(key, value, *kv_cache, metadata.slot_mapping)
 
     @abstractmethod
     def attend(
@@ -111,6 +133,11 @@ class AscendAttention(AttentionImpl[AscendMetadata]):
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, metadata: AscendMetadata, out: torch.Tensor
     ) -> None:
         """Fill out with the attention of whole sequences, of which every token sees every other."""
+
+
+def composed_attention_of(layer: object) -> ComposedAttention | None:
+    """The composed attention of a layer of vLLM's static forward context, None where it has an operator or none."""
+    return getattr(getattr(layer, "impl", None), "composed", None)
 
 
 def _contiguous(key: torch.Tensor, value: torch.Tensor) -> KeysAndValues:

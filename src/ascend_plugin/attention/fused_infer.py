@@ -16,11 +16,12 @@ from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_b
 
 from ascend_plugin import detection, graph_wrapper
 from ascend_plugin.attention.base import AscendAttention, AscendBackend
-from ascend_plugin.attention.masks import COMPRESSED_SIZE
+from ascend_plugin.attention.masks import COMPRESSED_SIZE, effective_window, last_token_window_mask
 from ascend_plugin.attention.metadata import AscendMetadata, AscendMetadataBuilder
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
+    from vllm.v1.attention.backend import CommonAttentionMetadata
     from vllm.v1.kv_cache_interface import AttentionSpec, KVCacheSpec
 
 SPARSE_NONE = 0
@@ -52,7 +53,11 @@ class FusedInferBackend(AscendBackend):
 
 
 class HalfPageMetadataBuilder(AscendMetadataBuilder):
-    """Numbers blocks and slots in half-pages (see kv_cache.split_pages), in buffers that keep their addresses."""
+    """Numbers blocks and slots in half-pages (see kv_cache.split_pages), in buffers that keep their addresses.
+
+    Makes the mask of a sliding window too, for heads that cannot be packed: with one token a sequence the operator
+    knows no band, and takes a mask of [sequences, keys] instead.
+    """
 
     def __init__(
         self, kv_cache_spec: AttentionSpec, layer_names: list[str], vllm_config: VllmConfig, device: torch.device
@@ -61,7 +66,23 @@ class HalfPageMetadataBuilder(AscendMetadataBuilder):
         self._rows = vllm_config.scheduler_config.max_num_seqs
         self._tables: torch.Tensor | None = None
         self._block_size = kv_cache_spec.block_size
+        window = effective_window(kv_cache_spec, vllm_config.model_config.max_model_len)
+        self._window = window if kv_cache_spec.head_size not in PACKED_HEAD_SIZES else None
+        self._hidden: torch.Tensor | None = None
         compressed_mask(device)  # a capture could not make it
+
+    def build(
+        self, common_prefix_len: int, common_attn_metadata: CommonAttentionMetadata, fast_build: bool = False
+    ) -> AscendMetadata:
+        metadata = super().build(common_prefix_len, common_attn_metadata, fast_build)
+        if self._window is not None:
+            requests, blocks = metadata.block_table.shape
+            if self._hidden is None:
+                shape = (self._rows, blocks * self._block_size)
+                self._hidden = torch.empty(shape, dtype=torch.bool, device=self.device)
+            metadata.window_mask = self._hidden[:requests]
+            last_token_window_mask(metadata.seq_lens, self._window, metadata.window_mask)
+        return metadata
 
     def _block_table(self, block_table: torch.Tensor) -> torch.Tensor:
         if self._tables is None or self._tables.shape[1] != block_table.shape[1]:
@@ -86,8 +107,6 @@ class FusedInferAttention(AscendAttention):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if self.sliding_window is not None and self.head_size not in PACKED_HEAD_SIZES:
-            raise ValueError(f"A sliding window with heads of size {self.head_size} has no decode operator here.")
         self._unused_lse: torch.Tensor | None = None
 
     def attend(self, layer, query, new, kv_cache, metadata: AscendMetadata, out: torch.Tensor) -> None:
@@ -108,7 +127,8 @@ class FusedInferAttention(AscendAttention):
     def _attend(self, query, kv_cache, metadata: AscendMetadata, out: torch.Tensor) -> None:
         if self.head_size in PACKED_HEAD_SIZES:
             lengths, keys = metadata.cumulative_query_lens, metadata.key_lens
-            self._launch("TND", query, kv_cache, lengths, keys, metadata.block_table, out)
+            mask = compressed_mask(query.device), self._sparse_mode
+            self._launch("TND", query, kv_cache, lengths, keys, metadata.block_table, mask, out)
             return
         for requests, tokens in metadata.rectangles:
             count = requests.stop - requests.start
@@ -116,18 +136,33 @@ class FusedInferAttention(AscendAttention):
             shape = (count, length, self.num_heads * self.head_size)
             keys, blocks = metadata.key_lens[requests], metadata.block_table[requests]
             part, part_out = query[tokens].reshape(shape), out[tokens].view(shape)
-            self._launch("BSH", part, kv_cache, [length] * count, keys, blocks, part_out)
+            mask = compressed_mask(query.device), self._sparse_mode
+            if length == 1:  # the operator reads a mask as [sequences, keys] then
+                hidden = metadata.window_mask if self.sliding_window is not None else None
+                mask = None if hidden is None else hidden[requests], SPARSE_NONE
+            self._launch("BSH", part, kv_cache, [length] * count, keys, blocks, mask, part_out)
 
-    def _launch(self, layout: str, query, kv_cache, lengths: list[int], keys: list[int], block_table, out) -> None:
+    @property
+    def _sparse_mode(self) -> int:
+        return SPARSE_CAUSAL if self.sliding_window is None else SPARSE_BAND
+
+    def _launch(
+        self,
+        layout: str,
+        query,
+        kv_cache,
+        lengths: list[int],
+        keys: list[int],
+        block_table,
+        mask: tuple[torch.Tensor | None, int],  # and its sparse mode
+        out,
+    ) -> None:
         blocks, block_size = kv_cache[0].shape[:2]
-        # One token a sequence sees all of its keys; a mask would be read as [sequences, keys] then.
-        sees_all = layout == "BSH" and query.shape[1] == 1
-        sparse_mode = SPARSE_CAUSAL if self.sliding_window is None else SPARSE_BAND
         torch_npu.npu_fused_infer_attention_score.out(
             query,
             kv_cache[0].view(blocks, block_size, -1),
             kv_cache[1].view(blocks, block_size, -1),
-            atten_mask=None if sees_all else compressed_mask(query.device),
+            atten_mask=mask[0],
             actual_seq_lengths=lengths,
             actual_seq_lengths_kv=keys,
             block_table=block_table,
@@ -136,7 +171,7 @@ class FusedInferAttention(AscendAttention):
             scale=self.scale,
             input_layout=layout,
             block_size=block_size,
-            sparse_mode=SPARSE_NONE if sees_all else sparse_mode,
+            sparse_mode=mask[1],
             pre_tokens=UNLIMITED if self.sliding_window is None else self.sliding_window - 1,
             next_tokens=0 if self.sliding_window is not None else UNLIMITED,
             out=[out, self._lse(query)],

@@ -60,8 +60,20 @@ def decode_window_mask(seq_lens: torch.Tensor, query_len: int, window: int, out:
 
     Lengths [R] are on the device, so that the mask of a captured graph is refreshed in place.
     """
-    keys = torch.arange(out.shape[1], dtype=torch.int32, device=out.device)
     tokens = torch.arange(query_len, dtype=torch.int32, device=out.device)
     positions = seq_lens.view(-1, 1) - query_len + tokens
-    ahead = keys - positions.view(-1, 1)
-    out.copy_((ahead > 0) | (ahead <= -window)).mul_(HIDDEN_PAGED)
+    out.copy_(_outside_window(positions.view(-1, 1), window, out.shape[1])).mul_(HIDDEN_PAGED)
+
+
+def last_token_window_mask(seq_lens: torch.Tensor, window: int, out: torch.Tensor) -> None:
+    """For FusedInferAttentionScore with one token a sequence: out [R, keys] bool, True where a key is hidden.
+
+    Lengths [R] as above; a row of padding (length 0) sees its first key, because operators take no empty row.
+    """
+    out.copy_(_outside_window((seq_lens - 1).clamp_(min=0).view(-1, 1), window, out.shape[1]))
+
+
+def _outside_window(positions: torch.Tensor, window: int, keys: int) -> torch.Tensor:
+    """[N, keys] bool: the keys that tokens at positions [N, 1] do not see."""
+    ahead = torch.arange(keys, dtype=torch.int32, device=positions.device) - positions
+    return (ahead > 0) | (ahead <= -window)

@@ -6,10 +6,10 @@ device is in buffers whose addresses never change, so that a captured graph sees
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from vllm.v1.attention.backend import AttentionCGSupport, AttentionMetadata, AttentionMetadataBuilder
@@ -41,6 +41,7 @@ class AscendMetadata(AttentionMetadata):
     slot_mapping: torch.Tensor  # [T] int32, device; negative for padding
     causal: bool
     window_mask: torch.Tensor | None = None  # device, where a sliding window cuts and the operators take it as a mask
+    shared: dict[Any, Any] = field(default_factory=dict)  # what layers derive from this once and use again
 
     @cached_property
     def cumulative_query_lens(self) -> list[int]:

@@ -35,7 +35,7 @@ MASK_TYPE_PAGED = 5  # PagedAttentionParam::MASK_TYPE_NORM_COMPRESS
 class PagedNzBackend(AscendBackend):
     """Ascend 310P's attention backend."""
 
-    supported_dtypes = [torch.float16]  # noqa: RUF012
+    supported_dtypes = [torch.float16, torch.float32]  # noqa: RUF012  the cache is float16 in both cases
 
     @staticmethod
     def get_impl_cls() -> type[PagedNzAttention]:
@@ -66,6 +66,16 @@ def allocate_cache(num_blocks: int, block_size: int, heads: int, head_size: int,
     # The operators multiply what is left of a sequence's last block by probability 0, and 0 x NaN is NaN.
     zero_memory(cache)
     return cache
+
+
+def allocate_plain_cache(
+    num_blocks: int, block_size: int, heads: int, head_size: int, device: torch.device
+) -> torch.Tensor:
+    """The same for layers that no ATB operator reads: [num_blocks + 1, block_size, heads, head_size], rows as they are.
+
+    The last block is written where a slot is negative (padding), and never read.
+    """
+    return torch.zeros((num_blocks + 1, block_size, heads, head_size), dtype=torch.float16, device=device)
 
 
 class WindowMetadataBuilder(AscendMetadataBuilder):
@@ -114,6 +124,18 @@ class WindowMetadataBuilder(AscendMetadataBuilder):
 
 class PagedNzAttention(AscendAttention):
     """One layer's attention on Ascend 310P."""
+
+    def write(self, key, value, kv_cache, metadata: AscendMetadata) -> None:
+        if self.composed is None:
+            super().write(key, value, kv_cache, metadata)
+            return
+        # ReshapeAndCache knows FRACTAL_NZ only on this chip.
+        rows = [pages.view(-1, *pages.shape[2:]) for pages in kv_cache]
+        if "rows to write" not in metadata.shared:
+            slots = metadata.slot_mapping
+            metadata.shared["rows to write"] = torch.where(slots < 0, rows[0].shape[0] - 1, slots).long()
+        for pages, new in zip(rows, (key, value), strict=True):
+            pages.index_copy_(0, metadata.shared["rows to write"], new)
 
     def attend(self, layer, query, new, kv_cache, metadata: AscendMetadata, out: torch.Tensor) -> None:
         if self.sliding_window is not None and metadata.window_mask is not None:

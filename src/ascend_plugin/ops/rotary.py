@@ -40,10 +40,12 @@ class AscendRotary:
     def forward_oot(
         self, positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Rotate query [T, heads * size] and key [T, kv heads * size] in place by positions [T]."""
-        if key is None or positions.dim() != 1 or not self._has_operator():
+        """Query [T, heads * size] and key [T, kv heads * size] rotated by positions [T], perhaps in place."""
+        if key is None or positions.dim() != 1 or self.rotary_dim != self.head_size:
             return self.forward_native(positions, query, key)
         cos, sin = self._cos_sin(positions)
+        if self.head_size not in detection.current_chip().rotary_head_sizes:
+            return self._rotate_one(query, cos, sin), self._rotate_one(key, cos, sin)
         tokens = positions.shape[0]
         torch_npu.npu_apply_rotary_pos_emb(
             query.view(1, tokens, -1, self.head_size),
@@ -55,8 +57,10 @@ class AscendRotary:
         )
         return query, key
 
-    def _has_operator(self) -> bool:
-        return self.rotary_dim == self.head_size and self.head_size in detection.current_chip().rotary_head_sizes
+    def _rotate_one(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        """x [T, heads * size] rotated by the operator that takes query or key, of any size below 896."""
+        mode = "half" if self.is_neox_style else "interleave"
+        return torch_npu.npu_rotary_mul(x.view(1, x.shape[0], -1, self.head_size), cos, sin, mode).view(x.shape)
 
     def _cos_sin(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Cosines and sines [1, T, 1, size] of this step's positions; every layer of a forward pass shares them."""
