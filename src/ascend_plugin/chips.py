@@ -96,6 +96,14 @@ class ChipSpec:
         return "bfloat16" in self.model_dtypes
 
     @property
+    def rounds_float32_products(self) -> bool:
+        """Whether the cube has no float32, so that operators round float32 matrices to float16 before they multiply.
+
+        Source: ops-nn, matmul/mat_mul_v3/docs/aclnnMm.md, cubeMathType 1 on Atlas inference products.
+        """
+        return "float32" not in self.matmul_dtypes
+
+    @property
     def has_full_hccl(self) -> bool:
         """Whether HCCL has Send, Receive and Broadcast and joins servers; on Atlas inference products it does neither.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.abc
 import importlib.util
 import logging
@@ -20,6 +21,7 @@ def prepare_worker_process() -> None:
     _copy_recurrent_states_by_block()
     _mask_grammars_without_shifts()
     _leave_out_announced_conversions()
+    _hold_weights_as_products_read_them()
 
 
 def _alias_torch_cuda() -> None:
@@ -89,6 +91,43 @@ def _mask_grammars_without_shifts() -> None:
     from ascend_plugin.ops import structured_output
 
     gpu_model_runner.apply_grammar_bitmask = structured_output.apply_grammar_bitmask
+
+
+def _hold_weights_as_products_read_them() -> None:
+    """Create the linear layers of a float32 model in float16 where the cube multiplies nothing wider.
+
+    Reason: the operators would round the weights in every product, and float32 ones take twice the memory, while they
+    are loaded too. Results are the same (see ops.linear.rounded_product).
+    Reference: vllm/model_executor/layers/linear.py UnquantizedLinearMethod.create_weights.
+    Exit: when a platform can say in which dtype a layer's weights are held.
+    """
+    import torch
+    from vllm.config import get_current_vllm_config
+    from vllm.model_executor.layers.linear import UnquantizedLinearMethod
+
+    from ascend_plugin import detection
+
+    create = UnquantizedLinearMethod.create_weights
+    if not detection.current_chip().rounds_float32_products or hasattr(create, "__wrapped__"):
+        return
+
+    @functools.wraps(create)
+    def create_weights(
+        self: Any,
+        layer: Any,
+        input_size_per_partition: int,
+        output_partition_sizes: list[int],
+        input_size: int,
+        output_size: int,
+        params_dtype: torch.dtype,
+        **options: Any,
+    ) -> None:
+        if params_dtype == get_current_vllm_config().model_config.dtype == torch.float32:
+            params_dtype = torch.float16
+        sizes = input_size_per_partition, output_partition_sizes, input_size, output_size
+        create(self, layer, *sizes, params_dtype, **options)
+
+    UnquantizedLinearMethod.create_weights = create_weights
 
 
 def _route_by_fused_gating() -> None:

@@ -53,6 +53,7 @@ def check_and_update(vllm_config: VllmConfig, chip: ChipSpec) -> None:
     if vllm_config.model_config is None:
         return
     AscendPlatform.check_if_supports_dtype(vllm_config.model_config.dtype)
+    _prepare_float32(vllm_config, chip)
     check_speculation(vllm_config)
     if vllm_config.model_config.enable_sleep_mode:
         raise UnsupportedChoice("Leave out --enable-sleep-mode: this plugin cannot give device memory back yet.")
@@ -66,6 +67,29 @@ def spawn_if_device_is_open() -> None:
     if torch.npu.is_initialized() and os.environ.get("VLLM_WORKER_MULTIPROC_METHOD") != "spawn":
         logger.info("A device is open in this process: the engine's processes are spawned, not forked.")
         os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
+
+
+def _prepare_float32(vllm_config: VllmConfig, chip: ChipSpec) -> None:
+    """Keep the cache of a float32 model in float16 where products are float16. Raises UnsupportedChoice.
+
+    Such a model adds and normalises in float32 and multiplies in float16 (see ops.linear.rounded_product).
+    """
+    model = vllm_config.model_config
+    if model.dtype != torch.float32 or not chip.rounds_float32_products:
+        return
+    kinds = {
+        "experts": model.get_num_experts() > 0,
+        "recurrent layers": model.is_hybrid,
+        "quantised weights": model.quantization is not None,
+        "pooling": model.runner_type != "generate",
+    }
+    if found := [name for name, present in kinds.items() if present]:
+        raise UnsupportedChoice(
+            f"Give --dtype float16 if the model allows it: {chip.soc_version} multiplies float16 only, and float32 "
+            f"models with {' and '.join(found)} do not run on it yet."
+        )
+    if vllm_config.cache_config.cache_dtype == "auto":
+        vllm_config.cache_config.cache_dtype = "float16"
 
 
 def check_speculation(vllm_config: VllmConfig) -> None:

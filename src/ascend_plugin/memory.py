@@ -37,7 +37,12 @@ def refuse_what_cannot_fit(vllm_config: VllmConfig, total_bytes: int, requested_
     request = memory_plan.MemoryRequest(
         tensor_parallel_size=parallel.tensor_parallel_size,
         chip_bytes=total_bytes,
-        weight_format=memory_plan.checkpoint_format(model.quantization, detection.current_chip(), shape.has_experts),
+        weight_format=memory_plan.checkpoint_format(
+            model.quantization,
+            detection.current_chip(),
+            str(model.dtype).removeprefix("torch."),
+            shape.has_experts,
+        ),
         memory_fraction=requested_bytes / total_bytes,
         batched_tokens=scheduler.max_num_batched_tokens,
         sequences=scheduler.max_num_seqs,

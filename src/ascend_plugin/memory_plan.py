@@ -13,9 +13,10 @@ from typing import Literal
 from ascend_plugin.chips import ChipSpec
 from ascend_plugin.model_shape import BYTES_OF_DTYPE, ModelShape
 
-WeightFormat = Literal["fp16", "fp32", "fp8", "w8a8", "w4a16"]
+# fp16+fp32: matrices in fp16, the embedding, the residual stream and all between products in fp32.
+WeightFormat = Literal["fp16", "fp32", "fp16+fp32", "fp8", "w8a8", "w4a16"]
 
-BYTES_OF_WEIGHT: dict[str, float] = {"fp32": 4.0, "fp16": 2.0, "fp8": 1.0, "w8a8": 1.0, "w4a16": 0.5}
+BYTES_OF_WEIGHT: dict[str, float] = {"fp32": 4.0, "fp16": 2.0, "fp16+fp32": 2.0, "fp8": 1.0, "w8a8": 1.0, "w4a16": 0.5}
 SCALES_SHARE = 0.01  # EST: scales, offsets and biases of a quantised matrix, as a share of its weights
 
 DEFAULT_MEMORY_FRACTION = 0.92  # vLLM 0.32's gpu_memory_utilization
@@ -27,11 +28,18 @@ COLLECTIVE_BUFFER_BYTES = 2 * (200 << 20)  # HCCL_BUFFSIZE is 200 MB, one to sen
 GRAPH_BYTES = 300 << 20  # EST: memory of the captured graphs, all sizes
 HIDDEN_COPIES = 8  # EST: hidden-sized tensors alive at the widest point of a layer
 WIDE_COPIES = 3  # gate, up and their product
-LOGIT_BYTES = 2 + 4  # logits in fp16 and the fp32 copy that sampling works on
+SAMPLED_LOGIT_BYTES = 4  # the fp32 copy of a logit that sampling works on
 
 
-def checkpoint_format(method: str | None, chip: ChipSpec, has_experts: bool = False) -> WeightFormat:
-    """How most weights of a checkpoint lie in the chip's memory; `method` is its quant_method, or None."""
+def checkpoint_format(
+    method: str | None, chip: ChipSpec, dtype: str = "float16", has_experts: bool = False
+) -> WeightFormat:
+    """How most weights of a checkpoint lie in the chip's memory; `method` is its quant_method, or None.
+
+    dtype: what the model runs in ("bfloat16" and "float16" are alike here).
+    """
+    if dtype == "float32":
+        return "fp16+fp32" if chip.rounds_float32_products else "fp32"
     if method in ("ascend", "compressed-tensors"):
         return "w8a8"
     if method in ("awq", "gptq", "auto_awq", "auto_gptq"):
@@ -100,13 +108,19 @@ class MemoryPlan:
 
 def weight_bytes(shape: ModelShape, weight_format: WeightFormat, tensor_parallel_size: int = 1) -> int:
     """Bytes of weights on one rank: split kinds divided, the others copied; only quantised kinds are stored small."""
-    full = BYTES_OF_WEIGHT["fp32" if weight_format == "fp32" else "fp16"]
-    small = BYTES_OF_WEIGHT[weight_format] * (1 if weight_format in ("fp16", "fp32") else 1 + SCALES_SHARE)
+    full = _value_bytes(weight_format)
+    exact = weight_format in ("fp16", "fp32", "fp16+fp32")
+    small = BYTES_OF_WEIGHT[weight_format] * (1 if exact else 1 + SCALES_SHARE)
     total = 0.0
     for weights in shape.weights:
         size = weights.parameters * (small if weights.quantised else full)
         total += size / tensor_parallel_size if weights.split else size
     return round(total)
+
+
+def _value_bytes(weight_format: WeightFormat) -> int:
+    """Bytes of an activation, and of a weight that no format makes smaller."""
+    return 4 if weight_format in ("fp32", "fp16+fp32") else 2
 
 
 def plan_memory(shape: ModelShape, request: MemoryRequest) -> MemoryPlan:
@@ -115,7 +129,9 @@ def plan_memory(shape: ModelShape, request: MemoryRequest) -> MemoryPlan:
     value_bytes = BYTES_OF_DTYPE[request.cache_dtype]
     layer_width = HIDDEN_COPIES * shape.hidden_size + WIDE_COPIES * shape.intermediate_size // ranks
     weights = weight_bytes(shape, request.weight_format, ranks)
-    activations = request.batched_tokens * layer_width * 2 + request.sequences * shape.vocab_size * LOGIT_BYTES
+    width = _value_bytes(request.weight_format)
+    logits = request.sequences * shape.vocab_size * (width + SAMPLED_LOGIT_BYTES)
+    activations = request.batched_tokens * layer_width * width + logits
     graphs = GRAPH_BYTES if request.has_graphs else 0
     runtime = RUNTIME_BYTES + (COLLECTIVE_BUFFER_BYTES if ranks > 1 else 0)
     budget = int(request.chip_bytes * request.memory_fraction)

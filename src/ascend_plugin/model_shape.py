@@ -8,10 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from ascend_plugin.chips import ChipSpec
 
 BYTES_OF_DTYPE = {"float32": 4, "float16": 2, "bfloat16": 2, "float8": 1, "int8": 1}
 NORMS_A_LAYER = 2
+# Their activations exceed float16: vLLM runs them in bfloat16 or float32 (config/model.py, "Numerical instability").
+BEYOND_FLOAT16 = frozenset({"gemma2", "gemma3", "gemma3_text", "glm4"})
 
 
 class UnreadableConfig(ValueError):
@@ -72,6 +77,12 @@ class ModelShape:
     @property
     def parameters_per_token(self) -> int:
         return sum(weights.per_token for weights in self.weights)
+
+    def dtype_on(self, chip: ChipSpec) -> str:
+        """What vLLM runs this checkpoint in on a chip unless told otherwise."""
+        if chip.has_bf16:
+            return self.dtype if self.dtype in ("bfloat16", "float16") else chip.preferred_dtype
+        return "float32" if self.model_type in BEYOND_FLOAT16 else "float16"
 
     @property
     def has_experts(self) -> bool:

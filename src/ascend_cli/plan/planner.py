@@ -103,7 +103,7 @@ def weight_formats(chip: ChipSpec) -> list[WeightFormat]:
 
 def checkpoint_format(shape: ModelShape, chip: ChipSpec) -> WeightFormat:
     """How the checkpoint's weights will lie in the chip's memory."""
-    return memory_plan.checkpoint_format(shape.quantization, chip, shape.has_experts)
+    return memory_plan.checkpoint_format(shape.quantization, chip, shape.dtype_on(chip), shape.has_experts)
 
 
 def make_plan(question: Question) -> Plan:
@@ -254,7 +254,9 @@ def _advice(
     if best and 1 < best <= chip.chips_per_card:
         lines.append(f"Both ranks on one card: chips {_cards(chip, best)} share its {chip.card_link.kind} link.")
     if "bfloat16" not in chip.model_dtypes and shape.dtype == "bfloat16":
-        lines.append(f"{chip.name} has no bfloat16: the checkpoint runs as float16; no flag is needed.")
+        dtype = shape.dtype_on(chip)
+        why = ", because its activations exceed float16" if dtype == "float32" else ""
+        lines.append(f"{chip.name} has no bfloat16: the checkpoint runs as {dtype}{why}; no flag is needed.")
     return lines
 
 
