@@ -99,6 +99,10 @@ def _shifted_window(config: Config, weights: Weights) -> None:
     config["sliding_window"] -= 1
 
 
+def _no_soft_cap(config: Config, weights: Weights) -> None:
+    config["attn_logit_softcapping"] = None
+
+
 def _swapped_experts(config: Config, weights: Weights) -> None:
     for name in [name for name in weights if ".experts.0." in name]:
         other = name.replace(".experts.0.", ".experts.1.")
@@ -142,6 +146,7 @@ FAULTS: dict[str, Callable[[Config, Weights], None]] = {
     "flat-qk-norm": _flat_qk_norm,
     "no-bias": _no_bias,
     "shifted-window": _shifted_window,
+    "no-soft-cap": _no_soft_cap,
     "swapped-experts": _swapped_experts,
     "wrong-decay": _wrong_decay,
     "shifted-positions": _shifted_positions,

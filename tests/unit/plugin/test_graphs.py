@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
+from vllm.config import CUDAGraphMode
 
 from ascend_plugin import chips, graphs
 
@@ -40,3 +43,15 @@ def test_small_sizes_go_first_when_room_is_short() -> None:
 
 def test_no_room_at_all() -> None:
     assert graphs.capture_sizes(0, 256) == []
+
+
+@pytest.mark.parametrize(("most", "kept"), [(64, [1, 4, 16, 64]), (20, [1, 4, 16]), (0, [])])
+def test_sizes_that_read_too_much_are_not_captured(most: int, kept: list[int]) -> None:
+    mode = CUDAGraphMode.FULL_DECODE_ONLY
+    compilation = SimpleNamespace(
+        cudagraph_capture_sizes=[1, 4, 16, 64], max_cudagraph_capture_size=64, cudagraph_mode=mode
+    )
+    graphs.limit_tokens(compilation, most, "a reason")
+    assert compilation.cudagraph_capture_sizes == kept
+    assert compilation.cudagraph_mode == (mode if kept else CUDAGraphMode.NONE)
+    assert not kept or compilation.max_cudagraph_capture_size == kept[-1]
