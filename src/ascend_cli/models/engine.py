@@ -51,6 +51,7 @@ def run(job: dict[str, Any]) -> tuple[dict[str, Any], Rows]:
         "block_size": configuration.cache_config.block_size,
         "graphs": configuration.compilation_config.cudagraph_mode.name,
     }
+    report["rounding"] = rounding_of(report["dtype"])
     started = False
     try:
         from vllm import LLM
@@ -64,6 +65,14 @@ def run(job: dict[str, Any]) -> tuple[dict[str, Any], Rows]:
         outcome = "refused" if not started and is_refusal(error, "ascend_plugin") else "failed"
         return {**report, "outcome": outcome, "message": one_line(error)}, {}
     return {**report, "outcome": "ran", "message": "", "cached_tokens": cached_tokens, "versions": versions()}, rows
+
+
+def rounding_of(dtype: str) -> str:
+    """In which of the reference's dtypes a model's rounding on this machine is measured (see reference.py)."""
+    from ascend_plugin import detection
+
+    rounded = dtype == "float32" and detection.current_chip().rounds_float32_products
+    return "float16 products" if rounded else dtype
 
 
 def write_tokenizer(job: dict[str, Any]) -> str:

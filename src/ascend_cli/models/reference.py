@@ -7,6 +7,7 @@ torch's fork-unsafe threads stay out of the engine. The job is a JSON object:
     architecture  name in architectures.toml          seed     of the weights
     directory     where checkpoints are kept           sequences  lists of token ids; if empty, the checkpoint is made
     dtypes        those to measure noise in            output   .npz to write: "<dtype>.<sequence>" arrays
+                  ("float16 products": float32 but for the operands of linear layers, as on a cube without float32)
     adapters      for each sequence the folder of its LoRA adapter, or null (default: none)
 
 Arrays are [positions, vocabulary] log-probabilities, or [1, width] for a pooling model: what the engine is compared
@@ -33,7 +34,13 @@ from ascend_cli.models.adapters import merge
 from ascend_cli.models.architectures import Architecture, architectures
 from ascend_cli.models.checkpoint import build_reference_model, write_checkpoint
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+ROUNDED_PRODUCTS = "float16 products"
+DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    ROUNDED_PRODUCTS: torch.float32,
+}
 
 
 def answer(architecture: Architecture, model: torch.nn.Module, tokens: list[int]) -> torch.Tensor:
@@ -46,6 +53,18 @@ def answer(architecture: Architecture, model: torch.nn.Module, tokens: list[int]
     # The token that stands for the text: the first of an encoder, the last of a causal model, which alone saw it all.
     position = 0 if "bert" in architecture.config["model_type"] else -1
     return torch.nn.functional.normalize(output.last_hidden_state[:, position].float(), dim=-1)
+
+
+def round_products(model: torch.nn.Module) -> None:
+    """Let every linear layer of a float32 model round what it multiplies to float16."""
+
+    def rounded(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return (inputs[0].half().float(), *inputs[1:])
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.weight.data.copy_(module.weight.data.half())
+            module.register_forward_pre_hook(rounded)
 
 
 def run(job: dict[str, Any]) -> None:
@@ -61,6 +80,8 @@ def run(job: dict[str, Any]) -> None:
             merge(model, Path(adapter))
         for name in ["float32", *job["dtypes"]]:
             model.to(DTYPES[name])
+            if name == ROUNDED_PRODUCTS:
+                round_products(model)
             for index, tokens in enumerate(job["sequences"]):
                 if adapters[index] == adapter:
                     with torch.inference_mode():

@@ -330,7 +330,7 @@ class Verifier:
         """
         names = [name.removesuffix(".tokens") for name in answer.arrays if name.endswith(".tokens")]
         sequences = [self._true_tokens(answer, name, correct_prompts) for name in names]
-        dtype = answer.report["dtype"]
+        dtype = answer.report.get("rounding", answer.report["dtype"])
         adapters = [int(answer.arrays.get(f"{name}.adapter", 0)) for name in names]
         expected = self.reference(sequences, [] if dtype == "float32" else [dtype], adapters)
         found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
