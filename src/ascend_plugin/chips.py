@@ -72,6 +72,7 @@ class ChipSpec:
     kv_block_head_limit: int  # of block_size * head_size; 0 is none
     swiglu_alignment: int
     rotary_head_sizes: tuple[int, ...]
+    has_rotary_mul: bool
     has_graphs: bool
     graph_lengths_on_device: bool
     has_triton: bool

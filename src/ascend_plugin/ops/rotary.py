@@ -41,10 +41,13 @@ class AscendRotary:
         self, positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Query [T, heads * size] and key [T, kv heads * size] rotated by positions [T], perhaps in place."""
-        if key is None or positions.dim() != 1 or self.rotary_dim != self.head_size:
+        chip = detection.current_chip()
+        together = self.head_size in chip.rotary_head_sizes
+        fits = self.rotary_dim == self.head_size and (together or chip.has_rotary_mul)
+        if key is None or positions.dim() != 1 or not fits:
             return self.forward_native(positions, query, key)
         cos, sin = self._cos_sin(positions)
-        if self.head_size not in detection.current_chip().rotary_head_sizes:
+        if not together:
             return self._rotate_one(query, cos, sin), self._rotate_one(key, cos, sin)
         tokens = positions.shape[0]
         torch_npu.npu_apply_rotary_pos_emb(
