@@ -148,7 +148,8 @@ def _copy_recurrent_states_by_block() -> None:
     """Copy the state of a gated delta net between cache blocks by indexing tensors instead of by address.
 
     Reason: with prefix caching vLLM moves states with a Triton kernel that takes lists of raw device addresses.
-    Reference: vllm/v1/worker/mamba_utils.py collect_mamba_copy_meta, do_mamba_copy_block (cache mode "align").
+    Reference: vllm/v1/worker/mamba_utils.py collect_mamba_copy_meta, do_mamba_copy_block and, under speculation,
+    MambaSpecDecodeGPUContext (cache mode "align").
     Exit: when the copies go through a function that a platform can replace.
     """
     from vllm.v1.worker import mamba_utils
@@ -157,6 +158,7 @@ def _copy_recurrent_states_by_block() -> None:
 
     mamba_utils.collect_mamba_copy_meta = recurrent_state.collect_copies
     mamba_utils.do_mamba_copy_block = recurrent_state.copy_blocks
+    mamba_utils.MambaSpecDecodeGPUContext = recurrent_state.DraftedStates
 
 
 def _leave_out_announced_conversions() -> None:

@@ -54,7 +54,6 @@ def check_and_update(vllm_config: VllmConfig, chip: ChipSpec) -> None:
         return
     AscendPlatform.check_if_supports_dtype(vllm_config.model_config.dtype)
     _prepare_float32(vllm_config, chip)
-    check_speculation(vllm_config)
     if vllm_config.model_config.enable_sleep_mode:
         raise UnsupportedChoice("Leave out --enable-sleep-mode: this plugin cannot give device memory back yet.")
 
@@ -90,15 +89,6 @@ def _prepare_float32(vllm_config: VllmConfig, chip: ChipSpec) -> None:
         )
     if vllm_config.cache_config.cache_dtype == "auto":
         vllm_config.cache_config.cache_dtype = "float16"
-
-
-def check_speculation(vllm_config: VllmConfig) -> None:
-    """Raises UnsupportedChoice for drafts before a model whose state cannot give a token back."""
-    if vllm_config.speculative_config is not None and vllm_config.model_config.is_hybrid:
-        raise UnsupportedChoice(
-            "Leave out --speculative-config: this model's recurrent layers (gated delta net) take every token that "
-            "they read into their state, and taking refused drafts back is not supported on Ascend yet."
-        )
 
 
 def _check_parallel(vllm_config: VllmConfig, chip: ChipSpec) -> None:

@@ -60,6 +60,10 @@ class AscendModelRunner(GPUModelRunner):
     def _prepare_model(self) -> None:
         linear.prepare_weights(self.get_model(), self.chip)
         shorten_calls(self.get_model())
+        drafter = getattr(getattr(self, "drafter", None), "model", None)
+        if isinstance(drafter, torch.nn.Module):
+            linear.prepare_weights(drafter, self.chip)
+            shorten_calls(drafter)
 
     def _limit_graphs(self) -> None:
         """Capture no batch whose composed attention would read too much in every replay (see attention.composed)."""
@@ -222,7 +226,9 @@ class AscendModelRunner(GPUModelRunner):
     def _prepare_inputs(self, scheduler_output: Any, num_scheduled_tokens: np.ndarray) -> tuple[Any, Any, int]:
         """Prepare a step; returns (which hidden states to sample from, speculation metadata, tokens sampled a row)."""
         if self._step_inputs is None:
-            return super()._prepare_inputs(scheduler_output, num_scheduled_tokens)
+            prepared = super()._prepare_inputs(scheduler_output, num_scheduled_tokens)
+            self._subtract_refused_drafts()
+            return prepared
         requests, tokens = self.input_batch.num_reqs, scheduler_output.total_num_scheduled_tokens
         layout = self._layout_of(tokens, requests, int(num_scheduled_tokens.max()))
         arrays = self._step_inputs.host_arrays(layout)
@@ -243,6 +249,21 @@ class AscendModelRunner(GPUModelRunner):
         if tokens == requests:  # every request has one token: no need to pick
             return slice(0, requests), None, 1
         return views["logits_indices"][:requests], None, 1
+
+    def _subtract_refused_drafts(self) -> None:
+        """Correct the lengths on the host, which count drafts of the last step that were refused.
+
+        Asynchronous scheduling does not wait for their number, and with lengths on the device nothing has to. Operators
+        that take lengths from the host must wait until the last step has sampled; its own drafter still runs meanwhile.
+        """
+        previous = self.prev_positions.np[: self.input_batch.num_reqs]
+        if not self.use_async_spec_decode or self.chip.graph_lengths_on_device:
+            return
+        sampled = self._get_valid_sampled_token_count()
+        for request in np.flatnonzero(previous >= 0) if sampled else ():
+            drafts = self.prev_num_draft_tokens.np[previous[request]]
+            if drafts:
+                self.optimistic_seq_lens_cpu[request] -= int(drafts) + 1 - sampled[previous[request]]
 
     def _layout_of(self, tokens: int, requests: int, longest: int) -> Layout:
         """The layout of this batch as the dispatcher is going to pad it."""

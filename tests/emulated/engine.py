@@ -70,6 +70,7 @@ def run_engine(job: dict[str, Any]) -> dict[str, Any]:
         "rounds": rounds,
         "preemptions": counts.get("vllm:num_preemptions", 0),
         "accepted_drafts": counts.get("vllm:spec_decode_num_accepted_tokens", 0),
+        "drafts": counts.get("vllm:spec_decode_num_draft_tokens", 0),
         "cache_bytes": memory[0][0],
         "chip_bytes": memory[0][1],
     }

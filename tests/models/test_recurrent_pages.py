@@ -8,7 +8,6 @@ import pytest
 import torch
 from vllm.model_executor.layers.mamba.abstract import MambaBase
 
-from ascend_plugin.configuration import check_speculation
 from ascend_plugin.kv_cache import accounted_share
 from ascend_plugin.ops.gated_delta_net import AscendGatedDeltaNet
 
@@ -45,14 +44,6 @@ def test_rows_are_laid_out_as_vllm_lays_them_out() -> None:
     assert raw[..., content:].equal(before[..., content:]), "padding was written"
     untouched = torch.tensor([0, 2, 4])
     assert raw[untouched].equal(before[untouched])
-
-
-def test_speculation_is_refused_before_a_device_is_touched() -> None:
-    model, drafts = SimpleNamespace(is_hybrid=True), object()
-    with pytest.raises(ValueError, match="Leave out --speculative-config"):
-        check_speculation(SimpleNamespace(speculative_config=drafts, model_config=model))
-    check_speculation(SimpleNamespace(speculative_config=None, model_config=model))
-    check_speculation(SimpleNamespace(speculative_config=drafts, model_config=SimpleNamespace(is_hybrid=False)))
 
 
 @pytest.mark.parametrize(("kinds", "share"), [("a", 1.0), ("m", 1.0), ("am", 0.5)])

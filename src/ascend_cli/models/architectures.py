@@ -52,8 +52,14 @@ class Architecture:
         versions = [metadata.version(name) for name in ("torch", "transformers")]
         facts = [BUILDER_VERSION, seed, versions, self.model_class, self.engine_class, self.layout, self.branch_gain]
         facts += [self.scheme] if self.scheme else []
+        facts += ["draft head"] if self.drafts_itself else []
         digest = hashlib.sha256(json.dumps([*facts, dict(self.config)], sort_keys=True).encode()).hexdigest()
         return f"{self.name}-{digest[:12]}"
+
+    @property
+    def drafts_itself(self) -> bool:
+        """Whether the checkpoint has a multi-token prediction layer."""
+        return "mtp" in self.extras
 
     @property
     def needs_bfloat16(self) -> bool:

@@ -23,6 +23,7 @@ import transformers
 
 from ascend_cli.models import quantised
 from ascend_cli.models.architectures import FACTS, Architecture
+from ascend_cli.models.draft_head import LAYER_SHARE, DraftHead, add_draft_head, build_draft_head
 from ascend_cli.models.layouts import published_layout
 from ascend_cli.models.prompts import make_prompts
 
@@ -68,9 +69,12 @@ def write_checkpoint(architecture: Architecture, parent: Path, seed: int = 0) ->
     directory = Path(parent) / architecture.checkpoint_name(seed)
     model, stored = _build(architecture, seed)
     facts = _facts(architecture, model)
+    head = draft_head_of(architecture, model, seed) if architecture.drafts_itself else None
     staging = directory.with_name(directory.name + ".part")
     shutil.rmtree(staging, ignore_errors=True)
     model.to(torch.bfloat16).save_pretrained(staging)
+    if head is not None:
+        add_draft_head(head, staging)
     if stored is not None:
         quantised.rewrite(staging, stored)
     if architecture.engine_class is not None:
@@ -81,6 +85,16 @@ def write_checkpoint(architecture: Architecture, parent: Path, seed: int = 0) ->
     shutil.rmtree(directory, ignore_errors=True)
     staging.rename(directory)
     return directory
+
+
+def draft_head_of(architecture: Architecture, model: transformers.PreTrainedModel, seed: int = 0) -> DraftHead:
+    """The multi-token prediction layer of the checkpoint."""
+
+    def draw(name: str, parameter: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        return _draw(name, parameter, generator, LAYER_SHARE, tied=False)
+
+    prompts = make_prompts(architecture.config["vocab_size"], architecture.task, seed).all
+    return build_draft_head(model, prompts, draw, seed)
 
 
 def _facts(architecture: Architecture, model: transformers.PreTrainedModel) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """vLLM's gated delta net layer (Qwen3-Next, Qwen3.5) on stock operators, with its state in vLLM's cache.
 
 The mathematics is in gated_delta_rule.py. A batch holds decoding sequences first, one token each, then prefilling ones;
-each part reads and writes the convolution's and the rule's state of its sequences, in fp32 arithmetic whatever the
-cache's precision.
+under speculation decoding ones have their drafts too (gated_delta_metadata.py). Each part reads and writes the
+convolution's and the rule's state of its sequences, in fp32 arithmetic whatever the cache's precision.
 """
 
 from __future__ import annotations
@@ -13,36 +13,12 @@ import torch
 from vllm.forward_context import get_forward_context
 from vllm.model_executor.custom_op import op_registry_oot
 from vllm.model_executor.layers.mamba.gdn.qwen_gdn_linear_attn import QwenGatedDeltaNetAttention
-from vllm.model_executor.layers.mamba.mamba_utils import is_conv_state_dim_first
+from vllm.model_executor.layers.mamba.mamba_utils import MambaStateShapeCalculator, is_conv_state_dim_first
 from vllm.v1.attention.backend import AttentionBackend
-from vllm.v1.attention.backends.gdn_attn import (
-    GDNAttentionBackend,
-    GDNAttentionMetadata,
-    GDNAttentionMetadataBuilder,
-)
+from vllm.v1.attention.backends.gdn_attn import GDNAttentionMetadata
 
 from ascend_plugin.ops import gated_delta_rule as rule
-
-
-class AscendGdnMetadataBuilder(GDNAttentionMetadataBuilder):
-    """Plans the chunks of a step's prefilling sequences once, on the host, for all layers."""
-
-    def _build_chunk_metadata(
-        self,
-        prefill_query_start_loc: torch.Tensor,
-        prefill_query_start_loc_cpu: torch.Tensor,
-        device: torch.device,
-    ) -> tuple[rule.ChunkPlan | None, None]:
-        """The plan, in the place of the Triton kernels' chunk indices (padding rows at the end have no tokens)."""
-        lengths = [length for length in prefill_query_start_loc_cpu.diff().tolist() if length]
-        kernel = self.vllm_config.model_config.hf_text_config.linear_conv_kernel_dim
-        return rule.plan_chunks(lengths, kernel, device), None
-
-
-class AscendGdnBackend(GDNAttentionBackend):
-    @staticmethod
-    def get_builder_cls() -> type[AscendGdnMetadataBuilder]:
-        return AscendGdnMetadataBuilder
+from ascend_plugin.ops.gated_delta_metadata import AscendGdnBackend, AscendGdnMetadata, Drafted
 
 
 class AscendGatedDeltaNet(QwenGatedDeltaNetAttention):
@@ -50,6 +26,17 @@ class AscendGatedDeltaNet(QwenGatedDeltaNetAttention):
 
     def get_attn_backend(self) -> type[AttentionBackend]:
         return AscendGdnBackend
+
+    def get_state_shape(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Of one slot; drafts need no wider window, because the state after each token has a slot of its own."""
+        return MambaStateShapeCalculator.gated_delta_net_state_shape(
+            self.tp_size,
+            self.num_k_heads,
+            self.num_v_heads,
+            self.head_k_dim,
+            self.head_v_dim,
+            self.conv_kernel_size,
+        )
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         qkvz, _ = self.in_proj_qkvz(hidden_states)
@@ -82,6 +69,13 @@ class AscendGatedDeltaNet(QwenGatedDeltaNetAttention):
     ) -> None:
         """Run the rule for every sequence of the step; writes outputs [tokens, heads, values] and the states."""
         g, rate = rule.gates(a, b, self.A_log, self.dt_bias)
+        if isinstance(metadata, AscendGdnMetadata):
+            self._decode_drafts(qkv, g, rate, metadata.drafted, outputs)
+            if metadata.num_prefills:
+                tokens = metadata.prefill_tokens
+                parts = (value.index_select(0, tokens) for value in (qkv, g, rate))
+                outputs.index_copy_(0, tokens, self._prefill(*parts, metadata).to(outputs.dtype))
+            return
         slots = metadata.non_spec_state_indices_tensor
         decodes = metadata.num_decode_tokens
         if not metadata.num_prefills:  # padded to a captured graph's size; padding rows use the null block
@@ -99,6 +93,23 @@ class AscendGatedDeltaNet(QwenGatedDeltaNetAttention):
         outputs, state = rule.step(*self._heads(mixed), g, rate, state.float())
         self._write(slots, window, state, padding)
         return outputs
+
+    def _decode_drafts(
+        self, qkv: torch.Tensor, g: torch.Tensor, rate: torch.Tensor, drafted: Drafted, outputs: torch.Tensor
+    ) -> None:
+        """Run the tokens of sequences that may have to take some back, keeping the state after each."""
+        qkv, g, rate = (_to_grid(value, drafted) for value in (qkv, g, rate))
+        window, state, padding = self._read(drafted.read)
+        mixed, inputs = rule.convolve_steps(qkv, *self._convolution(), window)
+        q, k, v = self._heads(mixed)
+        results = []
+        for token in range(drafted.length):
+            output, state = rule.step(q[token], k[token], v[token], g[token], rate[token], state.float())
+            state = state.to(self.get_state_dtype()[1])  # rounded as in the steps of a sequence without drafts
+            window = inputs[token + 1 : token + self.conv_kernel_size].transpose(0, 1)
+            self._write(drafted.write[token], window, state, padding)
+            results.append(output)
+        _from_grid(torch.stack(results).to(outputs.dtype), drafted, outputs)
 
     def _prefill(
         self, qkv: torch.Tensor, g: torch.Tensor, rate: torch.Tensor, metadata: GDNAttentionMetadata
@@ -150,6 +161,23 @@ class AscendGatedDeltaNet(QwenGatedDeltaNetAttention):
         q, k, v = mixed.split([keys, keys, self.value_dim // self.tp_size], dim=-1)
         q, k = (rule.unit(x.unflatten(-1, (-1, self.head_k_dim))) for x in (q, k))
         return q, k, v.unflatten(-1, (-1, self.head_v_dim)).float()
+
+
+def _to_grid(value: torch.Tensor, drafted: Drafted) -> torch.Tensor:
+    """[tokens, ...] -> [L, R, ...], contiguous."""
+    rows = drafted.read.shape[0]
+    if drafted.tokens is not None:
+        return value.index_select(0, drafted.tokens).unflatten(0, (drafted.length, rows))
+    return value[: rows * drafted.length].unflatten(0, (rows, drafted.length)).transpose(0, 1).contiguous()
+
+
+def _from_grid(grid: torch.Tensor, drafted: Drafted, outputs: torch.Tensor) -> None:
+    """[L, R, ...] -> outputs [tokens, ...], where the grid's tokens belong."""
+    length, rows = grid.shape[:2]
+    if drafted.targets is not None:
+        outputs.index_copy_(0, drafted.targets, grid.flatten(0, 1).index_select(0, drafted.places))
+    else:
+        outputs[: rows * length].unflatten(0, (rows, length)).copy_(grid.transpose(0, 1))
 
 
 def register() -> None:

@@ -210,6 +210,20 @@ def convolve_step(
     return _activate(total, bias, x.dtype), window[:, 1:]
 
 
+def convolve_steps(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, state: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same for L tokens of each sequence: x [L, sequences, channels].
+
+    Returns the outputs [L, sequences, channels] and the inputs with those before them, [kernel - 1 + L, sequences,
+    channels]: the state after token t is its rows t + 1 to t + kernel - 1.
+    """
+    length, kernel = x.shape[0], weight.shape[-1]
+    inputs = torch.cat([state.to(x.dtype).transpose(0, 1), x])
+    total = sum(inputs[tap : tap + length].float() * weight[:, tap].float() for tap in range(kernel))
+    return _activate(total, bias, x.dtype), inputs
+
+
 def _activate(total: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
     if bias is not None:
         total = total + bias.float()
