@@ -54,6 +54,7 @@ def check_and_update(vllm_config: VllmConfig, chip: ChipSpec) -> None:
         return
     AscendPlatform.check_if_supports_dtype(vllm_config.model_config.dtype)
     _prepare_float32(vllm_config, chip)
+    _check_speculation(vllm_config)
     if vllm_config.model_config.enable_sleep_mode:
         raise UnsupportedChoice("Leave out --enable-sleep-mode: this plugin cannot give device memory back yet.")
 
@@ -89,6 +90,24 @@ def _prepare_float32(vllm_config: VllmConfig, chip: ChipSpec) -> None:
         )
     if vllm_config.cache_config.cache_dtype == "auto":
         vllm_config.cache_config.cache_dtype = "float16"
+
+
+def _check_speculation(vllm_config: VllmConfig) -> None:
+    speculation, model = vllm_config.speculative_config, vllm_config.model_config
+    if speculation is None:
+        return
+    if model.is_hybrid and vllm_config.parallel_config.pipeline_parallel_size > 1:
+        raise UnsupportedChoice(
+            "Leave out --speculative-config or --pipeline-parallel-size: only the last pipeline stage knows which "
+            "drafts were refused, and the recurrent layers (gated delta net) of the others could not take them back."
+        )
+    draft = speculation.draft_model_config
+    if draft is not None and draft.uses_mrope and not model.uses_mrope:
+        # Text-only Qwen3.5: vLLM takes the sections of multimodal positions out of the model's configuration, and
+        # forgets the draft's (Qwen3_5ForCausalLMConfig in vllm/model_executor/models/config.py).
+        for config in (draft.hf_config, draft.hf_text_config):
+            for name in ("mrope_section", "mrope_interleaved"):
+                (getattr(config, "rope_parameters", None) or {}).pop(name, None)
 
 
 def _check_parallel(vllm_config: VllmConfig, chip: ChipSpec) -> None:

@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 import torch
 
+from ascend_cli.models.architectures import architectures
+from ascend_cli.models.prompts import make_prompts
 from ascend_cli.models.tiny import build_reciter
+from ascend_cli.models.verify import Verifier
 
 from .judged import LONG, log_softmax
 
 NGRAM = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 3, "prompt_lookup_min": 2}
+MTP = {"method": "mtp", "num_speculative_tokens": 1}
 GREEDY = {"temperature": 0.0, "max_tokens": 24, "ignore_eos": True}
 
 
@@ -62,11 +66,73 @@ def test_drafts_do_not_change_what_is_sampled(
     observed = np.zeros((4, 4))
     for tokens in answers:
         observed[allowed.index(tokens[0]), allowed.index(tokens[1])] += 1
+    assert chance_of(observed, expected) > 1e-4  # that an honest sampler is as far off
+
+
+def chance_of(observed: np.ndarray, expected: np.ndarray) -> float:
+    """That counts drawn as expected are as far from it as those observed (chi-square)."""
     # The approximation by chi-square asks for five in a cell: rarer pairs share one.
     rare = expected < 5
     cells = [np.append(counts[~rare], counts[rare].sum()) for counts in (observed, expected)]
     assert len(cells[0]) > 6
     statistic = ((cells[0] - cells[1]) ** 2 / cells[1]).sum()
     freedom = torch.tensor((len(cells[0]) - 1) / 2)
-    chance = torch.special.gammaincc(freedom, torch.tensor(statistic / 2, dtype=freedom.dtype))
-    assert chance > 1e-4  # that an honest sampler is as far off
+    return float(torch.special.gammaincc(freedom, torch.tensor(statistic / 2, dtype=freedom.dtype)))
+
+
+@pytest.fixture(scope="module")
+def foreteller(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recurrent model with a multi-token prediction layer that is right about two tokens in three (draft_head.py)."""
+    folder = tmp_path_factory.mktemp("models")
+    return Verifier(architectures()["qwen3_5"], folder, folder / "logs", print).checkpoint()
+
+
+@pytest.mark.slow  # three engine starts a chip
+@pytest.mark.parametrize("chip", ["310P3", "910B3"])
+def test_predicted_drafts_give_the_greedy_answer(
+    chip: str, foreteller: Path, run_engines: Callable[..., list[dict[str, Any]]]
+) -> None:
+    """Of a model whose state takes in every token, refused drafts too; with prefixes from the cache in round two."""
+    prompts = make_prompts(architectures()["qwen3_5"].config["vocab_size"], "generate").all
+    sampling = {**GREEDY, "max_tokens": 12, "detokenize": False}
+    rounds = [[{"prompt": prompt, "sampling": sampling} for prompt in part] for part in (prompts, prompts[-2:])]
+    common = {
+        "skip_tokenizer_init": True, "max_num_seqs": 8, "num_gpu_blocks_override": 200, "enable_prefix_caching": True,
+    }  # fmt: skip
+    drafting = common | {"speculative_config": MTP}
+    choices = [common, drafting, drafting | {"enforce_eager": True}]
+    plain, *drafted = run_engines(foreteller, rounds, choices, chip=chip)
+    for answered in drafted:
+        assert 0 < answered["accepted_drafts"] < answered["drafts"]
+        for expected, found in zip(plain["rounds"], answered["rounds"], strict=True):
+            assert [one["tokens"] for one in found["answers"]] == [one["tokens"] for one in expected["answers"]]
+        assert all(one["cached_tokens"] for one in answered["rounds"][1]["answers"])
+    assert drafted[0]["rounds"][0]["stats"]["total"]["graphs"]["replays"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chip", ["310P3", "910B3"])
+def test_predicted_drafts_do_not_change_what_is_sampled(
+    chip: str, foreteller: Path, run_engine: Callable[..., dict[str, Any]], reference_logits: Callable
+) -> None:
+    """Chi-square of pairs of tokens, the second after a draft, against the fp32 reference."""
+    vocabulary, samples, temperature = architectures()["qwen3_5"].config["vocab_size"], 600, 0.8
+    prompt = make_prompts(vocabulary, "generate").whole[1]
+    sampling = {
+        "temperature": temperature, "max_tokens": 3, "n": samples, "seed": 1, "ignore_eos": True, "detokenize": False,
+    }  # fmt: skip
+    options = {
+        "skip_tokenizer_init": True, "max_num_seqs": 32, "num_gpu_blocks_override": 400, "speculative_config": MTP,
+    }  # fmt: skip
+    drafted = run_engine(foreteller, [[{"prompt": prompt, "sampling": sampling}]], chip, **options)
+    answers = drafted["rounds"][0]["answers"][0]["tokens"]
+    assert len(answers) == samples
+    assert 0 < drafted["accepted_drafts"] < drafted["drafts"]
+
+    rows = reference_logits(foreteller, [[*prompt, token, 0] for token in range(vocabulary)], last=2)
+    chances = [np.exp(log_softmax(row / temperature)) for row in rows]
+    expected = samples * np.array([chances[first][0][first] * chances[first][1] for first in range(vocabulary)])
+    observed = np.zeros((vocabulary, vocabulary))
+    for first, second, *_ in answers:
+        observed[first, second] += 1
+    assert chance_of(observed, expected) > 1e-4

@@ -59,7 +59,7 @@ def run(job: dict[str, Any]) -> tuple[dict[str, Any], Rows]:
         llm = LLM(**arguments)
         started = True
         rows, cached_tokens = _answers(llm, job)
-        report["drafted_tokens"] = drafted_tokens(llm)
+        report["drafted_tokens"], report["accepted_tokens"] = drafts(llm)
     except Exception as error:
         print(traceback.format_exc(), file=sys.stderr)
         outcome = "refused" if not started and is_refusal(error, "ascend_plugin") else "failed"
@@ -187,9 +187,11 @@ def _pool(llm: LLM, job: dict[str, Any]) -> Rows:
     return rows
 
 
-def drafted_tokens(llm: LLM) -> int:
-    """How many tokens were drafted by speculation."""
-    return sum(int(metric.value) for metric in llm.get_metrics() if metric.name == "vllm:spec_decode_num_draft_tokens")
+def drafts(llm: LLM) -> tuple[int, int]:
+    """How many tokens were drafted by speculation, and how many of them accepted."""
+    counts = {metric.name: int(metric.value) for metric in llm.get_metrics() if hasattr(metric, "value")}
+    names = ("vllm:spec_decode_num_draft_tokens", "vllm:spec_decode_num_accepted_tokens")
+    return tuple(counts.get(name, 0) for name in names)
 
 
 def versions() -> dict[str, str]:

@@ -22,7 +22,7 @@ FEATURES: Mapping[str, str] = {
     "TP 2": "all of this on two chips",
     "EP 2": "the experts split over two chips",
     "n-gram": "drafts of three tokens from the text before, in every step, most of them refused",
-    "MTP": "drafts from the model's own multi-token prediction layer",
+    "MTP": "drafts from the model's own multi-token prediction layer, accepted and refused by turns",
     "LoRA": "two adapters and none in one batch, in graphs, against the adapters merged into the weights",
 }
 

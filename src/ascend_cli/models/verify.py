@@ -315,6 +315,8 @@ class Verifier:
             return "no token came from the prefix cache"
         if feature in ("n-gram", "MTP") and not answer.report["drafted_tokens"]:
             return "no token was drafted"
+        if feature == "MTP" and not 0 < answer.report["accepted_tokens"] < answer.report["drafted_tokens"]:
+            return f"{answer.report['accepted_tokens']} of {answer.report['drafted_tokens']} drafts were accepted"
         if feature not in ("decode, graph", "n-gram", "MTP", "LoRA"):
             return None
         if answer.report["graphs"] == "NONE":
