@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from vllm.model_executor.layers.mamba.abstract import MambaBase
 
+from ascend_plugin.attention.metadata import AscendMetadata, Phase
 from ascend_plugin.kv_cache import accounted_share
 from ascend_plugin.ops.gated_delta_net import AscendGatedDeltaNet
 
@@ -64,11 +63,32 @@ def test_memory_beside_the_nz_cache_is_accounted_for(kinds: str, share: float) -
         ([5], [(0, 1, 0, 5)]),
         ([1, 1, 7, 1, 3, 4], [(0, 2, 0, 2), (2, 3, 2, 9), (3, 4, 9, 10), (4, 5, 10, 13), (5, 6, 13, 17)]),
         ([2, 0], [(0, 1, 0, 2)]),
+        ([3, 3, 2, 0, 2], [(0, 2, 0, 6), (2, 3, 6, 8), (4, 5, 8, 10)]),
     ],
 )
 def test_a_batch_is_cut_into_parts_of_equal_lengths(lengths: list[int], parts: list[tuple[int, ...]]) -> None:
-    from ascend_plugin.attention.metadata import AscendMetadata, Phase
-
-    step = SimpleNamespace(phase=Phase.MIXED, query_lens=torch.tensor(lengths), num_tokens=sum(lengths))
-    found = AscendMetadata.rectangles.func(step)
+    found = step_of(lengths, sum(lengths)).rectangles
     assert [(rows.start, rows.stop, tokens.start, tokens.stop) for rows, tokens in found] == parts
+
+
+def test_padding_of_drafts_makes_rows_like_the_others() -> None:
+    step = step_of([2, 2, 0, 0], 8)
+    assert step.rectangles == [(slice(0, 4), slice(0, 8))]
+    assert step.cumulative_query_lens == [2, 4, 6, 8]
+    assert step.key_lens == [12, 12, 2, 2]
+    assert step_of([2, 1, 0, 0], 8).cumulative_query_lens == [2, 3, 3, 8]
+
+
+def step_of(lengths: list[int], tokens: int) -> AscendMetadata:
+    """A step of requests with ten tokens each in the cache, padded to so many tokens."""
+    lens = torch.tensor(lengths)
+    return AscendMetadata(
+        phase=Phase.MIXED,
+        num_tokens=tokens,
+        query_lens=lens,
+        seq_lens_host=torch.where(lens > 0, lens + 10, 0),
+        seq_lens=torch.empty(0),
+        block_table=torch.empty(0),
+        slot_mapping=torch.empty(0),
+        causal=True,
+    )

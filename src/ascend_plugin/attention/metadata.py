@@ -52,34 +52,37 @@ class AscendMetadata(AttentionMetadata):
 
     @cached_property
     def _row_lens(self) -> torch.Tensor:
-        """[R]: query_lens, and in the last row, if no request has it, the tokens that only pad a graph's batch.
+        """[R]: query_lens, with the tokens that only pad a graph's batch in the rows of no request.
 
-        Operators that take packed sequences want every token to be in one.
+        Operators want every token to be in a sequence, and a graph of drafts as many tokens in each as it was captured
+        with; padding that does not come to that is in the last row.
         """
         padding = self.num_tokens - int(self.query_lens.sum())
         if padding == 0 or self.query_lens[-1] > 0:
             return self.query_lens
-        lens = self.query_lens.clone()
-        lens[-1] = padding
+        lens, empty = self.query_lens.clone(), self.query_lens == 0
+        if padding == int(lens[0]) * int(empty.sum()):
+            lens[empty] = lens[0]
+        else:
+            lens[-1] = padding
         return lens
 
     @cached_property
     def rectangles(self) -> list[tuple[slice, slice]]:
-        """(requests, tokens) of parts of the batch in which all requests have as many tokens.
-
-        Runs of requests with one token make one part, any other request makes one of its own.
-        """
+        """(requests, tokens) of parts of the batch, runs of requests that have as many tokens each."""
         if self.phase is Phase.DECODE:
             return [(slice(0, self.num_tokens), slice(0, self.num_tokens))]
         parts: list[tuple[slice, slice]] = []
         start = 0
-        for request, length in enumerate(self.query_lens.tolist()):
+        previous = None
+        for request, length in enumerate(self._row_lens.tolist()):
             requests, tokens = slice(request, request + 1), slice(start, start + length)
-            if parts and length == 1 and _is_run_of_one_token(*parts[-1]):
+            if parts and length == previous:
                 requests, tokens = slice(parts[-1][0].start, requests.stop), slice(parts[-1][1].start, tokens.stop)
                 parts.pop()
             if length:
                 parts.append((requests, tokens))
+            previous = length
             start += length
         return parts
 
@@ -89,10 +92,6 @@ class AscendMetadata(AttentionMetadata):
         if self.phase is Phase.DECODE:
             return self.seq_lens_host.clamp(min=1).tolist()
         return torch.maximum(self.seq_lens_host, self._row_lens).clamp(min=1).tolist()
-
-
-def _is_run_of_one_token(requests: slice, tokens: slice) -> bool:
-    return requests.stop - requests.start == tokens.stop - tokens.start
 
 
 def phase_of(max_query_len: int, query_lens: torch.Tensor, seq_lens: torch.Tensor) -> Phase:
