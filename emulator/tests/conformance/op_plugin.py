@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -20,11 +19,9 @@ from pathlib import Path
 
 import yaml
 from ascend_emulator.launcher import Machine, emulate
-from run_unittests import AFTER_A_FAILURE
 
 HERE = Path(__file__).parent
 REQUIRED_SHARE = 0.95
-FILES_PER_PROCESS = 12  # importing torch_npu costs seconds; a crash loses the files of one process
 
 
 @dataclass(frozen=True)
@@ -32,25 +29,19 @@ class Outcome:
     test: str  # test_base_ops/test_abs.py::TestAbs::test_abs_shape_format
     status: str  # passed, failed, skipped
     reason: str = ""
+    cpu_s: float = 0.0
 
 
-def run_files(machine: Machine, tests: Path, files: list[str]) -> list[Outcome]:
-    """Every test of these files; a process that ends early is started again after the test, or file, that ended it."""
-    outcomes: list[Outcome] = []
-    waiting = list(files)
-    with tempfile.NamedTemporaryFile("r", suffix=".jsonl") as answers:
-        while waiting:
-            command = [sys.executable, str(HERE / "run_unittests.py"), answers.name, str(tests), *waiting]
-            done = machine.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-            lines = [json.loads(line) for line in answers]  # those of this process: earlier ones have been read
-            outcomes += [Outcome(**line["outcome"]) for line in lines if "outcome" in line]
-            finished = {line["finished"] for line in lines if "finished" in line}
-            waiting = [file for file in waiting if file not in finished]
-            if waiting and done.returncode not in (0, AFTER_A_FAILURE):
-                last_words = (done.stderr.strip().splitlines() or ["no message"])[-1]
-                reason = f"the process ended with {done.returncode}: {last_words}"
-                outcomes.append(Outcome(waiting.pop(0), "failed", reason))
-    return outcomes
+def run_files(machine: Machine, tests: Path, files: list[str], jobs: int, answers: Path) -> None:
+    """Every test of these files; interrupted, what has run is in `answers`."""
+    command = [sys.executable, str(HERE / "run_unittests.py"), str(answers), str(tests), str(jobs), *files]
+    with suppress(KeyboardInterrupt):
+        machine.run(command, check=True)
+
+
+def read_outcomes(answers: Path) -> list[Outcome]:
+    lines = [json.loads(line) for line in answers.read_text().splitlines()]
+    return [Outcome(**line["outcome"]) for line in lines if "outcome" in line]
 
 
 def report(outcomes: list[Outcome], exceptions: dict[str, str]) -> int:
@@ -80,6 +71,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, required=True, help="a checkout of op-plugin")
     parser.add_argument("--chip", default="910B3", help="chip to emulate (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, default=1, help="files at a time (default: %(default)s)")
+    parser.add_argument("--answers", type=Path, help="keep every test's outcome and CPU time here, as lines of JSON")
     parser.add_argument("files", nargs="*", help="test_base_ops/test_abs.py ... (default: the reviewed list)")
     arguments = parser.parse_args()
     tests = arguments.source / "test"
@@ -90,12 +83,11 @@ def main() -> int:
     missing = [file for file in files if not (tests / file).is_file()]
     if missing:
         parser.error(f"not in {tests}: {' '.join(missing)}")
-    outcomes: list[Outcome] = []
-    with suppress(KeyboardInterrupt), emulate(chip=arguments.chip) as machine:  # interrupted: report what has run
-        for begin in range(0, len(files), FILES_PER_PROCESS):
-            part = files[begin : begin + FILES_PER_PROCESS]
-            outcomes += run_files(machine, tests, part)
-            print(f"{min(begin + FILES_PER_PROCESS, len(files))} of {len(files)} files", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory() as folder, emulate(chip=arguments.chip) as machine:
+        answers = arguments.answers or Path(folder) / "answers.jsonl"
+        answers.write_text("")
+        run_files(machine, tests, files, arguments.jobs, answers)
+        outcomes = read_outcomes(answers)
     return report(outcomes, reviewed["exceptions"] or {})
 
 

@@ -1,7 +1,8 @@
-"""Run unittest files in this process, a line of JSON per test: run_unittests.py ANSWERS FOLDER FILE...
+"""Run unittest files, a line of JSON per event: run_unittests.py ANSWERS FOLDER JOBS FILE...
 
-Ends with code 3 after the first failure: a failed kernel leaves its device, and so every later test, unusable. Called
-again with the same ANSWERS it goes on after the tests that are there.
+torch_npu is imported once; each file runs in a fork of that process. A failed kernel leaves its device, and so every
+later test of its process, unusable: a fork ends with its first failure, and the rest of its file goes on in a new one.
+Random numbers are seeded by the test's name, so that a test meets the same numbers whatever ran before it.
 """
 
 from __future__ import annotations
@@ -9,38 +10,65 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import random
 import signal
 import sys
+import tempfile
+import time
 import traceback
 import unittest
+import zlib
 from pathlib import Path
 from typing import TextIO
 
-SECONDS_PER_TEST = 120
+import numpy
+import torch
+import torch_npu.testing.testcase  # noqa: F401: every file imports it; opens no device
+
+CPU_SECONDS_PER_TEST = 60
+SECONDS_PER_TEST = 600  # of the wall clock: a hang
+SECONDS_PER_IMPORT = 120
 AFTER_A_FAILURE = 3
+LIMITS = {
+    signal.SIGPROF: f"took more than {CPU_SECONDS_PER_TEST} s of the CPU",
+    signal.SIGALRM: f"took more than {SECONDS_PER_TEST} s",
+}
+
+
+def limit(cpu_seconds: int, seconds: int) -> None:
+    """The signals keep their default action: a handler would not run while C++ code does not return."""
+    signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
+    signal.alarm(seconds)
 
 
 class Recorder(unittest.TestResult):
     """Writes each outcome as soon as it is known: a crash later loses nothing."""
 
-    def __init__(self, file: str, answers: TextIO, known: set[str]) -> None:
+    def __init__(self, file: str, answers: TextIO) -> None:
         super().__init__()
         self.file = file
         self.answers = answers
-        self.known = known
+        self.began = 0.0
 
     def name(self, test: unittest.TestCase) -> str:
         return f"{self.file}::{type(test).__name__}::{getattr(test, '_testMethodName', 'setup')}"
 
     def write(self, test: unittest.TestCase, status: str, reason: str = "") -> None:
         outcome = {"test": self.name(test), "status": status, "reason": reason[:300]}
-        print(json.dumps({"outcome": outcome}), file=self.answers, flush=True)
+        outcome["cpu_s"] = round(time.process_time() - self.began, 2)
+        print(json.dumps({"file": self.file, "outcome": outcome}), file=self.answers, flush=True)
 
     def startTest(self, test: unittest.TestCase) -> None:
-        signal.alarm(SECONDS_PER_TEST)
+        print(json.dumps({"file": self.file, "started": self.name(test)}), file=self.answers, flush=True)
+        seed = zlib.crc32(self.name(test).encode())
+        random.seed(seed)
+        numpy.random.seed(seed)
+        torch.manual_seed(seed)
+        limit(CPU_SECONDS_PER_TEST, SECONDS_PER_TEST)
+        self.began = time.process_time()
 
     def stopTest(self, test: unittest.TestCase) -> None:
-        signal.alarm(0)
+        limit(0, 0)
 
     def addSuccess(self, test: unittest.TestCase) -> None:
         self.write(test, "passed")
@@ -50,7 +78,6 @@ class Recorder(unittest.TestResult):
 
     def addFailure(self, test: unittest.TestCase, error) -> None:
         self.write(test, "failed", " ".join(traceback.format_exception_only(*error[:2])[-1].split()))
-        self.answers.flush()
         os._exit(AFTER_A_FAILURE)  # a broken device could hold an orderly exit up
 
     addError = addFailure
@@ -60,7 +87,7 @@ class Recorder(unittest.TestResult):
             self.addFailure(test, error)
 
 
-def waiting(suite: unittest.TestSuite, recorder: Recorder) -> unittest.TestSuite:
+def waiting(suite: unittest.TestSuite, recorder: Recorder, known: set[str]) -> unittest.TestSuite:
     """The tests of the suite that have no outcome yet."""
     tests: list[unittest.TestCase] = []
 
@@ -68,38 +95,105 @@ def waiting(suite: unittest.TestSuite, recorder: Recorder) -> unittest.TestSuite
         for each in part:
             if isinstance(each, unittest.TestSuite):
                 collect(each)
-            elif recorder.name(each) not in recorder.known:
+            elif recorder.name(each) not in known:
                 tests.append(each)
 
     collect(suite)
     return unittest.TestSuite(tests)
 
 
-def too_long(*_) -> None:
-    raise TimeoutError(f"took more than {SECONDS_PER_TEST} s")
-
-
-def main() -> None:
-    answers_path, folder, *files = sys.argv[1:]
-    signal.signal(signal.SIGALRM, too_long)
-    lines = [json.loads(line) for line in Path(answers_path).read_text().splitlines()]
-    known = {line["outcome"]["test"] for line in lines if "outcome" in line}
+def run_file(file: str, folder: Path, answers_path: str, known: set[str]) -> None:
+    """The tests of a file that have no outcome yet; ends the process at the first failure."""
+    path = folder / file
+    sys.path.insert(0, str(path.parent))
+    os.chdir(path.parent)
     with open(answers_path, "a") as answers:
-        for file in files:
-            path = Path(folder) / file
-            sys.path.insert(0, str(path.parent))
-            recorder = Recorder(file, answers, known)
+        recorder = Recorder(file, answers)
+        limit(SECONDS_PER_IMPORT, SECONDS_PER_TEST)
+        try:
+            spec = importlib.util.spec_from_file_location(path.stem.replace(" ", "_"), path)
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            suite = unittest.defaultTestLoader.loadTestsFromModule(module)
+        except Exception as error:  # the file itself cannot be used
+            outcome = {"test": file, "status": "failed", "reason": f"{type(error).__name__}: {error}"[:300]}
+            print(json.dumps({"file": file, "outcome": outcome}), file=answers, flush=True)
+        else:
+            waiting(suite, recorder, known).run(recorder)
+        print(json.dumps({"file": file, "finished": True}), file=answers, flush=True)
+
+
+class Pool:
+    """Files of tests in forked processes, a few at a time."""
+
+    def __init__(self, folder: Path, answers_path: str, jobs: int, files: list[str]) -> None:
+        self.folder = folder
+        self.answers_path = answers_path
+        self.jobs = jobs
+        self.waiting = list(files)
+        self.running: dict[int, tuple[str, TextIO]] = {}
+        self.known: dict[str, set[str]] = {file: set() for file in files}
+        self.current: dict[str, str] = {}  # file -> the test that began last
+        self.finished: set[str] = set()
+        self.lines = open(answers_path)
+
+    def start(self, file: str) -> None:
+        output = tempfile.TemporaryFile("w+")
+        process = os.fork()
+        if process == 0:
             try:
-                spec = importlib.util.spec_from_file_location(path.stem.replace(" ", "_"), path)
-                module = importlib.util.module_from_spec(spec)
-                spec.loader.exec_module(module)
-                waiting(unittest.defaultTestLoader.loadTestsFromModule(module), recorder).run(recorder)
-            except Exception as error:  # the file itself cannot be used
-                outcome = {"test": file, "status": "failed", "reason": f"{type(error).__name__}: {error}"[:300]}
-                print(json.dumps({"outcome": outcome}), file=answers, flush=True)
-            sys.path.remove(str(path.parent))
-            print(json.dumps({"finished": file}), file=answers, flush=True)
+                os.dup2(output.fileno(), 1)
+                os.dup2(output.fileno(), 2)
+                run_file(file, self.folder, self.answers_path, self.known[file])
+            finally:
+                sys.stdout.flush()
+                os._exit(0)
+        self.running[process] = (file, output)
+
+    def read(self) -> None:
+        for text in self.lines:
+            line = json.loads(text)
+            if "started" in line:
+                self.current[line["file"]] = line["started"]
+            elif "outcome" in line:
+                self.known[line["file"]].add(line["outcome"]["test"])
+            else:
+                self.finished.add(line["file"])
+
+    def fail_current(self, file: str, code: int, output: TextIO) -> None:
+        """A process died without a word: the test that it ran, or the file, has failed."""
+        reason = LIMITS.get(-code)
+        if reason is None:
+            output.seek(0)
+            last_words = (output.read().strip().splitlines() or ["no message"])[-1]
+            reason = f"the process ended with {code}: {last_words}"[:300]
+        test = self.current.get(file, file)
+        if test in self.known[file]:  # between two tests, or while it ends
+            test = file
+            self.finished.add(file)
+        with open(self.answers_path, "a") as answers:
+            outcome = {"test": test, "status": "failed", "reason": reason}
+            print(json.dumps({"file": file, "outcome": outcome}), file=answers)
+
+    def run(self) -> None:
+        total = len(self.waiting)
+        while self.waiting or self.running:
+            while self.waiting and len(self.running) < self.jobs:
+                self.start(self.waiting.pop(0))
+            process, status = os.wait()
+            file, output = self.running.pop(process)
+            code = os.waitstatus_to_exitcode(status)
+            self.read()
+            if file not in self.finished and code != AFTER_A_FAILURE:
+                self.fail_current(file, code, output)
+                self.read()
+            output.close()
+            if file not in self.finished:
+                self.waiting.insert(0, file)
+            else:
+                print(f"{len(self.finished)} of {total} files: {file}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    answers_path, folder, jobs, *files = sys.argv[1:]
+    Pool(Path(folder).resolve(), answers_path, int(jobs), files).run()
