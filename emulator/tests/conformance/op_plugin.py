@@ -39,9 +39,9 @@ def run_files(machine: Machine, tests: Path, files: list[str], jobs: int, answer
         machine.run(command, check=True)
 
 
-def read_outcomes(answers: Path) -> list[Outcome]:
+def read_outcomes(answers: Path, files: set[str]) -> list[Outcome]:
     lines = [json.loads(line) for line in answers.read_text().splitlines()]
-    return [Outcome(**line["outcome"]) for line in lines if "outcome" in line]
+    return [Outcome(**line["outcome"]) for line in lines if "outcome" in line and line["file"] in files]
 
 
 def report(outcomes: list[Outcome], exceptions: dict[str, str]) -> int:
@@ -72,7 +72,11 @@ def main() -> int:
     parser.add_argument("--source", type=Path, required=True, help="a checkout of op-plugin")
     parser.add_argument("--chip", default="910B3", help="chip to emulate (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=1, help="files at a time (default: %(default)s)")
-    parser.add_argument("--answers", type=Path, help="keep every test's outcome and CPU time here, as lines of JSON")
+    parser.add_argument(
+        "--answers",
+        type=Path,
+        help="every test's outcome and CPU time, as lines of JSON; what is there already is not run again",
+    )
     parser.add_argument("files", nargs="*", help="test_base_ops/test_abs.py ... (default: the reviewed list)")
     arguments = parser.parse_args()
     tests = arguments.source / "test"
@@ -85,9 +89,9 @@ def main() -> int:
         parser.error(f"not in {tests}: {' '.join(missing)}")
     with tempfile.TemporaryDirectory() as folder, emulate(chip=arguments.chip) as machine:
         answers = arguments.answers or Path(folder) / "answers.jsonl"
-        answers.write_text("")
+        answers.touch()
         run_files(machine, tests, files, arguments.jobs, answers)
-        outcomes = read_outcomes(answers)
+        outcomes = read_outcomes(answers, set(files))
     return report(outcomes, reviewed["exceptions"] or {})
 
 

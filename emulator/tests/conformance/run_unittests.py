@@ -1,8 +1,9 @@
 """Run unittest files, a line of JSON per event: run_unittests.py ANSWERS FOLDER JOBS FILE...
 
-torch_npu is imported once; each file runs in a fork of that process. A failed kernel leaves its device, and so every
-later test of its process, unusable: a fork ends with its first failure, and the rest of its file goes on in a new one.
-Random numbers are seeded by the test's name, so that a test meets the same numbers whatever ran before it.
+Files and tests that ANSWERS has an outcome of are left out. torch_npu is imported once; each file runs in a fork of
+that process. A failed kernel leaves its device, and so every later test of its process, unusable: a fork ends with its
+first failure, and the rest of its file goes on in a new one. Random numbers are seeded by the test's name, so that a
+test meets the same numbers whatever ran before it.
 """
 
 from __future__ import annotations
@@ -18,17 +19,19 @@ import time
 import traceback
 import unittest
 import zlib
+from collections import defaultdict
 from pathlib import Path
 from typing import TextIO
 
 import numpy
 import torch
-import torch_npu.testing.testcase  # noqa: F401: every file imports it; opens no device
+import torch_npu.testing.testcase  # noqa: F401  (every file imports it; it opens no device)
 
 CPU_SECONDS_PER_TEST = 60
 SECONDS_PER_TEST = 600  # of the wall clock: a hang
 SECONDS_PER_IMPORT = 120
 AFTER_A_FAILURE = 3
+MAX_REASON = 1000  # torch_npu's messages name the broken rule last
 LIMITS = {
     signal.SIGPROF: f"took more than {CPU_SECONDS_PER_TEST} s of the CPU",
     signal.SIGALRM: f"took more than {SECONDS_PER_TEST} s",
@@ -54,7 +57,7 @@ class Recorder(unittest.TestResult):
         return f"{self.file}::{type(test).__name__}::{getattr(test, '_testMethodName', 'setup')}"
 
     def write(self, test: unittest.TestCase, status: str, reason: str = "") -> None:
-        outcome = {"test": self.name(test), "status": status, "reason": reason[:300]}
+        outcome = {"test": self.name(test), "status": status, "reason": reason[:MAX_REASON]}
         outcome["cpu_s"] = round(time.process_time() - self.began, 2)
         print(json.dumps({"file": self.file, "outcome": outcome}), file=self.answers, flush=True)
 
@@ -116,7 +119,7 @@ def run_file(file: str, folder: Path, answers_path: str, known: set[str]) -> Non
             spec.loader.exec_module(module)
             suite = unittest.defaultTestLoader.loadTestsFromModule(module)
         except Exception as error:  # the file itself cannot be used
-            outcome = {"test": file, "status": "failed", "reason": f"{type(error).__name__}: {error}"[:300]}
+            outcome = {"test": file, "status": "failed", "reason": f"{type(error).__name__}: {error}"[:MAX_REASON]}
             print(json.dumps({"file": file, "outcome": outcome}), file=answers, flush=True)
         else:
             waiting(suite, recorder, known).run(recorder)
@@ -130,15 +133,16 @@ class Pool:
         self.folder = folder
         self.answers_path = answers_path
         self.jobs = jobs
-        self.waiting = list(files)
         self.running: dict[int, tuple[str, TextIO]] = {}
-        self.known: dict[str, set[str]] = {file: set() for file in files}
+        self.known: defaultdict[str, set[str]] = defaultdict(set)  # file -> its tests that have an outcome
         self.current: dict[str, str] = {}  # file -> the test that began last
         self.finished: set[str] = set()
-        self.lines = open(answers_path)
+        self.lines = open(answers_path)  # noqa: SIM115  (read until the process ends)
+        self.read()
+        self.waiting = [file for file in files if file not in self.finished]
 
     def start(self, file: str) -> None:
-        output = tempfile.TemporaryFile("w+")
+        output = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed when its process has ended)
         process = os.fork()
         if process == 0:
             try:
@@ -166,7 +170,7 @@ class Pool:
         if reason is None:
             output.seek(0)
             last_words = (output.read().strip().splitlines() or ["no message"])[-1]
-            reason = f"the process ended with {code}: {last_words}"[:300]
+            reason = f"the process ended with {code}: {last_words}"[:MAX_REASON]
         test = self.current.get(file, file)
         if test in self.known[file]:  # between two tests, or while it ends
             test = file
@@ -191,7 +195,8 @@ class Pool:
             if file not in self.finished:
                 self.waiting.insert(0, file)
             else:
-                print(f"{len(self.finished)} of {total} files: {file}", file=sys.stderr, flush=True)
+                done = total - len(self.waiting) - len(self.running)
+                print(f"{done} of {total} files: {file}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ struct Routing {
   const TensorView* scale = nullptr;  // of the quantisation; unquantised: a value that goes with its row
   const TensorView* offset = nullptr;
   const TensorView* row_scale = nullptr;  // [slots]: the scale of a quantised row, or the value that went with it
+  bool takes_int8 = false;
 
   int64_t k() const { return expert_idx.sizes.back(0); }
   int64_t slots() const { return expert_idx.numel(); }
@@ -43,7 +44,11 @@ constexpr int64_t kDropped = -1;
 void check_routing(const Routing& r, int64_t active) {
   require_rank(r.x, "x", 2, 2);
   require_rank(r.expert_idx, "expertIdx", 2, 2);
-  require_dtype(r.x, "x", {ACL_FLOAT16, ACL_BF16, ACL_FLOAT});
+  if (r.takes_int8 && r.quant_mode == kUnquantised) {
+    require_dtype(r.x, "x", {ACL_FLOAT16, ACL_BF16, ACL_FLOAT, ACL_INT8});
+  } else {
+    require_dtype(r.x, "x", {ACL_FLOAT16, ACL_BF16, ACL_FLOAT});
+  }
   require_dtype(r.expert_idx, "expertIdx", {ACL_INT32});
   require_dtype(r.expanded_row_idx, "expandedRowIdxOut", {ACL_INT32});
   require(r.x.sizes[0] == r.expert_idx.sizes[0], "x has %lld rows and expertIdx %lld, but they must be equal.",
@@ -81,19 +86,20 @@ struct Order {
   std::vector<int64_t> slot_of_row;
   std::vector<int64_t> row_of_slot;  // kDropped: the slot went nowhere
   std::vector<int64_t> counts;       // of each expert's slots, dropped ones included
+  std::vector<int64_t> sorted;       // all slots by expert, those of experts elsewhere last
 };
 
 Order order_of(const Routing& r, int64_t output_rows) {
   const std::vector<int64_t> expert_of = int_values(r.expert_idx);
   std::vector<int64_t> slots(r.slots());
   std::iota(slots.begin(), slots.end(), 0);
-  const auto is_here = [&](int64_t slot) { return expert_of[slot] >= r.first_expert && expert_of[slot] < r.end_expert; };
-  slots.erase(std::stable_partition(slots.begin(), slots.end(), is_here), slots.end());
-  std::stable_sort(slots.begin(), slots.end(), [&](int64_t p, int64_t q) { return expert_of[p] < expert_of[q]; });
+  const auto key = [&](int64_t slot) { return expert_of[slot] < r.first_expert ? INT64_MAX : expert_of[slot]; };
+  std::stable_sort(slots.begin(), slots.end(), [&](int64_t p, int64_t q) { return key(p) < key(q); });
   Order order{std::vector<int64_t>(output_rows, kDropped), std::vector<int64_t>(r.slots(), kDropped),
-              std::vector<int64_t>(r.end_expert - r.first_expert)};
+              std::vector<int64_t>(r.end_expert - r.first_expert), slots};
   int64_t next = 0;
   for (const int64_t slot : slots) {
+    if (key(slot) >= r.end_expert) break;
     const int64_t expert = expert_of[slot] - r.first_expert;
     const int64_t within = order.counts[expert]++;
     if (r.capacity > 0 && within >= r.capacity) continue;
@@ -152,15 +158,7 @@ std::vector<int64_t> route(const Routing& r) {
   } else {
     quantise_rows(r, order);
   }
-  auto* index = r.expanded_row_idx.data_as<int32_t>();
-  for (size_t slot = 0; slot < order.row_of_slot.size(); ++slot) {
-    const int64_t row = order.row_of_slot[slot];
-    if (!r.scatter_index) {
-      index[slot] = static_cast<int32_t>(row);
-    } else if (row != kDropped) {
-      index[row] = static_cast<int32_t>(slot);
-    }
-  }
+  store_values(r.expanded_row_idx, r.scatter_index ? order.sorted : order.row_of_slot);
   return order.counts;
 }
 
@@ -229,7 +227,7 @@ Routing routing_of(const MoeInitRoutingV3Args& a) {
   const bool ranged = a.activeExpertRangeOptional.size() == 2;
   return {a.x, a.expertIdx, a.expandedXOut, a.expandedRowIdxOut, ranged ? a.activeExpertRangeOptional[0] : 0,
           ranged ? a.activeExpertRangeOptional[1] : a.expertNum, a.rowIdxType == 1, 0, a.quantMode, &a.scaleOptional,
-          &a.offsetOptional, &a.expandedScaleOut};
+          &a.offsetOptional, &a.expandedScaleOut, true};
 }
 
 }  // namespace
