@@ -84,6 +84,7 @@ def largest_error(
 
 
 MIXED = [(5, 5), (1, 70), (1, 1), (100, 100), (60, 131), (1, 33)]
+DRAFTS = [(4, 40), (4, 4), (4, 101), (60, 60), (60, 90)]  # runs of requests with several tokens each
 DECODE = [(1, 70), (1, 1), (1, 16), (1, 17), (1, 200)]
 
 
@@ -92,7 +93,7 @@ DECODE = [(1, 70), (1, 1), (1, 16), (1, 17), (1, 200)]
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.chips("310P3", "910B3")
 def test_agrees_with_the_definition(npu: Npu, variant: str, scratch: int) -> None:
-    for lengths, decoding in ((MIXED, False), (DECODE, True)):
+    for lengths, decoding in ((MIXED, False), (DRAFTS, False), (DECODE, True)):
         assert npu.call(largest_error, "npu", VARIANTS[variant], lengths, decoding, scratch) < 2e-3
 
 

@@ -72,24 +72,22 @@ class ComposedAttention:
     # ------------------------------------------------------------------ what is computed at once
 
     def _parts(self, metadata: AscendMetadata, block_size: int, replayed: bool) -> list[Part]:
-        """Runs of requests with one token, as many as the scratch holds a block of; of others, some tokens of one."""
+        """Runs of requests with as many tokens each, as many as the scratch holds a block of; of long ones, a piece."""
         block_values = block_size * max(self.num_kv_heads * self.head_size, self.num_heads)
         rows = max(1, SCRATCH_VALUES // block_values)
         parts = []
         for requests, tokens in metadata.rectangles:
             count = requests.stop - requests.start
             length = (tokens.stop - tokens.start) // count
-            if length == 1:
-                for row in range(0, count, rows):
-                    end = min(row + rows, count)
-                    chosen = slice(requests.start + row, requests.start + end)
-                    where = slice(tokens.start + row, tokens.start + end)
-                    parts.append(self._part(metadata, chosen, where, (0, 1, 1), block_size, replayed))
-                continue
-            for token in range(0, length, QUERY_TOKENS):
-                end = min(token + QUERY_TOKENS, length)
-                where = slice(tokens.start + token, tokens.start + end)
-                parts.append(self._part(metadata, requests, where, (token, end, length), block_size, replayed))
+            together = max(1, rows // length) if length <= QUERY_TOKENS else 1
+            for row in range(0, count, together):
+                end = min(row + together, count)
+                chosen = slice(requests.start + row, requests.start + end)
+                first = tokens.start + row * length
+                for token in range(0, length, QUERY_TOKENS):
+                    last = min(token + QUERY_TOKENS, length)
+                    where = slice(first + token, first + token + (end - row) * (last - token))
+                    parts.append(self._part(metadata, chosen, where, (token, last, length), block_size, replayed))
         return parts
 
     def _part(
