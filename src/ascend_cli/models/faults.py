@@ -163,7 +163,7 @@ MEANINGS = {
     "flat-qk-norm": "norms of queries and keys without their weights",
     "no-bias": "biases left out",
     "shifted-window": "a sliding window one token short",
-    "no-soft-cap": "the cap on scores or logits left out",
+    "no-soft-cap": "the cap on attention scores left out",
     "swapped-experts": "two experts in each other's place",
     "wrong-decay": "a state that is forgotten too fast",
     "shifted-positions": "position embeddings one place off",
