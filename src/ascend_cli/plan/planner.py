@@ -202,7 +202,12 @@ def _best(choices: tuple[Choice, ...]) -> int | None:
 
 
 def _quantised(question: Question, shape: ModelShape) -> tuple[Choice, ...]:
-    """For every smaller format of weights that the chip multiplies with: the smallest size at which it fits."""
+    """For every smaller format of weights that the chip multiplies with: the smallest size at which it fits.
+
+    None for a model that runs in float32 there, which the plugin refuses to combine with quantised weights.
+    """
+    if question.weight_format == "fp16+fp32":
+        return ()
     found = []
     for weight_format in weight_formats(question.chip):
         if weight_format in ("fp16", question.weight_format):

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from ascend_cli.models.cards import Model
+from ascend_cli.plan.planner import Question, Workload, make_plan
 from ascend_plugin import chips
 from ascend_plugin.configuration import UnsupportedChoice, _prepare_float32
 from ascend_plugin.memory_plan import MemoryRequest, checkpoint_format, plan_memory, weight_bytes
@@ -63,3 +65,15 @@ def test_memory_of_a_model_beyond_float16() -> None:
     plans = [plan_memory(shape, MemoryRequest(1, DUO.usable_memory_bytes(), name)) for name in ("fp16", here)]
     assert plans[1].cache_bytes_per_token == plans[0].cache_bytes_per_token
     assert plans[1].activation_bytes > 1.3 * plans[0].activation_bytes
+
+
+def test_a_plan_offers_no_format_that_would_be_refused() -> None:
+    shape = read_model_shape(GEMMA2_2B)
+
+    def formats(chip: chips.ChipSpec) -> list[str]:
+        here = checkpoint_format(None, chip, shape.dtype_on(chip))
+        question = Question(Model("gemma", GEMMA2_2B, "folder"), chip, 4, Workload(256, 128), here)
+        return [choice.weight_format for choice in make_plan(question).quantised]
+
+    assert not formats(DUO)
+    assert "w8a8" in formats(A2)
