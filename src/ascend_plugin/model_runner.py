@@ -265,6 +265,24 @@ class AscendModelRunner(GPUModelRunner):
             if drafts:
                 self.optimistic_seq_lens_cpu[request] -= int(drafts) + 1 - sampled[previous[request]]
 
+    def _determine_batch_execution_and_padding(
+        self, *args: Any, force_uniform_decode: bool | None = None, **kwargs: Any
+    ) -> Any:
+        """Keep a recurrent model's prompts, however short, out of the decode graphs: those go on from a state."""
+        if force_uniform_decode is None and self.model_config.is_hybrid:
+            requests = self.input_batch.num_reqs
+            if self.speculative_config is not None:
+                prefills = self.num_decode_draft_tokens.np[:requests] < 0
+            else:
+                prefills = (
+                    self.input_batch.num_computed_tokens_cpu[:requests] < self.input_batch.num_prompt_tokens[:requests]
+                )
+            if prefills.any():
+                force_uniform_decode = False
+        return super()._determine_batch_execution_and_padding(
+            *args, force_uniform_decode=force_uniform_decode, **kwargs
+        )
+
     def _layout_of(self, tokens: int, requests: int, longest: int) -> Layout:
         """The layout of this batch as the dispatcher is going to pad it."""
         uniform = self._is_uniform_decode(longest, self.uniform_decode_query_len, tokens, requests)

@@ -92,10 +92,15 @@ def foreteller(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_predicted_drafts_give_the_greedy_answer(
     chip: str, foreteller: Path, run_engines: Callable[..., list[dict[str, Any]]]
 ) -> None:
-    """Of a model whose state takes in every token, refused drafts too; with prefixes from the cache in round two."""
+    """Of a model whose state takes in every token, refused drafts too.
+
+    Round two has prefixes from the cache; then come prompts that are as long as a step of decoding, in blocks that have
+    been another sequence's.
+    """
     prompts = make_prompts(architectures()["qwen3_5"].config["vocab_size"], "generate").all
     sampling = {**GREEDY, "max_tokens": 12, "detokenize": False}
-    rounds = [[{"prompt": prompt, "sampling": sampling} for prompt in part] for part in (prompts, prompts[-2:])]
+    parts = (prompts, prompts[-2:], [[7]], [[8, 9], [10, 11]])
+    rounds = [[{"prompt": prompt, "sampling": sampling} for prompt in part] for part in parts]
     common = {
         "skip_tokenizer_init": True, "max_num_seqs": 8, "num_gpu_blocks_override": 200, "enable_prefix_caching": True,
     }  # fmt: skip
@@ -107,7 +112,7 @@ def test_predicted_drafts_give_the_greedy_answer(
         for expected, found in zip(plain["rounds"], answered["rounds"], strict=True):
             assert [one["tokens"] for one in found["answers"]] == [one["tokens"] for one in expected["answers"]]
         assert all(one["cached_tokens"] for one in answered["rounds"][1]["answers"])
-    assert drafted[0]["rounds"][0]["stats"]["total"]["graphs"]["replays"]
+    assert drafted[0]["rounds"][0]["stats"]["graphs"]["replays"]
 
 
 @pytest.mark.slow
@@ -129,10 +134,14 @@ def test_predicted_drafts_do_not_change_what_is_sampled(
     assert len(answers) == samples
     assert 0 < drafted["accepted_drafts"] < drafted["drafts"]
 
-    rows = reference_logits(foreteller, [[*prompt, token, 0] for token in range(vocabulary)], last=2)
+    (first_row, _), *_ = reference_logits(foreteller, [[*prompt, 0, 0]], last=2)
+    likely = np.argsort(first_row)[-6:].tolist()  # first tokens; what follows any other shares a cell
+    rows = reference_logits(foreteller, [[*prompt, token, 0] for token in likely], last=2)
     chances = [np.exp(log_softmax(row / temperature)) for row in rows]
-    expected = samples * np.array([chances[first][0][first] * chances[first][1] for first in range(vocabulary)])
-    observed = np.zeros((vocabulary, vocabulary))
+    expected = samples * np.array([both[0][first] * both[1] for first, both in zip(likely, chances, strict=True)])
+    observed = np.zeros_like(expected)
     for first, second, *_ in answers:
-        observed[first, second] += 1
-    assert chance_of(observed, expected) > 1e-4
+        if first in likely:
+            observed[likely.index(first), second] += 1
+    counts = [np.append(cells.ravel(), samples - cells.sum()) for cells in (observed, expected)]
+    assert chance_of(*counts) > 1e-4
