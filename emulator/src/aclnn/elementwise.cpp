@@ -17,9 +17,9 @@ Category category(aclDataType dtype) {
 
 void require_storable(Category result, const TensorView& out) {
   const Category stored = category(out.dtype);
-  require(result <= stored || stored == kBoolean, "the result is %s and cannot be stored in out, which is %s.",
+  require(result <= stored || stored == kBoolean, "the result is %s, which can't be cast to the desired output type of out, %s.",
           result == kComplex ? "complex" : result == kFloating ? "floating-point" : "integral", dtype_name(out.dtype));
-  require(result <= kIntegral || stored != kBoolean, "the result is not boolean and cannot be stored in out, which is.");
+  require(result <= kIntegral || stored != kBoolean, "the result is not boolean, which can't be cast to the desired output type of out, bool.");
 }
 
 }  // namespace

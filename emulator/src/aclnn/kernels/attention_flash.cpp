@@ -9,6 +9,7 @@
 #include "aclnn/kernels/attention_sparse.h"
 #include "aclnn/operator.h"
 #include "aclnn_arguments.h"
+#include "math/convert.h"
 
 namespace emulator::aclnn {
 
@@ -39,6 +40,10 @@ struct Flash {
   const IntArray* query_ends = nullptr;  // TND: where each sequence ends
   const IntArray* kv_ends = nullptr;
   int64_t bias_type = 1;  // 1: scale * (scores + bias), 0: scale * scores + bias, more: made on the chip
+  std::string_view statistics_layout = "";  // TND: "same_as_input" is token by token, "" head by head
+  const TensorView* sinks = nullptr;  // [heads] float32
+  const TensorView* query_rope = nullptr;  // the rotary part of queries and keys, in the layout of the others
+  const TensorView* key_rope = nullptr;
 };
 
 template <class Args>
@@ -51,6 +56,12 @@ Flash from(const Args& a) {
     op.kv_ends = &a.actualSeqKvLenOptional;
   }
   if constexpr (requires { a.pseType; }) op.bias_type = a.pseType;
+  if constexpr (requires { a.softmaxOutLayout; }) op.statistics_layout = a.softmaxOutLayout;
+  if constexpr (requires { a.sinkOptional; }) op.sinks = &a.sinkOptional;
+  if constexpr (requires { a.queryRope; }) {
+    op.query_rope = &a.queryRope;
+    op.key_rope = &a.keyRope;
+  }
   return op;
 }
 
@@ -146,6 +157,16 @@ void check(const Flash& op) {
   require_same_dtype(op.key, "key", op.query, "query");
   require_same_dtype(op.value, "value", op.query, "query");
   require_same_dtype(op.output, "attentionOut", op.query, "query");
+  require(op.statistics_layout.empty() || op.statistics_layout == "same_as_input", "softmaxOutLayout must be empty or \"same_as_input\".");
+  if (has(op.sinks)) {
+    require_dtype(*op.sinks, "sink", {ACL_FLOAT});
+    require_sizes(*op.sinks, "sink", {op.heads});
+  }
+  require(has(op.query_rope) == has(op.key_rope), "queryRope and keyRope must both be given or both be null.");
+  if (has(op.query_rope)) {
+    require_same_dtype(*op.query_rope, "queryRope", op.query, "query");
+    require_same_dtype(*op.key_rope, "keyRope", op.key, "key");
+  }
   require(op.keep_probability == 1.0 && !has(&op.drop_mask), "the emulator does not implement dropout (keepProb %g).",
           op.keep_probability);
   require(op.sparse_mode >= 0 && op.sparse_mode <= 4, "the emulator implements sparseMode 0 to 4, not %lld.",
@@ -204,7 +225,24 @@ int64_t batch_stride(const TensorView& tensor) {
   return has(&tensor) && tensor.rank() == 4 && tensor.sizes[0] > 1 ? tensor.strides[0] : 0;
 }
 
-// Every value kStatisticsWidth times: [B, N, S, 8], or [T, N, 8] in layout TND.
+void set_rope(const Flash& op, const FlashShape& shape, Attention& attention) {
+  if (!has(op.query_rope)) return;
+  const HeadLayout query = head_layout(op.layout, *op.query_rope, "queryRope", op.heads);
+  const HeadLayout key = head_layout(op.layout, *op.key_rope, "keyRope", shape.key.heads);
+  attention.query_rope = op.query_rope->data();
+  attention.query_rope_token_stride = query.token_stride;
+  attention.query_rope_head_stride = query.head_stride;
+  attention.key_rope = contiguous_keys(key, *op.key_rope);
+  attention.key_rope.data = op.key_rope->data();
+  for (size_t i = 0; i < attention.sequences.size(); ++i) {
+    const int64_t row = shape.packed ? 0 : static_cast<int64_t>(i);
+    Sequence& s = attention.sequences[i];
+    s.query_rope_offset = row * query.batch_stride + shape.query_begins[i] * query.token_stride;
+    s.key_rope_offset = row * key.batch_stride + shape.kv_begins[i] * key.token_stride;
+  }
+}
+
+// Every value kStatisticsWidth times: [B, N, S, 8]; in layout TND [N, T, 8] or [T, N, 8].
 void write_statistics(const std::vector<float>& values, const TensorView& out) {
   if (!has(&out)) return;
   auto* data = out.data_as<float>();
@@ -236,8 +274,9 @@ void run(const Flash& op) {
   std::vector<float> row_max(rows), row_sum(rows);
   attention.row_max = row_max.data();
   attention.row_sum = row_sum.data();
-  attention.lse_token_stride = shape.packed ? op.heads : 1;
-  attention.lse_head_stride = shape.packed ? 1 : shape.query.tokens;
+  const bool by_token = shape.packed && op.statistics_layout == "same_as_input";
+  attention.lse_token_stride = by_token ? op.heads : 1;
+  attention.lse_head_stride = by_token ? 1 : shape.query.tokens;
   for (size_t i = 0; i < shape.query_lengths.size(); ++i) {
     const auto b = static_cast<int64_t>(i);
     const int64_t row = shape.packed ? 0 : b;
@@ -248,12 +287,18 @@ void run(const Flash& op) {
     s.output_offset = row * shape.output.batch_stride + shape.query_begins[i] * shape.output.token_stride;
     s.key_offset = row * shape.key.batch_stride + shape.kv_begins[i] * shape.key.token_stride;
     s.value_offset = row * shape.value.batch_stride + shape.kv_begins[i] * shape.value.token_stride;
-    s.lse_offset = shape.packed ? shape.query_begins[i] * op.heads : b * op.heads * shape.query.tokens;
+    s.lse_offset = shape.packed ? shape.query_begins[i] * attention.lse_token_stride : b * op.heads * shape.query.tokens;
     s.mask_offset = is_compressed(op) ? 0 : b * batch_stride(op.mask);
     s.bias_offset = b * batch_stride(op.position_bias);
     s.band = band_of(op, s.query_length, s.kv_length);
     attention.sequences.push_back(s);
   }
+  std::vector<float> sinks(has(op.sinks) ? op.heads : 0);
+  if (!sinks.empty()) {
+    to_float(op.sinks->data(), op.sinks->dtype, sinks.data(), op.heads);
+    attention.sinks = sinks.data();
+  }
+  set_rope(op, shape, attention);
   emulator::attention(attention);
   write_statistics(row_max, op.softmax_max);
   write_statistics(row_sum, op.softmax_sum);
@@ -286,5 +331,9 @@ FLASH_ATTENTION(FlashAttentionScore)
 FLASH_ATTENTION(FlashAttentionScoreV2)
 FLASH_ATTENTION(FlashAttentionVarLenScore)
 FLASH_ATTENTION(FlashAttentionVarLenScoreV2)
+FLASH_ATTENTION(FlashAttentionScoreV3)
+FLASH_ATTENTION(FlashAttentionVarLenScoreV3)
+FLASH_ATTENTION(FlashAttentionVarLenScoreV4)
+FLASH_ATTENTION(FlashAttentionVarLenScoreV5)
 
 }  // namespace emulator::aclnn

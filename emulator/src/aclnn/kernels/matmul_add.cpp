@@ -1,5 +1,6 @@
 // Matrix products with an addend: out = beta * self + alpha * (left @ right). Semantics: hicann/ops-nn, matmul/*/docs.
 #include <ATen/ops/addbmm.h>
+#include <ATen/ops/addr.h>
 
 #include "aclnn/kernels/aten_arguments.h"
 #include "aclnn/kernels/matmul_product.h"
@@ -80,6 +81,57 @@ ACLNN_WORK(Addbmm) {
   Work work = work_of(AddedProduct{a.self, a.batch1, a.batch2, a.out, a.beta, a.alpha, a.cubeMathType});
   work.cube_flops *= static_cast<double>(a.batch1.sizes[0]);
   return work;
+}
+
+namespace {
+
+// A vector as a matrix of one column; one of a single element stays broadcastable.
+TensorView as_column(const TensorView& vector) {
+  if (vector.rank() != 1) return vector;
+  TensorView column = vector;
+  column.sizes = {vector.sizes[0], 1};
+  column.strides = {vector.strides[0], 1};
+  return column;
+}
+
+}  // namespace
+
+// out = beta * self + alpha * mat @ vec
+ACLNN_CHECK(Addmv) {
+  require_rank(a.mat, "mat", 2, 2);
+  require_rank(a.vec, "vec", 1, 1);
+  require_rank(a.self, "self", 0, 1);
+  require_rank(a.out, "out", 1, 1);
+  check({as_column(a.self), a.mat, as_column(a.vec), as_column(a.out), a.beta, a.alpha, a.cubeMathType}, 2);
+}
+ACLNN_KERNEL(Addmv) {
+  const TensorView self = as_column(a.self), vec = as_column(a.vec), out = as_column(a.out);
+  run(AddedProduct{self, a.mat, vec, out, a.beta, a.alpha, a.cubeMathType});
+}
+
+namespace {
+
+void check_outer(const TensorView& self, const TensorView& vec1, const TensorView& vec2, const TensorView& out) {
+  require_rank(vec1, "vec1", 1, 1);
+  require_rank(vec2, "vec2", 1, 1);
+  require_rank(self, "self", 0, 2);
+  require_sizes(out, "out", {vec1.sizes[0], vec2.sizes[0]});
+  require(broadcast_sizes(self, "self", out, "out") == out.sizes, "self %s cannot be broadcast to out %s.",
+          to_string(self.sizes).c_str(), to_string(out.sizes).c_str());
+}
+
+at::Scalar factor(const Scalar& value) { return scalar_or_none(value).value_or(at::Scalar(1)); }
+
+}  // namespace
+
+// out = beta * self + alpha * vec1 (outer product) vec2
+ACLNN_CHECK(Addr) { check_outer(a.self, a.vec1, a.vec2, a.out); }
+ACLNN_KERNEL(Addr) {
+  store(a.out, at::addr(in(a.self), in(a.vec1), in(a.vec2), factor(a.betaOptional), factor(a.alphaOptional)));
+}
+ACLNN_CHECK(InplaceAddr) { check_outer(a.selfRef, a.vec1, a.vec2, a.selfRef); }
+ACLNN_KERNEL(InplaceAddr) {
+  store(a.selfRef, at::addr(in(a.selfRef), in(a.vec1), in(a.vec2), factor(a.betaOptional), factor(a.alphaOptional)));
 }
 
 }  // namespace emulator::aclnn

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "aclnn/kernels/contiguous.h"
+#include "aclnn/kernels/float_values.h"
 #include "aclnn/kernels/quant_parameters.h"
 #include "aclnn_arguments.h"
 #include "math/convert.h"
@@ -111,6 +112,7 @@ struct DynamicQuantisation {
   const TensorView& y;
   const TensorView& scale;
   const TensorView& offset;  // undefined: symmetric
+  const TensorView& groups;  // [experts]: rows up to which each row of smooth [experts, columns] applies; may be undefined
 };
 
 void check_row_values(const TensorView& tensor, const char* name, const TensorView& x) {
@@ -133,7 +135,13 @@ void check_dynamic(const DynamicQuantisation& q, int64_t dst_type) {
   }
   if (q.smooth.defined()) {
     require_same_dtype(q.smooth, "smoothScales", q.x, "x");
-    require_sizes(q.smooth, "smoothScales", {q.x.sizes.back(0)});
+    if (q.groups.defined()) {
+      require_dtype(q.groups, "groupIndex", {ACL_INT32});
+      require_rank(q.groups, "groupIndex", 1, 1);
+      require_sizes(q.smooth, "smoothScales", {q.groups.sizes[0], q.x.sizes.back(0)});
+    } else {
+      require_sizes(q.smooth, "smoothScales", {q.x.sizes.back(0)});
+    }
   }
   require_int8(q.y, dst_type);
   require_sizes(q.y, "yOut", q.x.sizes);
@@ -146,11 +154,15 @@ void run(const DynamicQuantisation& q) {
   if (rows == 0) return;
   const DenseInput x(q.x);
   const DenseOutput y(q.y), scales(q.scale), offsets(q.offset);
-  const std::vector<float> smooth = q.smooth.defined() ? column_values(q.smooth, columns) : std::vector<float>();
+  const std::vector<float> smooth = float_values(q.smooth);
+  const std::vector<int64_t> ends = int_values(q.groups);
   std::vector<float> row(columns);
   for (int64_t r = 0; r < rows; ++r) {
     to_float(x.data_as<char>() + r * columns * bytes, q.x.dtype, row.data(), columns);
-    for (size_t c = 0; c < smooth.size(); ++c) row[c] *= smooth[c];
+    const int64_t group = std::upper_bound(ends.begin(), ends.end(), r) - ends.begin();
+    if (!smooth.empty() && (ends.empty() || group < static_cast<int64_t>(ends.size()))) {
+      for (int64_t c = 0; c < columns; ++c) row[c] *= smooth[group * columns + c];
+    }
     const auto [low, high] = std::minmax_element(row.begin(), row.end());
     float scale, offset = 0.0f;
     if (q.offset.defined()) {
@@ -175,7 +187,7 @@ Work work_of(const TensorView& x, const TensorView& y) {
 }
 
 DynamicQuantisation quantisation_of(const DynamicQuantV2Args& a) {
-  return {a.x, a.smoothScalesOptional, a.yOut, a.scaleOut, a.offsetOut};
+  return {a.x, a.smoothScalesOptional, a.yOut, a.scaleOut, a.offsetOut, a.groupIndexOptional};
 }
 
 // ---- TransQuantParam: float32 scales and offsets in the chip's 64-bit form ----
@@ -217,12 +229,12 @@ void run_parameters(const TensorView& scale, const TensorView& offset, bool roun
 ACLNN_CHECK(AscendQuantV3) { check_ascend_quant(a); }
 ACLNN_KERNEL(AscendQuantV3) { run_ascend_quant(a); }
 
-ACLNN_CHECK(DynamicQuant) { check_dynamic({a.x, a.smoothScalesOptional, a.yOut, a.scaleOut, {}}, a.yOut.dtype); }
-ACLNN_KERNEL(DynamicQuant) { run({a.x, a.smoothScalesOptional, a.yOut, a.scaleOut, {}}); }
+ACLNN_CHECK(DynamicQuant) { check_dynamic({a.x, a.smoothScalesOptional, a.yOut, a.scaleOut, {}, {}}, a.yOut.dtype); }
+ACLNN_KERNEL(DynamicQuant) { run({a.x, a.smoothScalesOptional, a.yOut, a.scaleOut, {}, {}}); }
 ACLNN_WORK(DynamicQuant) { return work_of(a.x, a.yOut); }
 
 ACLNN_CHECK(DynamicQuantV2) {
-  if (a.groupIndexOptional.defined()) fail(kRuntimeError, "the emulator does not implement groupIndex yet.");
+  require(!a.groupIndexOptional.defined() || a.smoothScalesOptional.defined(), "groupIndex needs smoothScales.");
   check_dynamic(quantisation_of(a), a.dstType);
 }
 ACLNN_KERNEL(DynamicQuantV2) { run(quantisation_of(a)); }
