@@ -144,4 +144,25 @@ CASES = {
         FLOATS,
         {"atol": 1e-2, "rtol": 1e-2},
     ),
+    "Addmv": Case(
+        "Addmv",
+        torch.addmv,
+        lambda i: (i.tensor([5]), i.tensor([5, 6]), i.tensor([6])),
+        FLOATS,
+        {"atol": 1e-2, "rtol": 1e-2},
+    ),
+    "Addr": Case("Addr", torch.addr, lambda i: (i.tensor([5, 6]), i.tensor([5]), i.tensor([6])), FLOATS),
+    "GroupNorm": Case(
+        "GroupNorm",
+        lambda x, w, b: F.group_norm(x, 3, w, b),
+        lambda i: (i.tensor([2, 6, 5, 4]), i.tensor([6]), i.tensor([6])),
+        FLOATS,
+        {"atol": 1e-2, "rtol": 1e-2},
+    ),
+    "BatchNorm": Case(
+        "BatchNorm",
+        lambda x, m, v, w, b: F.batch_norm(x, m, v, w, b),
+        lambda i: (i.tensor([2, 6, 5, 4]), i.tensor([6]), i.positive([6]), i.tensor([6]), i.tensor([6])),
+        ("float32",),
+    ),
 }

@@ -97,4 +97,7 @@ def main() -> int:
 
 if __name__ == "__main__":
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # The tests make arrays of hundreds of megabytes: pages are kept, not given back and cleared again.
+    os.environ.setdefault("MALLOC_MMAP_MAX_", "0")
+    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(4 << 30))
     sys.exit(main())

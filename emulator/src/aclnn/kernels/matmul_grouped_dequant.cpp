@@ -4,11 +4,11 @@
 //
 // Implemented: scales by row from the rows themselves, no bias, no smoothing. Anything else is refused as not implemented.
 #include <algorithm>
-#include <cmath>
 #include <vector>
 
 #include "aclnn/kernels/contiguous.h"
 #include "aclnn/kernels/quant_parameters.h"
+#include "aclnn/kernels/quantise_row.h"
 #include "aclnn_arguments.h"
 #include "math/convert.h"
 #include "math/gemm.h"
@@ -52,17 +52,6 @@ void check(const Args& a) {
   }
 }
 
-// The scale of a row, and the row as int8.
-float quantise_row(const uint16_t* row, int64_t k, float* buffer, int8_t* out) {
-  to_float(row, ACL_FLOAT16, buffer, k);
-  float largest = 0.0f;
-  for (int64_t i = 0; i < k; ++i) largest = std::max(largest, std::abs(buffer[i]));
-  const float scale = largest / 127.0f;
-  for (int64_t i = 0; i < k; ++i) buffer[i] = scale == 0.0f ? 0.0f : buffer[i] / scale;
-  from_float(buffer, out, ACL_INT8, k);
-  return scale;
-}
-
 // Rows behind the last group keep what the output's memory held, as on hardware.
 template <typename Args>
 void run(const Args& a) {
@@ -72,7 +61,8 @@ void run(const Args& a) {
   std::vector<int8_t> quantised(rows * k);
   std::vector<float> row_scale(rows), buffer(k);
   for (int64_t r = 0; r < rows; ++r) {
-    row_scale[r] = quantise_row(x.template data_as<uint16_t>() + r * k, k, buffer.data(), quantised.data() + r * k);
+    to_float(x.template data_as<uint16_t>() + r * k, ACL_FLOAT16, buffer.data(), k);
+    row_scale[r] = quantise_row(buffer.data(), nullptr, k, quantised.data() + r * k);
   }
   bool transposed = false;
   const FractalMatrix matrix = a.weight.is_fractal_nz() ? fractal_matrix(a.weight, &transposed) : FractalMatrix{};
