@@ -7,8 +7,8 @@
 #include <optional>
 #include <vector>
 
+#include "aclnn/aten_view.h"
 #include "aclnn_arguments.h"
-#include "math/aten_view.h"
 
 namespace emulator::aclnn {
 

@@ -2,7 +2,7 @@
 
 #include <exception>
 
-#include "math/aten_view.h"
+#include "aclnn/aten_view.h"
 
 namespace emulator::aclnn {
 

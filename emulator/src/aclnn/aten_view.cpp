@@ -1,5 +1,7 @@
-// ATen tensors that alias emulated device memory.
-#include "math/aten.h"
+#include "aclnn/aten_view.h"
+
+#include <ATen/EmptyTensor.h>
+#include <ATen/ops/from_blob.h>
 
 namespace emulator {
 
@@ -32,7 +34,7 @@ at::Tensor as_aten(const TensorView& view) {
   const at::IntArrayRef sizes(view.sizes.data(), view.sizes.size());
   const auto options = at::TensorOptions().dtype(aten_dtype(view.dtype));
   if (view.base == nullptr) {
-    return at::empty(sizes, options);  // CANN allows a null address for tensors without elements
+    return at::Tensor(at::detail::empty_cpu(sizes, options));  // CANN allows a null address for tensors without elements
   }
   return at::from_blob(view.data(), sizes, at::IntArrayRef(view.strides.data(), view.strides.size()), options);
 }

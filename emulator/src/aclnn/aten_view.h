@@ -1,4 +1,4 @@
-// The declarations of aten.h without ATen's catalogue of functions, which costs 6 s in every file that includes it.
+// ATen tensors that alias emulated device memory.
 #pragma once
 
 #include <ATen/core/Tensor.h>
