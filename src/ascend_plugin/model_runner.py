@@ -25,7 +25,7 @@ from ascend_plugin.attention.composed import GRAPH_KEYS
 from ascend_plugin.graph_wrapper import AscendGraphWrapper
 from ascend_plugin.module_calls import shorten_calls
 from ascend_plugin.ops import linear, sampling
-from ascend_plugin.step_inputs import Layout, StepInputs, fill_batch, fill_group, fill_sampled
+from ascend_plugin.step_inputs import Layout, StepInputs, fill_batch, fill_sampled, fill_slots
 from ascend_plugin.weight_upload import PinnedUploads
 
 
@@ -239,7 +239,9 @@ class AscendModelRunner(GPUModelRunner):
             self.input_batch.token_ids_cpu,
         )
         for group, table in enumerate(self.input_batch.block_table.block_tables):
-            fill_group(arrays, group, table.block_table.np, table.block_size, owner, positions, requests)
+            blocks = table.block_table.np[:requests]
+            fill_slots(arrays[f"slots{group}"], blocks, table.block_size, owner, positions)
+            self._step_inputs.fill_table(layout, group, blocks, table.num_blocks_per_row[:requests])
         self._keep_host_copies(arrays, requests)
         sampled, in_order = self._place_sampled_tokens(arrays, requests)
         views = self._bind_packed_inputs(layout)

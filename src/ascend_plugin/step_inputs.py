@@ -5,7 +5,8 @@ Without speculation the host knows all of these, so they are computed here with 
 sampled in the step before, which are still on the device, are put in place there.
 
 The device buffer never moves and a layout depends on the padded batch alone, so a captured graph finds each step's
-values where it read those it was captured with.
+values where it read those it was captured with. Block tables stay on the device and only what changed in them is sent
+(see block_tables).
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from math import prod
 
 import numpy as np
 import torch
+
+from ascend_plugin.block_tables import DeviceBlockTable
 
 ALIGNMENT_BYTES = 64  # of each section; torch_npu's own allocations are aligned to 512, operators ask for 32
 TORCH_DTYPES = {"int64": torch.int64, "int32": torch.int32, "bool": torch.bool}
@@ -33,6 +36,11 @@ class Section:
     def end(self) -> int:
         return self.offset + prod(self.shape) * self.dtype.itemsize
 
+    @classmethod
+    def after(cls, end: int, shape: tuple[int, ...], dtype: np.dtype) -> Section:
+        """The first aligned section that starts at `end` or later."""
+        return cls(-(-end // ALIGNMENT_BYTES) * ALIGNMENT_BYTES, shape, dtype)
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -44,8 +52,8 @@ class Layout:
     size_bytes: int = field(hash=False, compare=False)
 
 
-def plan_layout(tokens: int, requests: int, table_widths: tuple[int, ...]) -> Layout:
-    """Lay the arrays of a step out one after another; table_widths has the block-table width of each KV cache group."""
+def plan_layout(tokens: int, requests: int, groups: int) -> Layout:
+    """Lay the arrays of a step out one after another, for a model with that many KV cache groups."""
     int64, int32, boolean = np.dtype(np.int64), np.dtype(np.int32), np.dtype(np.bool_)
     arrays: list[tuple[str, tuple[int, ...], np.dtype]] = [
         ("positions", (tokens,), int64),
@@ -57,13 +65,11 @@ def plan_layout(tokens: int, requests: int, table_widths: tuple[int, ...]) -> La
         ("seq_lens", (requests,), int32),
         ("is_padding", (tokens,), boolean),
     ]
-    for group, width in enumerate(table_widths):
-        arrays.append((f"slots{group}", (tokens,), int32))
-        arrays.append((f"block_table{group}", (requests, width), int32))
+    arrays += [(f"slots{group}", (tokens,), int32) for group in range(groups)]
     sections, end = {}, 0
     for name, shape, dtype in arrays:
-        section = Section(-(-end // ALIGNMENT_BYTES) * ALIGNMENT_BYTES, shape, dtype)
-        sections[name], end = section, section.end
+        sections[name] = Section.after(end, shape, dtype)
+        end = sections[name].end
     return Layout(tokens, requests, sections, end)
 
 
@@ -71,36 +77,57 @@ class StepInputs:
     """The packed buffer on both sides, and the numbers that go into it.
 
     There is one buffer on the host: the runner does not fill it while a copy may still read it (see
-    AscendModelRunner.synchronize_input_prep). max_tokens and max_requests bound every batch; table_widths as in
-    plan_layout.
+    AscendModelRunner.synchronize_input_prep). max_tokens and max_requests bound every batch; table_widths has the
+    block-table width of each KV cache group.
     """
 
     def __init__(self, max_tokens: int, max_requests: int, table_widths: tuple[int, ...], device: torch.device) -> None:
-        self.layout = lru_cache(maxsize=128)(lambda tokens, requests: plan_layout(tokens, requests, table_widths))
+        self.layout = lru_cache(maxsize=128)(lambda tokens, requests: plan_layout(tokens, requests, len(table_widths)))
         size = self.layout(max_tokens, max_requests).size_bytes
+        for width in table_widths:  # at most, everything in a table changes
+            size = Section.after(size, (max_requests, width), np.dtype(np.int32)).end
         self._device = torch.zeros(size, dtype=torch.uint8, device=device)
         self._host = torch.zeros(size, dtype=torch.uint8, pin_memory=device.type != "cpu")
+        self._tables = [DeviceBlockTable(max_requests, width, device) for width in table_widths]
+        self._changes: list[tuple[DeviceBlockTable, tuple[slice, slice], Section]] = []
         self.host_arrays = lru_cache(maxsize=128)(self._arrays)
         self.on_device = lru_cache(maxsize=128)(self._views)
 
+    def fill_table(self, layout: Layout, group: int, blocks: np.ndarray, counts: np.ndarray) -> None:
+        """Note what changed in a group's table; blocks [R, width], of which row i uses the first counts[i]."""
+        table = self._tables[group]
+        area = table.update(blocks, int(counts.max()))
+        if area is None:
+            return
+        end = self._changes[-1][-1].end if self._changes else layout.size_bytes
+        changed = table.host[area]
+        section = Section.after(end, changed.shape, changed.dtype)
+        self._host_array(section)[:] = changed
+        self._changes.append((table, area, section))
+
     def upload(self, layout: Layout) -> dict[str, torch.Tensor]:
-        """Copy host_arrays(layout); returns device views, whose addresses depend on the layout alone."""
-        size = layout.size_bytes
+        """Copy host_arrays(layout) and changes of tables; returns device views, whose addresses the layout decides."""
+        size = self._changes[-1][-1].end if self._changes else layout.size_bytes
         self._device[:size].copy_(self._host[:size], non_blocking=True)
+        for table, area, section in self._changes:
+            table.device[area].copy_(self._device_view(section))
+        self._changes.clear()
         return self.on_device(layout)
+
+    def _host_array(self, section: Section) -> np.ndarray:
+        return self._host.numpy()[section.offset : section.end].view(section.dtype).reshape(section.shape)
+
+    def _device_view(self, section: Section) -> torch.Tensor:
+        return self._device[section.offset : section.end].view(TORCH_DTYPES[section.dtype.name]).view(section.shape)
 
     def _arrays(self, layout: Layout) -> dict[str, np.ndarray]:
         """The host's side of each section, to be filled for the next upload; what is in it is unspecified."""
-        memory = self._host.numpy()
-        return {
-            name: memory[section.offset : section.end].view(section.dtype).reshape(section.shape)
-            for name, section in layout.sections.items()
-        }
+        return {name: self._host_array(section) for name, section in layout.sections.items()}
 
     def _views(self, layout: Layout) -> dict[str, torch.Tensor]:
-        return {
-            name: self._device[section.offset : section.end].view(TORCH_DTYPES[section.dtype.name]).view(section.shape)
-            for name, section in layout.sections.items()
+        views = {name: self._device_view(section) for name, section in layout.sections.items()}
+        return views | {
+            f"block_table{group}": table.device[: layout.requests] for group, table in enumerate(self._tables)
         }
 
 
@@ -134,19 +161,14 @@ def fill_batch(
     return owner, positions
 
 
-def fill_group(
-    arrays: dict[str, np.ndarray],
-    group: int,
-    block_table: np.ndarray,  # [>= R, >= width] blocks of each request
+def fill_slots(
+    slots: np.ndarray,  # [T padded]
+    block_table: np.ndarray,  # [>= R, width] blocks of each request
     block_size: int,
     owner: np.ndarray,
     positions: np.ndarray,
-    requests: int,
 ) -> None:
-    """Fill one KV cache group's block table and slots. Padding: the null block 0, and slot -1, which is not written."""
-    table, slots = arrays[f"block_table{group}"], arrays[f"slots{group}"]
-    table[:requests] = block_table[:requests, : table.shape[1]]
-    table[requests:] = 0
+    """Fill one KV cache group's slots. Padding: slot -1, which is not written."""
     tokens = len(positions)
     slots[:tokens] = block_table[owner, positions // block_size] * block_size + positions % block_size
     slots[tokens:] = -1
