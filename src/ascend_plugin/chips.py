@@ -87,6 +87,7 @@ class ChipSpec:
     image_suffix: str
     kubernetes_resources: Mapping[str, str]  # by flavour of device plugin
     fp8_tflops: float = 0.0  # 0 where the cube has no fp8
+    server_step_tokens: int = 0  # that a server puts into a step unless told otherwise; 0 is vLLM's own choice
 
     @property
     def preferred_dtype(self) -> str:

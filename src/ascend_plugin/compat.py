@@ -179,6 +179,41 @@ def _is_no_announced_conversion(record: logging.LogRecord) -> bool:
     return not read_as_bits and dtypes[:2] != ["torch.bfloat16", "torch.float16"]
 
 
+# ---------------------------------------------------------------------- before a configuration is made
+
+
+def bound_server_steps() -> None:
+    """A server's default of max_num_batched_tokens is the chip's, where the chip table has one. Can be repeated.
+
+    Reason: vLLM chooses it by memory, TPU and CPU; a platform is asked when a user's choice can no longer be told
+    from the default.
+    Reference: vllm/engine/arg_utils.py EngineArgs.get_batch_defaults and the method below, which calls it.
+    Exit: when get_batch_defaults asks the platform.
+    """
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.usage.usage_lib import UsageContext
+
+    set_defaults = EngineArgs._set_default_max_num_seqs_and_batched_tokens_args
+    if hasattr(set_defaults, "__wrapped__"):
+        return
+
+    @functools.wraps(set_defaults)
+    def set_with_chip(args: Any, usage_context: Any, model_config: Any, parallel_config: Any) -> None:
+        left_open = args.max_num_batched_tokens is None
+        set_defaults(args, usage_context, model_config, parallel_config)
+        drafts = args.speculative_config is not None  # whose slots come on top
+        if not left_open or drafts or not args.enable_chunked_prefill:
+            return
+        if usage_context is UsageContext.OPENAI_API_SERVER and args.performance_mode != "throughput":
+            from ascend_plugin import configuration, detection
+
+            bound = configuration.server_step_tokens(model_config, detection.current_chip())
+            if bound:
+                args.max_num_batched_tokens = min(args.max_num_batched_tokens, max(bound, args.max_num_seqs))
+
+    EngineArgs._set_default_max_num_seqs_and_batched_tokens_args = set_with_chip
+
+
 # ---------------------------------------------------------------------- patches at import
 
 

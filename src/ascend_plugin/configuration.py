@@ -13,7 +13,7 @@ from ascend_plugin.chips import ChipSpec
 from ascend_plugin.log import plugin_logger
 
 if TYPE_CHECKING:
-    from vllm.config import VllmConfig
+    from vllm.config import ModelConfig, VllmConfig
 
 logger = plugin_logger(__name__)
 
@@ -35,6 +35,18 @@ def apply_defaults(vllm_config: VllmConfig, chip: ChipSpec) -> None:
     vllm_config.kernel_config.enable_jit_warmup = False
     if compilation.cudagraph_mode != CUDAGraphMode.NONE and vllm_config.model_config is not None:
         graphs.choose_capture_sizes(vllm_config, chip)
+
+
+def server_step_tokens(model_config: ModelConfig, chip: ChipSpec) -> int:
+    """Most tokens that a server's step should have on this chip; 0 leaves the choice to vLLM.
+
+    vLLM's 2,048 put eight prompts of 256 tokens into one step, and the first waits for the last. On a chip that is
+    bound by its cube from a few hundred tokens on, smaller steps cost nothing and each prompt waits for itself. Not
+    for experts (few tokens reach each, so that larger steps save reading), recurrent layers (whose cache blocks may
+    be larger) and images (which must fit into a step whole).
+    """
+    special = model_config.is_moe or model_config.is_hybrid or model_config.is_multimodal_model
+    return 0 if special or model_config.runner_type != "generate" else chip.server_step_tokens
 
 
 def check_and_update(vllm_config: VllmConfig, chip: ChipSpec) -> None:

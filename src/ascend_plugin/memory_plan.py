@@ -20,7 +20,7 @@ BYTES_OF_WEIGHT: dict[str, float] = {"fp32": 4.0, "fp16": 2.0, "fp16+fp32": 2.0,
 SCALES_SHARE = 0.01  # EST: scales, offsets and biases of a quantised matrix, as a share of its weights
 
 DEFAULT_MEMORY_FRACTION = 0.92  # vLLM 0.32's gpu_memory_utilization
-DEFAULT_BATCHED_TOKENS = 2048  # vLLM 0.32's max_num_batched_tokens of a server on a chip below 70 GiB
+DEFAULT_BATCHED_TOKENS = 2048  # the most that vLLM 0.32 gives a server's step on a chip below 70 GiB
 DEFAULT_SEQUENCES = 256  # and its max_num_seqs
 
 RUNTIME_BYTES = 512 << 20  # EST: device context, streams and operator workspaces outside PyTorch's allocator

@@ -121,9 +121,11 @@ class AscendPlatform(Platform):
 
     @classmethod
     def pre_register_and_update(cls, parser: Any = None) -> None:
-        from ascend_plugin import quantization
+        from ascend_plugin import compat, quantization
 
         quantization.register()
+        if parser is None:  # asked by EngineArgs, which is about to choose its defaults
+            compat.bound_server_steps()
 
     @classmethod
     def apply_config_platform_defaults(cls, vllm_config: VllmConfig) -> None:

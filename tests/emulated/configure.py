@@ -1,4 +1,4 @@
-"""Makes an engine's configuration, without the engine: `python configure.py MODEL '{"option": value}'` prints JSON."""
+"""Makes a server's configuration, without the server: `python configure.py MODEL '{"option": value}'` prints JSON."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ import sys
 def main() -> None:
     import torch
     from vllm.engine.arg_utils import EngineArgs
+    from vllm.usage.usage_lib import UsageContext
 
-    config = EngineArgs(model=sys.argv[1], **json.loads(sys.argv[2])).create_engine_config()
+    arguments = EngineArgs(model=sys.argv[1], **json.loads(sys.argv[2]))
+    config = arguments.create_engine_config(UsageContext.OPENAI_API_SERVER)
     compilation = config.compilation_config
     facts = {
         "dtype": str(config.model_config.dtype),
         "graph_mode": compilation.cudagraph_mode.name,
         "graph_sizes": compilation.cudagraph_capture_sizes,
+        "step_tokens": config.scheduler_config.max_num_batched_tokens,
         "worker": config.parallel_config.worker_cls,
         "opened_device": torch.npu.is_initialized(),
     }

@@ -40,18 +40,23 @@ def test_nothing_needs_to_be_chosen_on_310p(emulated: Callable, qwen3: Path) -> 
     assert facts["dtype"] == "torch.float16"
     assert facts["graph_mode"] == "FULL_DECODE_ONLY"
     assert facts["graph_sizes"][0] == 1
+    assert facts["step_tokens"] == 512  # so that a prompt does not wait for seven others
     assert facts["worker"].startswith("ascend_plugin.")
     assert not facts["opened_device"]  # a device context in the front end would cost memory and break forks
     assert (done.stdout + done.stderr).count("Falling back to torch.float16") == 1
 
 
 def test_910b_keeps_bf16(emulated: Callable, qwen3: Path) -> None:
-    assert chosen(configure(emulated, qwen3, chip="910B3"))["dtype"] == "torch.bfloat16"
+    facts = chosen(configure(emulated, qwen3, chip="910B3"))
+    assert facts["dtype"] == "torch.bfloat16"
+    assert facts["step_tokens"] >= 2048  # vLLM's own choice
 
 
 def test_the_brief_s_flags_are_accepted(emulated: Callable, qwen3: Path) -> None:
-    facts = chosen(configure(emulated, qwen3, enforce_eager=True, dtype="float16", tensor_parallel_size=4))
+    options = {"enforce_eager": True, "dtype": "float16", "tensor_parallel_size": 4, "max_num_batched_tokens": 1024}
+    facts = chosen(configure(emulated, qwen3, **options))
     assert facts["graph_mode"] == "NONE"
+    assert facts["step_tokens"] == 1024
 
 
 @pytest.mark.parametrize(
