@@ -11,6 +11,7 @@
 #include "core/chips.h"
 #include "core/config.h"
 #include "core/json.h"
+#include "core/modelled_time.h"
 #include "core/stats.h"
 #include "runtime/device.h"
 #include "runtime/graph.h"
@@ -154,6 +155,7 @@ std::string stats_json() {
       .add("host_callbacks", counted.host_callbacks)
       .add("format_casts", format_casts(eager) + format_casts(replayed))
       .add("memory", memory())
+      .add("modelled_ns", json_of(modelled_time_ns()))
       .json();
 }
 
@@ -177,6 +179,7 @@ void reset_stats() {
   }
   clear_retired_launches();
   Graph::reset_replay_counts();
+  reset_modelled_time();
 }
 
 void write_stats_at_exit() {

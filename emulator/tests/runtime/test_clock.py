@@ -158,6 +158,53 @@ def test_a_replay_takes_the_time_of_its_longest_path(start: Start) -> None:
     assert worker.call(time_a_graph, fork=True, replays=3) == pytest.approx(30 * copy_ms(100 * MIB), rel=1e-3)
 
 
+def account_for_copies() -> dict[str, int]:
+    """Four copies, and a graph of six replayed twice."""
+    import ctypes
+
+    from ascend_emulator import counters
+
+    with Bench() as bench:
+        stream = cann.stream()
+        cann.call("aclmdlRICaptureBegin", stream, cann.RELAXED)
+        bench.copies(stream, 6, 3 * MIB)
+        graph = ctypes.c_void_p()
+        cann.call("aclmdlRICaptureEnd", stream, ctypes.byref(graph))
+        counters.reset_stats()
+        bench.copies(stream, 4, 3 * MIB)
+        for _ in range(2):
+            cann.call("aclmdlRIExecuteAsync", graph, stream)
+        cann.call("aclrtSynchronizeStream", stream)
+        accounted: dict[str, int] = counters.stats()["modelled_ns"]
+        return accounted
+
+
+def test_modelled_time_is_accounted_for_by_task(start: Start) -> None:
+    """A replay is the sum of its tasks and no task of its own."""
+    assert start().call(account_for_copies) == {"Memcpy": pytest.approx(16 * copy_ms(3 * MIB) * 1e6, rel=1e-3)}
+
+
+def time_a_lookup() -> float:
+    import torch
+
+    table = torch.empty(1 << 20, 128, dtype=torch.float16, device="npu")
+    rows = torch.zeros(4, dtype=torch.int64, device="npu")
+    head_start = torch.empty(HEAD_START_BYTES, dtype=torch.int8, device="npu")
+    start, end = (torch.npu.Event(enable_timing=True) for _ in range(2))
+    head_start.zero_()
+    start.record()
+    table.index_select(0, rows)
+    end.record()
+    torch.npu.synchronize()
+    return float(start.elapsed_time(end))
+
+
+def test_a_lookup_reads_its_rows_and_not_the_table(start: Start) -> None:
+    bytes_a_ms = CHIP.bandwidth_gbps * BANDWIDTH_SHARE * 1e6
+    expected_ms = CHIP.launch_us / 1e3 + (4 * 8 + 2 * 4 * 128 * 2) / bytes_a_ms
+    assert start().call(time_a_lookup) == pytest.approx(expected_ms, rel=1e-2)
+
+
 def query_before_and_after() -> tuple[bool, bool]:
     import torch
 

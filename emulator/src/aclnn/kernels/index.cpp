@@ -80,6 +80,18 @@ ACLNN_CHECK(IndexSelect) {
 }
 ACLNN_KERNEL(IndexSelect) { at::index_select_out(out(a.out), in(a.self), a.dim, in(a.index)); }
 
+namespace {
+
+// What is selected is read, not the whole table.
+Work selection_work(const TensorView& selected, const TensorView& indices) {
+  const auto bytes = static_cast<double>(size_in_bytes(selected.sizes, selected.dtype));
+  return {.read_bytes = bytes + static_cast<double>(size_in_bytes(indices.sizes, indices.dtype)), .written_bytes = bytes};
+}
+
+}  // namespace
+
+ACLNN_WORK(IndexSelect) { return selection_work(a.out, a.index); }
+
 ACLNN_CHECK(Embedding) {
   require_rank(a.weight, "weight", 2, 2);
   check_index(a.indices, "indices");
@@ -93,11 +105,7 @@ ACLNN_KERNEL(Embedding) {
   at::Tensor rows = result.view({-1, a.weight.sizes[1]});
   at::index_select_out(rows, in(a.weight), 0, in(a.indices).reshape({-1}));
 }
-ACLNN_WORK(Embedding) {  // reads the selected rows, not the table
-  const double bytes = static_cast<double>(size_in_bytes(a.out.sizes, a.out.dtype));
-  return {.read_bytes = bytes + static_cast<double>(size_in_bytes(a.indices.sizes, a.indices.dtype)),
-          .written_bytes = bytes};
-}
+ACLNN_WORK(Embedding) { return selection_work(a.out, a.indices); }
 ACLNN_KERNEL(EmbeddingBag) {
   const auto [output, offset2bag, bag_size, max_indices] =
       at::embedding_bag(in(a.weight), in(a.indices), in(a.offsets), a.scaleGradByFreq, a.mode, a.sparse,
