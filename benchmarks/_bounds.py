@@ -30,9 +30,24 @@ def print_bounds(bounds: Sequence[Bound]) -> None:
     width = max(len(bound.name) for bound in bounds) + 2
     print(f"\n{'bound':<{width}}{'':>10}{'limit':>9}{'worst':>9}")
     for bound in bounds:
-        if not bound.cases:
-            continue
-        at, worst = bound.worst
-        direction = "at least" if bound.at_least else "at most"
-        verdict = "met" if bound.met else f"MISSED: {at}"
-        print(f"{bound.name:<{width}}{direction:>10}{bound.limit:>9.2f}{worst:>9.2f}  {verdict}")
+        if bound.cases:
+            direction, worst = _direction(bound), bound.worst[1]
+            print(f"{bound.name:<{width}}{direction:>10}{bound.limit:>9.2f}{worst:>9.2f}  {_verdict(bound)}")
+
+
+def bound_table(bounds: Sequence[Bound]) -> list[str]:
+    """The same as a table in Markdown."""
+    lines = ["| bound | limit | worst | |", "| --- | --- | --- | --- |"]
+    for bound in bounds:
+        if bound.cases:
+            limit = f"{_direction(bound)} {bound.limit:g}"
+            lines.append(f"| {bound.name} | {limit} | {bound.worst[1]:.2f} | {_verdict(bound)} |")
+    return lines
+
+
+def _direction(bound: Bound) -> str:
+    return "at least" if bound.at_least else "at most"
+
+
+def _verdict(bound: Bound) -> str:
+    return "met" if bound.met else f"MISSED: {bound.worst[0]}"

@@ -1,38 +1,90 @@
 """One engine under load, in modelled time: `python _brief_engine.py JOB.json RESULT.json`.
 
-Job:    options (of vllm.LLM), dilation (wall seconds of a modelled second), online and offline (lists of workloads:
-        prompts, input_tokens, output_tokens, and concurrency for those online)
-Result: startup_s, memory of the host, and for each workload its duration_s, ttft_ms and tpot_ms, all modelled
+Job:    options (of vllm.LLM), dilation (wall seconds of a modelled second), kind (online, offline) and workloads
+        (prompts, input_tokens, output_tokens, and concurrency for those online)
+Result: startup_s, the steps' modelled time by task (see measure_steps), and each workload with its duration_s, ttft_ms
+        and tpot_ms, all modelled
 
-Requests reach vLLM's engine in this process rather than over HTTP; the engine core and its workers are processes of
-their own, as in a server.
+Online, the engine has a server's defaults; requests reach it in this process rather than over HTTP. The engine core and
+its workers are processes of their own, as in a server.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+STEP_INPUT, STEP_OUTPUTS = 256, (1, 4, 12)  # tokens, of requests that differ by a prefill and by eight decode steps
+
 
 def main() -> None:
+    os.environ["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"  # so that the counters of the worker's process can be read
     job = json.loads(Path(sys.argv[1]).read_text())
     started = time.monotonic()
-    from vllm import LLM
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.usage.usage_lib import UsageContext
+    from vllm.v1.engine.llm_engine import LLMEngine
 
-    engine = LLM(**job["options"]).llm_engine
-    result: dict[str, Any] = {"startup_s": time.monotonic() - started, "online": [], "offline": []}
-    run(engine, job["dilation"], "warm-up", concurrency=2, prompts=2, input_tokens=256, output_tokens=4)
-    for number, workload in enumerate(job["online"]):
-        result["online"].append(workload | run(engine, job["dilation"], f"online-{number}", **workload))
+    online = job["kind"] == "online"
+    context = UsageContext.OPENAI_API_SERVER if online else UsageContext.LLM_CLASS
+    engine = LLMEngine.from_engine_args(EngineArgs(**job["options"]), usage_context=context)
+    step_tokens = engine.vllm_config.scheduler_config.max_num_batched_tokens
+    result: dict[str, Any] = {"startup_s": time.monotonic() - started, "step_tokens": step_tokens, job["kind"]: []}
+    dilation = job["dilation"]
+    run(engine, dilation, "warm-up", concurrency=2, prompts=2, input_tokens=STEP_INPUT, output_tokens=4)
+    result["steps"] = measure_steps(engine, dilation)
+    for number, workload in enumerate(job["workloads"]):
+        at_once = {} if online else {"concurrency": workload["prompts"]}
+        measured = run(engine, dilation, f"{job['kind']}-{number}", **workload, **at_once)
+        result[job["kind"]].append(workload | measured)
         Path(sys.argv[2]).write_text(json.dumps(result))
-    for number, workload in enumerate(job["offline"]):
-        at_once = {"concurrency": workload["prompts"]}
-        result["offline"].append(workload | run(engine, job["dilation"], f"offline-{number}", **workload, **at_once))
-        Path(sys.argv[2]).write_text(json.dumps(result))
+
+
+def measure_steps(engine: Any, dilation: float) -> dict[str, dict[str, float]]:
+    """Modelled milliseconds that the first chip is busy, by task: a step of 256 tokens of a prompt, a decode step.
+
+    What the chip is charged for does not depend on the host, so these figures are the same on a busy machine; only a
+    collective also counts the time that it waits for its last rank.
+    """
+    totals = []
+    for outputs in STEP_OUTPUTS:
+        engine.collective_rpc(_reset_counters)
+        run(
+            engine,
+            dilation,
+            f"step-{outputs}",
+            concurrency=1,
+            prompts=1,
+            input_tokens=STEP_INPUT,
+            output_tokens=outputs,
+        )
+        totals.append(engine.collective_rpc(_modelled_ns)[0])
+    prefill, short, long = totals
+    steps = STEP_OUTPUTS[2] - STEP_OUTPUTS[1]
+    decode = {name: (ns - short.get(name, 0)) / steps for name, ns in long.items()}
+    return {
+        kind: {name: ns / 1e6 for name, ns in by_task.items() if ns}
+        for kind, by_task in (("prefill", prefill), ("decode", decode))
+    }
+
+
+def _reset_counters(worker: Any) -> None:
+    from ascend_emulator import counters
+
+    counters.reset_stats()
+
+
+def _modelled_ns(worker: Any) -> dict[str, int]:
+    import torch
+    from ascend_emulator import counters
+
+    torch.npu.synchronize()
+    return counters.stats()["modelled_ns"]
 
 
 def run(
