@@ -1,8 +1,6 @@
 // Attention by tiles: a group of query rows that share a key/value head against up to 128 keys at a time, online softmax.
 #include "math/attention.h"
 
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -12,6 +10,7 @@
 #include "math/convert.h"
 #include "math/gemm.h"
 #include "math/kernels.h"
+#include "math/parallel.h"
 #include "math/scratch.h"
 
 namespace emulator {
@@ -413,7 +412,7 @@ void attention(const Attention& op) {
   }
   if (items.empty()) return;
   const auto grain = static_cast<int64_t>(kParallelWork / (work / items.size() + 1)) + 1;
-  at::parallel_for(0, static_cast<int64_t>(items.size()), grain, [&](int64_t begin, int64_t end) {
+  parallel_for(0, static_cast<int64_t>(items.size()), grain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const auto& [sequence, head, first] = items[i];
       attend({op, *sequence, head, group, first, std::min(positions, sequence->query_length - first)});

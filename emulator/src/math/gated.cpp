@@ -1,10 +1,9 @@
 #include "math/gated.h"
 
-#include <ATen/Parallel.h>
-
 #include "core/tensor.h"
 #include "math/convert.h"
 #include "math/kernels.h"
+#include "math/parallel.h"
 #include "math/scratch.h"
 
 namespace emulator {
@@ -22,7 +21,7 @@ void swiglu_row(const float* gate, const float* value, float* y, int64_t width) 
 
 void swiglu(const Swiglu& op) {
   const int64_t bytes = element_bits(op.dtype) / 8;
-  at::parallel_for(0, op.rows, kParallelElements / (op.width + 1) + 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, op.rows, kParallelElements / (op.width + 1) + 1, [&](int64_t begin, int64_t end) {
     float* x = scratch(ScratchSlot::kRow, 2 * op.width);
     float* y = scratch(ScratchSlot::kRowTwo, op.width);
     for (int64_t r = begin; r < end; ++r) {

@@ -1,14 +1,13 @@
 // How a product is cut into the inner loops of kernels.h: few rows read B in place, many rows pack it panel by panel.
 #include "math/gemm.h"
 
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 #include <cstring>
 
 #include "core/errors.h"
 #include "math/convert.h"
 #include "math/kernels.h"
+#include "math/parallel.h"
 #include "math/scratch.h"
 
 namespace emulator {
@@ -179,7 +178,7 @@ void gemm(const Gemm& g) {
     const int64_t units = (g.n + unit - 1) / unit;
     const double unit_work = static_cast<double>(rows) * unit * std::max<int64_t>(g.k, 1);
     const auto grain = static_cast<int64_t>(kParallelWork / unit_work) + 1;
-    at::parallel_for(0, units, grain, [&](int64_t from, int64_t to) {
+    parallel_for(0, units, grain, [&](int64_t from, int64_t to) {
       body(g, a, first, rows, from * unit, std::min(to * unit, g.n));
     });
   }

@@ -1,7 +1,7 @@
 // Matrix products with fp16/bf16/fp32 operands, fp32 accumulation and one final rounding, as the cube unit computes.
 //
 // Right-hand operands are read in the layout that they have in device memory (row-major either way round, FRACTAL_NZ either
-// way round); none is unpacked as a whole. Threads: at::parallel_for, only where a product is large enough to pay for it.
+// way round); none is unpacked as a whole. Threads: parallel_for, only where a product is large enough to pay for it.
 #pragma once
 
 #include <acl/acl.h>

@@ -1,5 +1,4 @@
 // Exact int8 products: columns of B are gathered into lines along k where they are not, then each is a dot product.
-#include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <cstring>
@@ -7,6 +6,7 @@
 
 #include "math/gemm.h"
 #include "math/kernels.h"
+#include "math/parallel.h"
 
 namespace emulator {
 
@@ -56,7 +56,7 @@ Int8Operand int8_fractal(const FractalMatrix& matrix, bool transposed, int64_t b
 void gemm_int8(const GemmInt8& g) {
   const double column_work = static_cast<double>(std::max<int64_t>(g.m, 1)) * static_cast<double>(std::max<int64_t>(g.k, 1));
   const auto grain = std::max<int64_t>(kColumnBlock, static_cast<int64_t>(kParallelWork / column_work) + 1);
-  at::parallel_for(0, g.n, grain, [&](int64_t begin, int64_t end) { columns(g, begin, end); });
+  parallel_for(0, g.n, grain, [&](int64_t begin, int64_t end) { columns(g, begin, end); });
 }
 
 }  // namespace emulator

@@ -1,7 +1,5 @@
 #include "math/norm.h"
 
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 #include <cmath>
 #include <type_traits>
@@ -9,6 +7,7 @@
 #include "core/tensor.h"
 #include "math/convert.h"
 #include "math/kernels.h"
+#include "math/parallel.h"
 #include "math/scratch.h"
 
 namespace emulator {
@@ -76,7 +75,7 @@ void load_sum(const RmsNorm& n, int64_t r, float* row) {
 void rms_norm(const RmsNorm& n) {
   float* parameters = scratch(ScratchSlot::kGemmRows, 2 * n.cols);
   const Affine affine = load_affine(n.gamma, n.bias, n.gamma_dtype, n.gamma_offset, n.cols, parameters);
-  at::parallel_for(0, n.rows, kParallelElements / (n.cols + 1) + 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, n.rows, kParallelElements / (n.cols + 1) + 1, [&](int64_t begin, int64_t end) {
     float* row = scratch(ScratchSlot::kRow, n.cols);
     for (int64_t r = begin; r < end; ++r) {
       load_sum(n, r, row);
@@ -99,7 +98,7 @@ void rms_norm(const RmsNorm& n) {
 void layer_norm(const LayerNorm& n) {
   float* parameters = scratch(ScratchSlot::kGemmRows, 2 * n.cols);
   const Affine affine = load_affine(n.gamma, n.beta, n.gamma_dtype, 0.0f, n.cols, parameters);
-  at::parallel_for(0, n.rows, kParallelElements / (n.cols + 1) + 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, n.rows, kParallelElements / (n.cols + 1) + 1, [&](int64_t begin, int64_t end) {
     float* row = scratch(ScratchSlot::kRow, n.cols);
     for (int64_t r = begin; r < end; ++r) {
       to_float(row_of(n.x, r, n.cols, n.dtype), n.dtype, row, n.cols);

@@ -1,11 +1,10 @@
 #include "math/rope.h"
 
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 
 #include "core/tensor.h"
 #include "math/convert.h"
+#include "math/parallel.h"
 #include "math/scratch.h"
 
 namespace emulator {
@@ -66,7 +65,7 @@ void rotate_row(RopeStyle style, const float* x, const float* cos, const float* 
 void rope(const Rope& op) {
   const int64_t bytes = element_bits(op.dtype) / 8;
   const int64_t rotary = op.rotary_dim;
-  at::parallel_for(0, op.tokens, kParallelElements / (op.heads * op.dim + 1) + 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, op.tokens, kParallelElements / (op.heads * op.dim + 1) + 1, [&](int64_t begin, int64_t end) {
     float* cos = scratch(ScratchSlot::kRow, 2 * rotary);
     float* sin = cos + rotary;
     float* x = scratch(ScratchSlot::kRowTwo, 2 * op.dim);

@@ -1,0 +1,16 @@
+// Loops shared between the thread that calls and helpers on cores that are free.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+namespace emulator {
+
+// Calls body(from, to) on ranges that cover [begin, end), each `grain` or more long except perhaps the last. Whoever is
+// free takes the next range: the caller, and up to at::get_num_threads() - 1 helpers. The caller never waits for a helper
+// to begin, and a helper without work sleeps: on a machine of few cores they serve the program's own threads as well.
+// (OpenMP's threads wait for one another at both ends of a loop, and spin between loops for milliseconds.)
+// What a body throws is thrown to the caller, once the ranges in hand are done.
+void parallel_for(int64_t begin, int64_t end, int64_t grain, const std::function<void(int64_t, int64_t)>& body);
+
+}  // namespace emulator
