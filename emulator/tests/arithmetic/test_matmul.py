@@ -68,6 +68,28 @@ def test_fractal_weights_either_way_round(npu: Npu) -> None:
     npu.call(check_fractal_weights)
 
 
+def check_shared_products() -> None:
+    """Columns that four threads share out are those of products too small to be shared, on streams that compete."""
+    setup()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)  # taken up by threads of new streams
+    x, weight = torch.randn(8, 1024).half().npu(), torch.randn(4096, 1024).half().npu()
+    linear = torch.nn.functional.linear
+    expected = torch.cat([linear(x, weight[first : first + 64]).cpu() for first in range(0, 4096, 64)], dim=1)
+    results = []
+    for stream in [torch.npu.Stream() for _ in range(2)]:
+        with torch.npu.stream(stream):
+            results += [linear(x, weight) for _ in range(20)]
+    torch.npu.synchronize()
+    torch.set_num_threads(threads)
+    assert all(torch.equal(result.cpu(), expected) for result in results)
+
+
+@pytest.mark.chips("910B3")
+def test_threads_do_not_change_a_product(npu: Npu) -> None:
+    npu.call(check_shared_products)
+
+
 def check_broadcasting() -> None:
     setup()
     pairs = [
@@ -131,9 +153,21 @@ def float32_error() -> float:
     return float((torch.mm(a.npu(), b.npu()).cpu() - a @ b).abs().max())
 
 
+def check_rounded_operands() -> None:
+    """Whatever way round the right matrix lies: its elements in float16, their products summed in float32."""
+    setup()
+    for m, k, n in SHAPES:
+        a, b = torch.randn(m, k), torch.randn(k, n)
+        expected = a.half().float() @ b.half().float()
+        strided = torch.empty(k, 2 * n, device="npu")[:, ::2].copy_(b)
+        for right in (b.npu(), b.t().contiguous().npu().t(), strided):
+            torch.testing.assert_close(torch.mm(a.npu(), right).cpu(), expected, atol=1e-3, rtol=1e-4)
+
+
 @pytest.mark.chips("310P3")
 def test_float32_is_computed_in_float16_where_the_cube_unit_has_no_other(npu: Npu) -> None:
     assert 1e-3 < npu.call(float32_error) < 0.1
+    npu.call(check_rounded_operands)
 
 
 @pytest.mark.chips("910B3")

@@ -2,14 +2,19 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "math/convert.h"
 #include "math/gemm.h"
+#include "math/parallel.h"
 
 namespace emulator::aclnn {
 
 namespace {
+
+constexpr int64_t kParallelElements = 16384;  // converted in about the time of waking a thread
 
 // What the cube unit makes of its float32 operands before multiplying.
 enum class Precision { kExact, kHf32, kFp16 };
@@ -33,37 +38,39 @@ float to_hf32(float value) {
   return value;
 }
 
-void reduce_precision(float* values, int64_t count, Precision precision) {
-  if (precision == Precision::kHf32) {
-    std::transform(values, values + count, values, to_hf32);
-  } else if (precision == Precision::kFp16) {
-    std::vector<uint16_t> halves(count);
-    from_float(values, halves.data(), ACL_FLOAT16, count);
-    to_float(halves.data(), ACL_FLOAT16, values, count);
-  }
-}
-
 // A matrix of a batch: address of element (0, 0) and strides. `copy` holds it where it had to be rearranged.
 struct Matrix {
   const char* data;
   aclDataType dtype;
   int64_t row_stride;
   int64_t col_stride;
-  std::vector<float> copy;
+  std::unique_ptr<char[]> copy;
 };
 
-Matrix float_copy(const Matrix& from, int64_t rows, int64_t cols, Precision precision) {
-  Matrix to{nullptr, ACL_FLOAT, cols, 1, std::vector<float>(rows * cols)};
-  for (int64_t r = 0; r < rows; ++r) {
-    const char* row = from.data + r * from.row_stride * element_bits(from.dtype) / 8;
-    if (from.col_stride == 1) {
-      to_float(row, from.dtype, to.copy.data() + r * cols, cols);
-      continue;
+Matrix transposed(Matrix matrix) {
+  std::swap(matrix.row_stride, matrix.col_stride);
+  return matrix;
+}
+
+// The matrix row after row, in what the cube unit makes of its elements.
+Matrix dense_copy(const Matrix& from, int64_t rows, int64_t cols, Precision precision) {
+  const aclDataType dtype = precision == Precision::kFp16 ? ACL_FLOAT16 : ACL_FLOAT;
+  const int64_t row_bytes = cols * element_bits(dtype) / 8;
+  Matrix to{nullptr, dtype, cols, 1, std::unique_ptr<char[]>(new char[rows * row_bytes])};
+  to.data = to.copy.get();
+  parallel_for(0, rows, kParallelElements / (cols + 1) + 1, [&](int64_t begin, int64_t end) {
+    std::vector<float> values(cols);
+    for (int64_t r = begin; r < end; ++r) {
+      const char* row = from.data + r * from.row_stride * element_bits(from.dtype) / 8;
+      if (from.col_stride == 1) {
+        to_float(row, from.dtype, values.data(), cols);
+      } else {
+        for (int64_t c = 0; c < cols; ++c) values[c] = load_float(row, from.dtype, c * from.col_stride);
+      }
+      if (precision == Precision::kHf32) std::transform(values.begin(), values.end(), values.begin(), to_hf32);
+      from_float(values.data(), to.copy.get() + r * row_bytes, dtype, cols);
     }
-    for (int64_t c = 0; c < cols; ++c) to.copy[r * cols + c] = load_float(row, from.dtype, c * from.col_stride);
-  }
-  reduce_precision(to.copy.data(), rows * cols, precision);
-  to.data = reinterpret_cast<const char*>(to.copy.data());
+  });
   return to;
 }
 
@@ -98,7 +105,10 @@ GemmOperand right_operand(const MatrixProduct& p, int64_t batch, Precision preci
   }
   keep = matrix_of(p.right, p.out, batch);
   const bool rows_dense = keep.col_stride == 1 || n == 1, columns_dense = keep.row_stride == 1 || k == 1;
-  if ((!rows_dense && !columns_dense) || precision != Precision::kExact) keep = float_copy(keep, k, n, precision);
+  if ((!rows_dense && !columns_dense) || precision != Precision::kExact) {
+    // A transposed weight stays transposed: its copy follows its storage.
+    keep = rows_dense ? dense_copy(keep, k, n, precision) : transposed(dense_copy(transposed(std::move(keep)), n, k, precision));
+  }
   if (keep.row_stride == 1 && keep.col_stride != 1) {
     return row_major_transposed(keep.data, keep.dtype, keep.col_stride);
   }
@@ -169,7 +179,7 @@ void run(const MatrixProduct& p) {
     Matrix left{}, right{};
     if (g.k > 0) {
       left = matrix_of(p.left, p.out, batch);
-      if (precision != Precision::kExact) left = float_copy(left, g.m, g.k, precision);
+      if (precision != Precision::kExact) left = dense_copy(left, g.m, g.k, precision);
       g.b = right_operand(p, batch, precision, right);
     }
     g.a = left.data;
