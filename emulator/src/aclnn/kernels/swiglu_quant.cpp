@@ -25,6 +25,7 @@ struct SwigluQuant {
   int64_t mode;
   float limit, alpha, glu_bias;
   const TensorView &y, &scale;
+  bool multiplies = false;  // a row's scale is what multiplied it, instead of what undoes that
 
   int64_t half() const { return x.sizes.back(0) / 2; }
   int64_t rows() const { return half() == 0 ? 0 : x.numel() / (2 * half()); }
@@ -137,7 +138,14 @@ void run_row(const SwigluQuant& q, Values& v, int64_t group, int64_t row) {
     const float factor = by_group(v.quant_scale, groups, group, i);
     activated[i] = q.dynamic ? activated[i] * factor : activated[i] * factor + (v.quant_offset.empty() ? 0.0f : by_group(v.quant_offset, groups, group, i));
   }
-  if (q.dynamic) {
+  if (q.dynamic && q.multiplies) {
+    float largest = 0.0f;
+    for (const float value : activated) largest = std::max(largest, std::abs(value));
+    const float factor = 127.0f / largest;
+    for (float& value : activated) value = largest == 0.0f ? 0.0f : value * factor;
+    q.scale.data_as<float>()[row] = factor;
+    from_float(activated.data(), y, ACL_INT8, half);
+  } else if (q.dynamic) {
     q.scale.data_as<float>()[row] = quantise_row(activated.data(), nullptr, half, y);
   } else {
     from_float(activated.data(), y, ACL_INT8, half);
@@ -179,7 +187,7 @@ SwigluQuant quant_of(const DequantSwigluQuantV2Args& a) {
 const TensorView kAbsent;
 SwigluQuant quant_of(const SwiGluQuantV2Args& a) {
   return {a.x, kAbsent, kAbsent, kAbsent, a.smoothScalesOptional, a.offsetsOptional, a.groupIndexOptional, a.groupListType == 0,
-          a.activateLeft, is_dynamic(a.quantModeOptional), kPlain, 0, 0, 0, a.yOut, a.scaleOut};
+          a.activateLeft, is_dynamic(a.quantModeOptional), kPlain, 0, 0, 0, a.yOut, a.scaleOut, true};
 }
 
 void check_dequantised(const SwigluQuant& q, int64_t dst_type) {
