@@ -18,10 +18,11 @@ LARGE_FLOOR_OVER_TPOT = 0.8  # Qwen3-32B on four, one request
 TTFT_OF_EIGHT = 2.5  # of that of one request
 OFFLINE_TOKENS_PER_S = 1280.0  # Qwen3-32B on four, prompts included: twice the page's 640
 
-FIRST_WAVE = """
-A closed loop begins with eight prompts at once, which wait for one another; those that follow come one by one, as
-requests end, and wait for one step. The ratio of times to first token therefore needs all of the page's 200 prompts
-and 128 tokens: the first eight weigh less the more there are."""
+ARRIVALS = """
+A closed loop begins with eight prompts at once, which wait for one another; those that follow come as requests end. One
+of them waits for the step that runs and for the one that asynchronous scheduling has put behind it, then for its own:
+two decode steps and a prefill, where a lone request has the prefill only. The first eight weigh less the more prompts
+there are: the page has 200, of 128 tokens."""
 
 Find = Callable[[Row, str], dict[str, Any] | None]  # the workload of a row that ran with graphs, of a kind
 
@@ -42,7 +43,7 @@ def bounds(rows: list[Row], find: Find) -> list[Bound]:
 
 def bound_lines(rows: list[Row], find: Find, engines: list[dict[str, Any]]) -> list[str]:
     """The bounds, and each decode step from its floor to the figure that a client sees."""
-    lines = ["\nBounds, with graphs\n", *bound_table(bounds(rows, find)), FIRST_WAVE]
+    lines = ["\nBounds, with graphs\n", *bound_table(bounds(rows, find)), ARRIVALS]
     lines += [
         "\nWhat holds a decode step of one request, in ms\n",
         "| model | chips | floor | its bytes at the assumed share of bandwidth | the chip's whole step | TPOT |",
