@@ -3,11 +3,13 @@
 #include <c10/util/Exception.h>
 
 #include "aclnn/launch.h"
+#include "math/parallel.h"
 
 namespace emulator::aclnn {
 
 void execute(const Operator& op, const void* args) {
   try {
+    share_threads();
     const c10::InferenceMode no_autograd;  // thread-local, and user code may share the thread: restored on return
     op.kernel(args);
   } catch (const c10::Error& error) {  // what() would add ATen's own backtrace

@@ -1,6 +1,7 @@
 #include "math/parallel.h"
 
 #include <ATen/Parallel.h>
+#include <omp.h>
 #include <pthread.h>
 
 #include <algorithm>
@@ -54,6 +55,16 @@ struct Loop {
     }
   }
 };
+
+// torch's number of threads when the calling thread first asked, which leaves its OpenMP with one.
+int64_t thread_count() {
+  static thread_local const int64_t count = [] {
+    const int64_t threads = at::get_num_threads();
+    omp_set_num_threads(1);
+    return threads;
+  }();
+  return count;
+}
 
 class Pool {
  public:
@@ -149,11 +160,13 @@ class Pool {
 
 }  // namespace
 
+void share_threads() { thread_count(); }
+
 void parallel_for(int64_t begin, int64_t end, int64_t grain, const Body& body) {
   const int64_t count = end - begin;
   if (count <= 0) return;
   if (count <= grain) return body(begin, end);
-  const int64_t threads = std::min<int64_t>(at::get_num_threads(), (count + grain - 1) / grain);
+  const int64_t threads = std::min(thread_count(), (count + grain - 1) / grain);
   const int64_t ranges = threads * kRangesPerThread;
   const int64_t range = std::max(grain, (count + ranges - 1) / ranges);
   Loop loop{.body = body, .end = end, .range = range, .next = begin, .places = threads - 1};

@@ -11,6 +11,10 @@ namespace emulator {
 // to begin, and a helper without work sleeps: on a machine of few cores they serve the program's own threads as well.
 // (OpenMP's threads wait for one another at both ends of a loop, and spin between loops for milliseconds.)
 // What a body throws is thrown to the caller, once the ranges in hand are done.
+// The calling thread's own OpenMP loops (ATen's) run on it alone from its first loop or share_threads() on: their barriers,
+// too, would spin on cores that the host's thread needs.
 void parallel_for(int64_t begin, int64_t end, int64_t grain, const std::function<void(int64_t, int64_t)>& body);
+
+void share_threads();  // for a thread that may meet ATen before its first parallel_for
 
 }  // namespace emulator
