@@ -113,6 +113,12 @@ def _check_speculation(vllm_config: VllmConfig) -> None:
             "Leave out --speculative-config or --pipeline-parallel-size: only the last pipeline stage knows which "
             "drafts were refused, and the recurrent layers (gated delta net) of the others could not take them back."
         )
+    if model.is_hybrid and speculation.num_speculative_tokens > 1:
+        # With three drafts a step one answer in thirteen was not the greedy one; with one draft all are.
+        raise UnsupportedChoice(
+            'Set "num_speculative_tokens" to 1 in --speculative-config: more drafts a step are not right yet before '
+            "recurrent layers (gated delta net)."
+        )
     draft = speculation.draft_model_config
     if draft is not None and draft.uses_mrope and not model.uses_mrope:
         # Text-only Qwen3.5: vLLM takes the sections of multimodal positions out of the model's configuration, and

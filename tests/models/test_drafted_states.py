@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from ascend_plugin.configuration import UnsupportedChoice, _check_speculation
 from ascend_plugin.ops.gated_delta_metadata import AscendGdnMetadataBuilder
 from ascend_plugin.ops.gated_delta_net import AscendGatedDeltaNet
 from ascend_plugin.recurrent_state import block_ends
@@ -137,3 +138,16 @@ def test_a_full_block_is_kept_if_its_last_token_was_accepted() -> None:
     assert target.tolist() == [1, 1, 1]
     assert needed.tolist() == [3, 2, 1]
     assert in_place.tolist() == [1, 0, 0]
+
+
+@pytest.mark.parametrize(("drafts", "stages", "remedy"), [(3, 1, "num_speculative_tokens"), (1, 2, "pipeline")])
+def test_what_recurrent_models_cannot_take_back_is_refused(drafts: int, stages: int, remedy: str) -> None:
+    config = SimpleNamespace(
+        speculative_config=SimpleNamespace(num_speculative_tokens=drafts, draft_model_config=None),
+        model_config=SimpleNamespace(is_hybrid=True),
+        parallel_config=SimpleNamespace(pipeline_parallel_size=stages),
+    )
+    with pytest.raises(UnsupportedChoice, match=remedy):
+        _check_speculation(config)
+    config.model_config.is_hybrid = False
+    _check_speculation(config)
