@@ -106,6 +106,7 @@ def update_a_group(update_first: bool) -> bytes:
     main, update, target, flag = cann.stream(), cann.stream(), cann.malloc(SIZE), cann.malloc(32)
     values = []
     cann.fill(flag, 0, 32, main)
+    cann.synchronize(main)  # the update's stream, which nothing orders after this one, may write the flag at once
     capture_of(main)
     cann.call("aclrtValueWait", flag, ctypes.c_uint64(1), 1, main)
     cann.call("aclrtValueWrite", flag, ctypes.c_uint64(0), 0, main)
