@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from ascend_cli.models.architectures import architectures
+from ascend_cli.models.places import Places
 from ascend_cli.models.prompts import make_prompts
 from ascend_cli.models.tiny import build_reciter
 from ascend_cli.models.verify import Verifier
@@ -84,7 +85,8 @@ def chance_of(observed: np.ndarray, expected: np.ndarray) -> float:
 def foreteller(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A recurrent model with a multi-token prediction layer that is right about two tokens in three (draft_head.py)."""
     folder = tmp_path_factory.mktemp("models")
-    return Verifier(architectures()["qwen3_5"], folder, folder / "logs", print).checkpoint()
+    with Places() as places:
+        return Verifier(architectures()["qwen3_5"], places, folder, folder / "logs", print).checkpoint()
 
 
 @pytest.mark.slow  # three engine starts a chip
