@@ -58,12 +58,11 @@ class AscendModelRunner(GPUModelRunner):
         self._prepare_model()
 
     def _prepare_model(self) -> None:
-        linear.prepare_weights(self.get_model(), self.chip)
-        shorten_calls(self.get_model())
         drafter = getattr(getattr(self, "drafter", None), "model", None)
-        if isinstance(drafter, torch.nn.Module):
-            linear.prepare_weights(drafter, self.chip)
-            shorten_calls(drafter)
+        for model in (self.get_model(), drafter):
+            if isinstance(model, torch.nn.Module):
+                linear.prepare_weights(model, self.chip)
+                shorten_calls(model)
 
     def _limit_graphs(self) -> None:
         """Capture no batch whose composed attention would read too much in every replay (see attention.composed)."""
@@ -258,9 +257,9 @@ class AscendModelRunner(GPUModelRunner):
         Asynchronous scheduling does not wait for their number, and with lengths on the device nothing has to. Operators
         that take lengths from the host must wait until the last step has sampled; its own drafter still runs meanwhile.
         """
-        previous = self.prev_positions.np[: self.input_batch.num_reqs]
         if not self.use_async_spec_decode or self.chip.graph_lengths_on_device:
             return
+        previous = self.prev_positions.np[: self.input_batch.num_reqs]
         sampled = self._get_valid_sampled_token_count()
         for request in np.flatnonzero(previous >= 0) if sampled else ():
             drafts = self.prev_num_draft_tokens.np[previous[request]]

@@ -7,9 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ascend_cli.models.places import CPU_ONLY
 from ascend_cli.models.smollm2 import find_gguf
-
-CPU_ONLY = {"ASCEND_EMULATOR": "0", "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
 
 MAKE = """
 import json, sys

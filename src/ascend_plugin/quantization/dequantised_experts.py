@@ -31,33 +31,19 @@ class DequantisedFp8Experts(QuantisedExperts):
             self.block_size = finer
         self.scale_name = "weight_scale" if self.block_size is None else "weight_scale_inv"
 
-    def create_weights(
-        self,
-        layer: Any,
-        num_experts: int,
-        hidden_size: int,
-        intermediate_size_per_partition: int,
-        params_dtype: torch.dtype,
-        **attributes: Any,
-    ) -> None:
+    def create_projection(self, layer: Any, name: str, shape: tuple[int, int, int], attributes: dict[str, Any]) -> None:
         """Raises ValueError where the rank's share of a matrix has no whole blocks."""
-        inner = intermediate_size_per_partition
-        self._check_blocks(inner)
-        self.dtype = params_dtype
+        experts, outputs, inputs = shape
+        if name == "w13":
+            self._check_blocks(outputs // 2)
         bits = {**attributes, "weight_loader": dequantised.loading_bits(attributes["weight_loader"])}
         scales = {**attributes, "quant_method": "tensor" if self.block_size is None else "block"}
-        for name, outputs, inputs in (("w13", 2 * inner, hidden_size), ("w2", hidden_size, inner)):
-            register(layer, f"{name}_weight", (num_experts, outputs, inputs), torch.uint8, bits)
-            register(
-                layer,
-                f"{name}_{self.scale_name}",
-                (num_experts, *self._scales_of_expert(name, outputs, inputs)),
-                torch.float32,
-                scales,
-            )
-            if self.has_input_scale:
-                not_needed = {**attributes, "weight_loader": ignore}
-                register(layer, f"{name}_input_scale", (num_experts,), torch.float32, not_needed)
+        by_expert = self._scales_of_expert(name, outputs, inputs)
+        register(layer, f"{name}_weight", shape, torch.uint8, bits)
+        register(layer, f"{name}_{self.scale_name}", (experts, *by_expert), torch.float32, scales)
+        if self.has_input_scale:
+            not_needed = {**attributes, "weight_loader": ignore}
+            register(layer, f"{name}_input_scale", (experts,), torch.float32, not_needed)
 
     def _check_blocks(self, inner: int) -> None:
         if self.block_size is None:

@@ -23,6 +23,25 @@ class QuantisedExperts(FusedMoEMethodBase):
     up: moe.Grouped
     down: moe.Grouped
 
+    def create_weights(
+        self,
+        layer: Any,
+        num_experts: int,
+        hidden_size: int,
+        intermediate_size_per_partition: int,
+        params_dtype: torch.dtype,
+        **attributes: Any,
+    ) -> None:
+        """Raises ValueError where the rank's share of a matrix cannot be stored as the checkpoint has it."""
+        self.dtype = params_dtype
+        inner = intermediate_size_per_partition
+        for name, outputs, inputs in zip(PROJECTIONS, (2 * inner, hidden_size), (hidden_size, inner), strict=True):
+            self.create_projection(layer, name, (num_experts, outputs, inputs), attributes)
+
+    def create_projection(self, layer: Any, name: str, shape: tuple[int, int, int], attributes: dict[str, Any]) -> None:
+        """Register what the checkpoint stores of one of PROJECTIONS, which has this shape: [experts, out, in]."""
+        raise NotImplementedError
+
     def get_fused_moe_quant_config(self, layer: Any) -> None:
         return None
 

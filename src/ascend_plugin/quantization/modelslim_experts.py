@@ -49,26 +49,13 @@ class GroupedInt8Product:
 class DynamicExperts(QuantisedExperts):
     """int8 experts whose inputs are quantised by token."""
 
-    def create_weights(
-        self,
-        layer: Any,
-        num_experts: int,
-        hidden_size: int,
-        intermediate_size_per_partition: int,
-        params_dtype: torch.dtype,
-        **attributes: Any,
-    ) -> None:
-        self.dtype = params_dtype
-        shapes = {
-            "w13": (num_experts, 2 * intermediate_size_per_partition, hidden_size),
-            "w2": (num_experts, hidden_size, intermediate_size_per_partition),
-        }
+    def create_projection(self, layer: Any, name: str, shape: tuple[int, int, int], attributes: dict[str, Any]) -> None:
+        experts, outputs, _ = shape
         by_output = {**attributes, "quant_method": "channel"}
         not_needed = {**attributes, "weight_loader": ignore}  # the offsets are zero: weights are symmetric
-        for name, (experts, outputs, inputs) in shapes.items():
-            register(layer, f"{name}_weight", (experts, outputs, inputs), torch.int8, attributes)
-            register(layer, f"{name}_weight_scale", (experts, outputs, 1), torch.float32, by_output)
-            register(layer, f"{name}_weight_offset", (experts, 1, 1), torch.float32, not_needed)
+        register(layer, f"{name}_weight", shape, torch.int8, attributes)
+        register(layer, f"{name}_weight_scale", (experts, outputs, 1), torch.float32, by_output)
+        register(layer, f"{name}_weight_offset", (experts, 1, 1), torch.float32, not_needed)
 
     def process_weights_after_loading(self, layer: Any) -> None:
         """Raises NotImplementedError for what is not covered."""

@@ -82,25 +82,16 @@ class _FourBitExperts(QuantisedExperts):
             )
         self.group_size: int = quant_config.group_size
 
-    def create_weights(
-        self,
-        layer: Any,
-        num_experts: int,
-        hidden_size: int,
-        intermediate_size_per_partition: int,
-        params_dtype: torch.dtype,
-        **attributes: Any,
-    ) -> None:
+    def create_projection(self, layer: Any, name: str, shape: tuple[int, int, int], attributes: dict[str, Any]) -> None:
         """Raises ValueError where the rank's share of a matrix has no whole groups."""
-        inner = intermediate_size_per_partition
+        experts, outputs, inputs = shape
         scheme = "channel" if self.group_size == -1 else "group"
         attributes = {**attributes, "is_transposed": True, "quant_method": scheme}
-        for name, inputs, outputs in (("w13", hidden_size, 2 * inner), ("w2", inner, hidden_size)):
-            groups = self._groups(inputs)
-            packed = (inputs // PACKED, outputs) if self.packs_inputs else (inputs, outputs // PACKED)
-            register(layer, f"{name}_qweight", (num_experts, *packed), torch.int32, attributes)
-            register(layer, f"{name}_scales", (num_experts, groups, outputs), params_dtype, attributes)
-            register(layer, f"{name}_qzeros", (num_experts, groups, outputs // PACKED), torch.int32, attributes)
+        groups = self._groups(inputs)
+        packed = (inputs // PACKED, outputs) if self.packs_inputs else (inputs, outputs // PACKED)
+        register(layer, f"{name}_qweight", (experts, *packed), torch.int32, attributes)
+        register(layer, f"{name}_scales", (experts, groups, outputs), self.dtype, attributes)
+        register(layer, f"{name}_qzeros", (experts, groups, outputs // PACKED), torch.int32, attributes)
 
     def _groups(self, inputs: int) -> int:
         if self.group_size == -1:
