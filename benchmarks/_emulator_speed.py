@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 SMALL_OPS = 5000  # in one timing: some 20 ms
-ROUNDS = 15  # timings of each side, or as many (but no fewer than FEWEST_ROUNDS) as CASE_S allows
+ROUNDS = 41  # timings of each side, or as many (but no fewer than FEWEST_ROUNDS) as CASE_S allows
 FEWEST_ROUNDS = 3
-CASE_S = 5.0
+CASE_S = 10.0
+SETTLE_S = 0.02  # OpenMP's threads spin for some milliseconds after a loop, which the side after them would pay for
 COLD_BYTES = 96 << 20  # of weights that a matmul passes over before it meets one again: more than the caches hold
 CPU_FP16_ROWS = 8  # with more, plain CPU torch takes seconds for a product where the CPU has no fp16 arithmetic
 TOKENS_A_TURN = 4  # that a side decodes before the other has its turn
@@ -51,6 +52,7 @@ def interleaved(sides: dict[str, Callable[[], float]]) -> dict[str, float]:
         if number >= FEWEST_ROUNDS and time.perf_counter() - started > CASE_S:
             break
         for name, run in sides.items():
+            time.sleep(SETTLE_S)
             samples[name].append(run())
     return {name: statistics.median(values) for name, values in samples.items()}
 

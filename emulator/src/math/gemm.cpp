@@ -14,11 +14,14 @@ namespace emulator {
 
 namespace {
 
-constexpr int64_t kRowBlock = 512;         // rows of A per pass: 512 x 256 floats stay in a 1 MiB second-level cache
-constexpr int64_t kDepth = 256;            // of a packed panel: 256 x 48 floats are 48 KiB
+constexpr int64_t kRowBlock = 1024;        // rows of A made floats at a time
+constexpr int64_t kLargestDepth = 320;     // of a packed panel: 16 columns are 20 KiB, 48 columns 60 KiB
+constexpr int64_t kCachedRows = 256;       // 256 rows x 320 k are 320 KiB, which a small second-level cache holds
+constexpr int64_t kPackedColumns = 144;    // whole panels of 16 and of 48: 320 k x 144 columns are packed at a time
 constexpr int64_t kColumnBlock = 512;      // columns of a direct product per pass: its fp32 results stay cached
 constexpr int64_t kDirectDepth = 64;       // 64 lines of 512 columns: runs of 1 KiB, 64 KiB in all
 constexpr double kParallelWork = 400e3;    // multiply-adds that take about as long as waking a thread (10 us)
+constexpr int64_t kParallelElements = 50'000;  // conversions that do
 
 bool is_half(aclDataType dtype) { return dtype == ACL_FLOAT16 || dtype == ACL_BF16; }
 
@@ -47,16 +50,19 @@ FloatRows float_rows(const Gemm& g, int64_t first, int64_t count) {
   const int64_t padded = round_up(g.k, 16);
   const int64_t stride = padded + 16;  // not a power of two: rows must not share cache sets
   float* rows = scratch(ScratchSlot::kGemmRows, count * stride);
-  for (int64_t r = 0; r < count; ++r) {
-    float* row = rows + r * stride;
-    const int64_t start = (first + r) * g.a_row_stride;
-    if (g.a_col_stride == 1) {
-      to_float(advance(g.a, g.a_dtype, start), g.a_dtype, row, g.k);
-    } else {
-      for (int64_t i = 0; i < g.k; ++i) row[i] = load_float(g.a, g.a_dtype, start + i * g.a_col_stride);
+  const int64_t grain = kParallelElements / padded + 1;
+  parallel_for(0, count, grain, [&](int64_t from, int64_t to) {
+    for (int64_t r = from; r < to; ++r) {
+      float* row = rows + r * stride;
+      const int64_t start = (first + r) * g.a_row_stride;
+      if (g.a_col_stride == 1) {
+        to_float(advance(g.a, g.a_dtype, start), g.a_dtype, row, g.k);
+      } else {
+        for (int64_t i = 0; i < g.k; ++i) row[i] = load_float(g.a, g.a_dtype, start + i * g.a_col_stride);
+      }
+      std::fill(row + g.k, row + padded, 0.0f);
     }
-    std::fill(row + g.k, row + padded, 0.0f);
-  }
+  });
   return {rows, stride};
 }
 
@@ -89,31 +95,39 @@ Product product_of(const Gemm& g, FloatRows a, int64_t rows) {
   return p;
 }
 
-// Columns [begin, end) of rows [first, first + rows) through a packed panel. begin is a multiple of 16.
+// Columns [begin, end) of rows [first, first + rows) through packed panels; begin is a multiple of 16. A block of B is packed
+// once for all rows, and a block of A stays in the second-level cache while all its panels pass over it.
 void packed_columns(const Gemm& g, FloatRows a, int64_t first, int64_t rows, int64_t begin, int64_t end) {
   const Kernels& k = kernels();
   const int64_t width = k.panel_columns;
-  float* panel = scratch(ScratchSlot::kGemmPanel, kDepth * width);
-  float* sums = scratch(ScratchSlot::kGemmResult, rows * width);
-  if (g.k == 0) std::fill_n(sums, rows * width, 0.0f);
-  for (int64_t n0 = begin; n0 < end; n0 += width) {
-    const int64_t columns = std::min(width, end - n0);
+  const int64_t passes = std::max<int64_t>((g.k + kLargestDepth - 1) / kLargestDepth, 1);
+  const int64_t depth = round_up((g.k + passes - 1) / passes, 16);  // no short last pass
+  float* panels = scratch(ScratchSlot::kGemmPanel, kLargestDepth * kPackedColumns);
+  float* sums = scratch(ScratchSlot::kGemmResult, rows * kPackedColumns);
+  if (g.k == 0) std::fill_n(sums, rows * kPackedColumns, 0.0f);
+  for (int64_t n0 = begin; n0 < end; n0 += kPackedColumns) {
+    const int64_t stop = std::min(n0 + kPackedColumns, end);
     Product p;
     p.a_stride = a.stride;
-    p.rows = rows;
-    p.b = panel;
-    p.line_stride = round_up(columns, 16);
-    p.columns = p.line_stride;
-    p.c = sums;
-    p.c_stride = width;
-    for (int64_t k0 = 0; k0 < g.k; k0 += kDepth) {
-      p.k = std::min(kDepth, g.k - k0);
-      p.a = a.data + k0;
+    p.c_stride = kPackedColumns;
+    for (int64_t k0 = 0; k0 < g.k; k0 += depth) {
+      p.k = std::min(depth, g.k - k0);
       p.accumulate = k0 > 0;
-      k.pack(g.b, k0, p.k, n0, columns, panel, p.line_stride);
-      k.outer(p);
+      for (int64_t r0 = 0; r0 < rows; r0 += kCachedRows) {
+        p.a = a.data + r0 * a.stride + k0;
+        p.rows = std::min(kCachedRows, rows - r0);
+        for (int64_t n = n0; n < stop; n += width) {
+          const int64_t columns = std::min(width, stop - n);
+          float* panel = panels + (n - n0) * depth;
+          p.columns = p.line_stride = round_up(columns, 16);
+          if (r0 == 0) k.pack(g.b, k0, p.k, n, columns, panel, p.line_stride);
+          p.b = panel;
+          p.c = sums + r0 * kPackedColumns + n - n0;
+          k.outer(p);
+        }
+      }
     }
-    for (int64_t r = 0; r < rows; ++r) finish_row(g, first + r, n0, columns, sums + r * width);
+    for (int64_t r = 0; r < rows; ++r) finish_row(g, first + r, n0, stop - n0, sums + r * kPackedColumns);
   }
 }
 

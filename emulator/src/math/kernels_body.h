@@ -301,6 +301,10 @@ void pack_along_k(const GemmOperand& b, int64_t k0, int64_t depth, int64_t n0, i
     const int64_t lines = columns - l < 0 ? 0 : columns - l < 16 ? columns - l : 16;
     for (int64_t k = 0; k < depth; k += 16) {
       const Element* block = line + (k0 + k) / 16 * b.chunk_stride;
+      // A line's part of this panel ends before hardware has noticed that it is being read.
+      if (b.chunk_stride == 16) {
+        for (int i = 0; i < 16; ++i) __builtin_prefetch(block + (16 + i) * b.line_stride);
+      }
       pack_block(block, b.line_stride, lines, depth - k < 16 ? depth - k : 16, panel + k * width + l, width);
     }
   }

@@ -18,7 +18,7 @@ namespace emulator {
 
 namespace {
 
-constexpr int64_t kRangesPerThread = 4;  // so that who began late, or lost its core, holds the others up little
+constexpr int64_t kShare = 2;  // a range is 1 / (kShare * threads) of what is left: the last are small, so that all end together
 // As a stream's: spans the small operators between two products.
 constexpr auto kSpinTime = std::chrono::microseconds(20);
 
@@ -39,7 +39,8 @@ void spin_until(Condition&& condition) {
 struct Loop {
   const Body& body;
   int64_t end;
-  int64_t range;
+  int64_t grain;
+  int64_t threads;
   std::atomic<int64_t> next;
   int64_t places;                // helpers that may still enter
   std::atomic<int> helpers = 0;  // in it at present
@@ -48,10 +49,12 @@ struct Loop {
   bool exhausted() const { return next.load(std::memory_order_relaxed) >= end; }
 
   void work() {
-    for (;;) {
-      const int64_t from = next.fetch_add(range, std::memory_order_relaxed);
-      if (from >= end) return;
-      body(from, std::min(from + range, end));
+    int64_t from = next.load(std::memory_order_relaxed);
+    while (from < end) {
+      const int64_t to = std::min(from + std::max(grain, (end - from) / (kShare * threads)), end);
+      if (!next.compare_exchange_weak(from, to, std::memory_order_relaxed)) continue;
+      body(from, to);
+      from = next.load(std::memory_order_relaxed);
     }
   }
 };
@@ -167,9 +170,7 @@ void parallel_for(int64_t begin, int64_t end, int64_t grain, const Body& body) {
   if (count <= 0) return;
   if (count <= grain) return body(begin, end);
   const int64_t threads = std::min(thread_count(), (count + grain - 1) / grain);
-  const int64_t ranges = threads * kRangesPerThread;
-  const int64_t range = std::max(grain, (count + ranges - 1) / ranges);
-  Loop loop{.body = body, .end = end, .range = range, .next = begin, .places = threads - 1};
+  Loop loop{.body = body, .end = end, .grain = grain, .threads = threads, .next = begin, .places = threads - 1};
   if (threads == 1 || !Pool::instance().run(loop)) body(begin, end);
 }
 
