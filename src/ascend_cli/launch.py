@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,6 +38,13 @@ class Launch:
     command: list[str]
     server: StartedServer
     notices: tuple[str, ...]
+
+    @property
+    def process(self) -> list[str]:
+        """What to execute for `command`: the same, through vllm_process where `vllm` belongs to this Python."""
+        if Path(self.command[0]).parent != Path(sys.executable).parent:
+            return self.command
+        return [sys.executable, "-m", "ascend_cli.vllm_process", *self.command[1:]]
 
 
 def machine_here() -> Machine:

@@ -64,4 +64,4 @@ def serve(
         return OK
     notice("+ " + shlex.join(launch.command))
     servers.remember(launch.server)
-    os.execv(launch.command[0], launch.command)
+    os.execv(launch.process[0], launch.process)

@@ -393,8 +393,19 @@ def _inspect_models_in_forks(module: ModuleType) -> None:
     module._run_in_subprocess = run
 
 
+def _register_delta_net(module: ModuleType) -> None:
+    """Our layer takes the place of vLLM's gated delta net.
+
+    Reason: a layer is registered by its class, whose module takes 0.6 s to import and few models need.
+    Reference: vllm/model_executor/custom_op.py PluggableLayer.register_oot.
+    Exit: when a layer can be registered by name.
+    """
+    import ascend_plugin.ops.gated_delta_net  # noqa: F401  registers it
+
+
 IMPORT_PATCHES: dict[str, Callable[[ModuleType], None]] = {
     "vllm.benchmarks.serve": _find_benchmark_tokenizer,
+    "vllm.model_executor.layers.mamba.gdn.qwen_gdn_linear_attn": _register_delta_net,
     "vllm.model_executor.layers.quantization.auto_awq": _read_awq_anywhere,
     "vllm.model_executor.layers.quantization.auto_gptq": _read_gptq_anywhere,
     "vllm.model_executor.layers.quantization.fp8": _dequantise_fp8,

@@ -21,19 +21,19 @@ class ModelDoesNotFit(MemoryError):
     """The weights and the cache of one request exceed the memory of a chip; the message has the arithmetic."""
 
 
-def refuse_what_cannot_fit(vllm_config: VllmConfig, total_bytes: int, requested_bytes: int) -> None:
+def plan_or_refuse(vllm_config: VllmConfig, total_bytes: int, requested_bytes: int) -> memory_plan.MemoryPlan | None:
     """Compare what the model needs with what this chip offers, measured. Raises ModelDoesNotFit.
 
-    A model whose configuration the arithmetic cannot read is let through: loading it will tell.
+    None, and no refusal, for a model whose configuration the arithmetic cannot read: loading it will tell.
     """
     model, parallel, scheduler = vllm_config.model_config, vllm_config.parallel_config, vllm_config.scheduler_config
     if parallel.pipeline_parallel_size > 1 or model.quantization not in KNOWN_METHODS:
-        return
+        return None
     try:
         shape = read_model_shape(model.hf_config.to_dict())
     except UnreadableConfig as error:
         logger.debug("The memory of this model is not known in advance: %s", error)
-        return
+        return None
     request = memory_plan.MemoryRequest(
         tensor_parallel_size=parallel.tensor_parallel_size,
         chip_bytes=total_bytes,
@@ -52,3 +52,4 @@ def refuse_what_cannot_fit(vllm_config: VllmConfig, total_bytes: int, requested_
     plan = memory_plan.plan_memory(shape, request)
     if plan.weights_bytes + plan.bytes_of_request(request.block_size) > plan.budget_bytes:
         raise ModelDoesNotFit(memory_plan.refusal(model.model, shape, plan, detection.current_chip().soc_version))
+    return plan

@@ -101,6 +101,11 @@ class MemoryPlan:
         blocks = -(-context_tokens // self.request.block_size)
         return blocks * self.request.block_size * self.cache_bytes_per_token + self.state_bytes_per_sequence
 
+    def surely_holds(self, cache_bytes: int) -> bool:
+        """Whether a cache of this size would fit even if all that is estimated were twice as large."""
+        estimated = self.activation_bytes + self.graph_bytes + self.runtime_bytes
+        return self.weights_bytes + cache_bytes + 2 * estimated <= self.budget_bytes
+
     def concurrency(self, context_tokens: int) -> int:
         """Requests of this many tokens that the cache holds at once, within max_num_seqs."""
         return min(self.request.sequences, max(0, self.cache_bytes) // self.bytes_of_request(context_tokens))

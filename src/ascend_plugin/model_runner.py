@@ -7,6 +7,7 @@ loading, the KV cache, graphs, the inputs of a step, sampling.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ class AscendModelRunner(GPUModelRunner):
         super().__init__(vllm_config, device)
         self.chip = detection.current_chip()
         self.sampler.topk_topp_sampler = sampling.AscendTopKTopPSampler(self.sampler.topk_topp_sampler, self.chip)
+        self.profiles = True  # whether profile_run is to run
         self._warmed_up = False
         self._step_inputs: StepInputs | None = None
         # Of the inputs that the runner's buffers are views of; None: they are its own.
@@ -75,6 +77,10 @@ class AscendModelRunner(GPUModelRunner):
             graphs.limit_tokens(self.compilation_config, GRAPH_KEYS // reach, reason)
 
     # ------------------------------------------------------------------ the KV cache
+
+    def profile_run(self, *args: Any, **kwargs: Any) -> None:
+        if self.profiles:
+            super().profile_run(*args, **kwargs)
 
     def initialize_kv_cache(self, kv_cache_config: KVCacheConfig, *args: Any, **kwargs: Any) -> None:
         self._leave_packed_inputs()
@@ -139,7 +145,7 @@ class AscendModelRunner(GPUModelRunner):
             )
         else:
             if not self._warmed_up:
-                self._run_packed_dummy(desc, CUDAGraphMode.NONE)
+                self._run_packed_dummy(replace(desc, num_tokens=1, num_reqs=1), CUDAGraphMode.NONE)
                 torch.npu.synchronize()
             with self.synchronize_input_prep():
                 self._run_packed_dummy(desc, cudagraph_runtime_mode)

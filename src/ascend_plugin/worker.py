@@ -40,7 +40,7 @@ class AscendWorker(Worker):
         torch.npu.empty_cache()
         self.init_snapshot = MemorySnapshot(device=self.device)
         self.requested_memory = request_memory(self.init_snapshot, self.cache_config)
-        memory.refuse_what_cannot_fit(self.vllm_config, self.init_snapshot.total_memory, self.requested_memory)
+        self.plan = memory.plan_or_refuse(self.vllm_config, self.init_snapshot.total_memory, self.requested_memory)
         self._init_workspace_and_model_runner()
 
     def _open_device(self) -> torch.device:
@@ -73,10 +73,17 @@ class AscendWorker(Worker):
 
     @torch.inference_mode()
     def determine_available_memory(self) -> int:
-        """Bytes for the KV cache: requested memory less weights, the measured peak of a profile run, and graphs."""
+        """Bytes for the KV cache: requested memory less weights, the measured peak of a profile run, and graphs.
+
+        If the user gave them, nothing is left to measure: nothing is compiled in a profile run, which then only shows
+        whether a step fits beside the cache. Where that is certain the run is left out.
+        """
+        given = self.cache_config.kv_cache_memory_bytes
+        images = self.model_config.is_multimodal_model  # whose encoder the plan does not know
+        self.model_runner.profiles = not (given and self.plan and not images and self.plan.surely_holds(given))
         available = super().determine_available_memory()
         share = self._accounted_share()
-        if self.cache_config.kv_cache_memory_bytes:
+        if given:
             return int(available * share)
         reserve = self.model_runner.graph_memory_estimate()
         self.available_kv_cache_memory_bytes = (available - reserve) * share

@@ -50,7 +50,7 @@ FloatRows float_rows(const Gemm& g, int64_t first, int64_t count) {
   const int64_t padded = round_up(g.k, 16);
   const int64_t stride = padded + 16;  // not a power of two: rows must not share cache sets
   float* rows = scratch(ScratchSlot::kGemmRows, count * stride);
-  const int64_t grain = kParallelElements / padded + 1;
+  const int64_t grain = kParallelElements / stride + 1;
   parallel_for(0, count, grain, [&](int64_t from, int64_t to) {
     for (int64_t r = from; r < to; ++r) {
       float* row = rows + r * stride;

@@ -89,6 +89,33 @@ def test_zeroed_memory_costs_the_host_nothing(npu: Npu) -> None:
     assert npu.call(clear_more_than_the_host_has) < 2048
 
 
+def zero_most_of_a_tensor() -> tuple[list[int], int, int]:
+    """Its ends, the sum between them, and the MiB by which zeroing it on the device shrank the process."""
+    import torch
+    import torch_npu  # noqa: F401  puts "npu" among the devices
+
+    def resident_mib() -> int:
+        with open("/proc/self/statm") as statm:
+            return int(statm.read().split()[1]) * 4096 >> 20
+
+    values = torch.ones(256 << 20, dtype=torch.uint8, device="npu")
+    torch.npu.synchronize()
+    before = resident_mib()
+    values[3:-5].zero_()
+    torch.npu.synchronize()
+    shrunk = before - resident_mib()
+    ends = torch.cat([values[:4], values[-6:]]).cpu().tolist()
+    return ends, int(values[3:-5].count_nonzero().item()), shrunk
+
+
+@pytest.mark.chips("310P3")
+def test_a_large_tensor_zeroed_by_an_operator_is_given_back(npu: Npu) -> None:
+    ends, between, shrunk = npu.call(zero_most_of_a_tensor)
+    assert ends == [1, 1, 1, 0, 0, 1, 1, 1, 1, 1]
+    assert between == 0
+    assert shrunk > 200
+
+
 def free_and_reuse() -> int:
     cann.set_device()
     for _ in range(20):

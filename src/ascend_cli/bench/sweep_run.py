@@ -82,7 +82,7 @@ def started_server(model: str, setting: Setting, port: int, folder: Path, say: C
     log = folder / f"server-{setting.label.replace('/', '_')}.log"
     say(f"starting the server (log: {log}) ...")
     with log.open("w") as output:
-        process = subprocess.Popen(launch.command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen(launch.process, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
     try:
         _wait(process, port, log)
         servers.remember(launch.server)  # our process lives as long as this server does

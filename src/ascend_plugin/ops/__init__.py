@@ -4,11 +4,13 @@ from __future__ import annotations
 
 
 def register_custom_ops() -> None:
-    """Register the classes that replace vLLM's layers. Can be repeated."""
-    from ascend_plugin.ops import activation, gated_delta_net, moe, norm, rotary
+    """Register the classes that replace vLLM's layers; gated delta nets when a model imports them (compat.py).
+
+    Can be repeated.
+    """
+    from ascend_plugin.ops import activation, moe, norm, rotary
 
     activation.register()
-    gated_delta_net.register()
     moe.register()
     norm.register()
     rotary.register()

@@ -180,8 +180,6 @@ def _from_grid(grid: torch.Tensor, drafted: Drafted, outputs: torch.Tensor) -> N
         outputs[: rows * length].unflatten(0, (rows, length)).copy_(grid.transpose(0, 1))
 
 
-def register() -> None:
-    """Put the layer in the place of vLLM's. Can be repeated."""
-    name = QwenGatedDeltaNetAttention.__name__
-    if name not in op_registry_oot:
-        QwenGatedDeltaNetAttention.register_oot(AscendGatedDeltaNet, name=name)
+# In the place of vLLM's, for models that are made from now on.
+if QwenGatedDeltaNetAttention.__name__ not in op_registry_oot:
+    QwenGatedDeltaNetAttention.register_oot(AscendGatedDeltaNet, name=QwenGatedDeltaNetAttention.__name__)

@@ -18,6 +18,7 @@
 #include <cmath>
 
 #include "aclnn/kernels/elementwise.h"
+#include "core/memory.h"
 
 namespace emulator::aclnn {
 
@@ -98,7 +99,14 @@ ACLNN_CHECK(InplaceFillTensor) {
 }
 ACLNN_KERNEL(InplaceFillTensor) { in(a.selfRef).fill_(in(a.value).reshape({})); }
 ACLNN_KERNEL(InplaceFillDiagonal) { in(a.selfRef).fill_diagonal_(scalar(a.fillValue), a.wrap); }
-ACLNN_KERNEL(InplaceZero) { in(a.selfRef).zero_(); }
+ACLNN_KERNEL(InplaceZero) {
+  const TensorView& self = a.selfRef;
+  auto* address = static_cast<char*>(self.base) + self.storage_offset * element_bits(self.dtype) / 8;
+  if (self.is_contiguous() && !self.is_fractal_nz() && is_device_address(address)) {
+    return fill_zero(address, size_in_bytes(self.sizes, self.dtype));
+  }
+  in(self).zero_();
+}
 ACLNN_KERNEL(InplaceOne) { in(a.selfRef).fill_(1); }
 
 namespace {

@@ -2,11 +2,11 @@
 #include <ATen/ops/cumsum.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/softmax.h>
-#include <ATen/ops/sort.h>
 
 #include <limits>
 
 #include "aclnn/kernels/aten_arguments.h"
+#include "aclnn/kernels/sorted.h"
 
 namespace emulator::aclnn {
 
@@ -44,10 +44,10 @@ ACLNN_CHECK(ApplyTopKTopP) {
   }
 }
 ACLNN_KERNEL(ApplyTopKTopP) {
-  auto [sorted, indices] = at::sort(in(a.logits).to(at::kFloat), /*stable=*/true, 1, /*descending=*/false);
-  if (a.k.defined()) filter_top_k(sorted, in(a.k));
-  if (a.p.defined()) filter_top_p(sorted, in(a.p));
-  store(a.out, at::empty_like(sorted).scatter_(1, indices, sorted));
+  const auto [values, indices] = sorted(in(a.logits).to(at::kFloat), 1, /*descending=*/false);
+  if (a.k.defined()) filter_top_k(values, in(a.k));
+  if (a.p.defined()) filter_top_p(values, in(a.p));
+  store(a.out, at::empty_like(values).scatter_(1, indices, values));
 }
 
 }  // namespace emulator::aclnn

@@ -2,6 +2,8 @@
 #include <ATen/ops/_unique.h>
 #include <ATen/ops/_unique2.h>
 #include <ATen/ops/bucketize.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/movedim.h>
 #include <ATen/ops/searchsorted.h>
 #include <ATen/ops/sort.h>
 #include <ATen/ops/topk.h>
@@ -9,8 +11,23 @@
 #include <ATen/ops/unique_dim.h>
 
 #include "aclnn/kernels/aten_arguments.h"
+#include "aclnn/kernels/sorted.h"
+#include "math/sort.h"
 
 namespace emulator::aclnn {
+
+Sorted sorted(const at::Tensor& tensor, int64_t dim, bool descending) {
+  if (!at::isFloatingType(tensor.scalar_type()) || tensor.scalar_type() == at::kDouble || tensor.dim() == 0) {
+    auto [values, indices] = at::sort(tensor, /*stable=*/true, dim, descending);
+    return {values, indices};
+  }
+  const int64_t extent = tensor.size(dim);
+  const at::Tensor rows = tensor.movedim(dim, -1);
+  at::Tensor values = at::empty(rows.sizes(), rows.options().dtype(at::kFloat)).copy_(rows);
+  at::Tensor indices = at::empty(rows.sizes(), rows.options().dtype(at::kLong));
+  sort_rows(values.data_ptr<float>(), indices.data_ptr<int64_t>(), extent == 0 ? 0 : values.numel() / extent, extent, descending);
+  return {values.to(tensor.scalar_type()).movedim(-1, dim), indices.movedim(-1, dim)};
+}
 
 ACLNN_CHECK(Sort) {
   require_dim(a.dim, a.self, "dim");
@@ -20,9 +37,9 @@ ACLNN_CHECK(Sort) {
 }
 // Stable also when not asked to be: the order of equal elements is then one of those that hardware may give.
 ACLNN_KERNEL(Sort) {
-  const auto [values, indices] = at::sort(in(a.self), /*stable=*/true, a.dim, a.descending);
-  store(a.valuesOut, values);
-  store(a.indicesOut, indices);
+  const Sorted result = sorted(in(a.self), a.dim, a.descending);
+  store(a.valuesOut, result.values);
+  store(a.indicesOut, result.indices);
 }
 
 ACLNN_CHECK(Topk) {
