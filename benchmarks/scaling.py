@@ -2,7 +2,7 @@
 
 The chip computes nothing (clock "skip"), so a step costs what the host does: that is what must not grow with
 max_model_len or with requests that only wait. Operations and copied bytes are exact; times are of this machine.
-Start-up is of an engine with the same shape, and of `vllm serve` with the embedded model, which computes.
+Start-up is of an engine with the same shape, and of `ascend serve smollm2`, which computes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ import numpy as np
 from ascend_emulator import Settings
 from ascend_emulator.launcher import emulate
 
-from ascend_cli.launch import model_files
 from benchmarks._bounds import Bound, print_bounds
 from benchmarks._shapes import SHAPES, write_model
 
@@ -58,7 +57,7 @@ def main(arguments: list[str]) -> int:
     if "steps" in chosen.parts:
         result["engines"] = run_engines(chosen)
     if "serve" in chosen.parts:
-        print("vllm serve, cold and warm ...", file=sys.stderr, flush=True)
+        print("ascend serve smollm2, cold and warm ...", file=sys.stderr, flush=True)
         result["serve_ready_s"] = [serve_ready_s(chosen.chip) for _ in range(2)]
     chosen.json.write_text(json.dumps(result, indent=1))
     report(result)
@@ -114,13 +113,12 @@ def run_engine(
 
 
 def serve_ready_s(chip: str) -> float:
-    """Seconds until `vllm serve` answers /health. Raises SystemExit if it ends or does not within SERVE_LIMIT_S."""
+    """Seconds until `ascend serve smollm2` answers. Raises SystemExit if it ends or does not within SERVE_LIMIT_S."""
     with closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    model = model_files("smollm2", hub="").folder
-    command = [str(Path(sys.executable).with_name("vllm")), "serve", str(model), "--port", str(port)]
-    command += ["--host", "127.0.0.1", "--max-model-len", "2048", "--max-num-seqs", str(FEW)]
+    ascend = Path(sys.executable).with_name("ascend")
+    command = [str(ascend), "serve", "smollm2", "--", "--port", str(port), "--host", "127.0.0.1"]
     with tempfile.TemporaryFile() as log, emulate(Settings(chip=chip, count=1)) as machine:
         started = time.monotonic()
         process = machine.popen(command, stdout=log, stderr=subprocess.STDOUT)
@@ -135,7 +133,7 @@ def serve_ready_s(chip: str) -> float:
             process.terminate()
             process.wait(60)
         log.seek(0)
-        raise SystemExit(f"vllm serve was not ready:\n{log.read()[-6000:].decode(errors='replace')}")
+        raise SystemExit(f"ascend serve was not ready:\n{log.read()[-6000:].decode(errors='replace')}")
 
 
 def report(result: dict[str, Any]) -> None:
@@ -144,8 +142,8 @@ def report(result: dict[str, Any]) -> None:
         bounds += report_steps(result["engines"])
     if "serve_ready_s" in result:
         cold, warm = result["serve_ready_s"]
-        print(f"\nvllm serve, embedded model: ready after {cold:.1f} s, and again after {warm:.1f} s")
-        bounds.append(Bound("vllm serve ready, warm, s", SERVE_BOUND_S, [("embedded model", warm)]))
+        print(f"\nascend serve smollm2: ready after {cold:.1f} s, and again after {warm:.1f} s")
+        bounds.append(Bound("ascend serve ready, warm, s", SERVE_BOUND_S, [("smollm2", warm)]))
     print_bounds(bounds)
 
 
