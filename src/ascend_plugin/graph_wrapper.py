@@ -104,10 +104,12 @@ class AscendGraphWrapper(CUDAGraphWrapper):
                 finally:
                     graph.capture_end()
         except RuntimeError as error:
+            # Where an operation failed, the end of the capture fails too; the first error is the one that tells.
+            first = error.__context__ if isinstance(error.__context__, RuntimeError) else error
             logger.warning(
                 "Batches of %d tokens will run eagerly: capturing their graph failed (%s).",
                 descriptor.num_tokens,
-                str(error).splitlines()[0],
+                str(first).splitlines()[0],
             )
             self.concrete_cudagraph_entries[descriptor] = CapturedGraph()
             return self.runnable(*args, **kwargs)

@@ -16,10 +16,6 @@ std::atomic<int> g_global_captures{0};
 thread_local int t_local_captures = 0;   // begun by this thread in mode GLOBAL or THREAD_LOCAL
 thread_local aclmdlRICaptureMode t_mode = ACL_MODEL_RI_CAPTURE_MODE_GLOBAL;
 
-// Events that one captured collective holds: to enter HCCL's stream, to come back, and one of HCCL's own. An inference:
-// with it 64 layers at tensor-parallel size above 1 get two graphs on 1,024 events, as vllm-ascend documents for 310P.
-constexpr int kEventsPerCollective = 3;
-
 void count_capture(aclmdlRICaptureMode mode, int change) {
   g_captures += change;
   if (mode == ACL_MODEL_RI_CAPTURE_MODE_GLOBAL) g_global_captures += change;
@@ -104,7 +100,6 @@ size_t Capture::lane_of(const Stream& stream) const {
 }
 
 void Capture::accept(Stream& stream, TaskPtr task) {
-  if (task->kind() == TaskKind::kCollective) graph_->hold({.events = kEventsPerCollective});
   std::lock_guard lock(mutex_);
   const size_t index = lane_of(stream);
   Lane& lane = lanes_[index];
@@ -114,6 +109,8 @@ void Capture::accept(Stream& stream, TaskPtr task) {
   lane.nodes.push_back(node);
 }
 
+// An event recorded in a capture belongs to the graph for good. torch_npu records three around a collective, with which 64
+// layers at tensor-parallel size above 1 get two graphs on 1,024 events: as many as vllm-ascend documents for 310P.
 CaptureMark Capture::record_event(Stream& stream) {
   graph_->hold({.events = 1});
   std::lock_guard lock(mutex_);

@@ -178,6 +178,21 @@ def captured(ranks: Ranks) -> None:
         expect_equal(f"replayed gather {step}", share, torch.full((1000 * ranks.size,), total))
 
 
+def captured_twice(ranks: Ranks) -> None:
+    """Two graphs with the collectives of 64 layers: what vllm-ascend documents for the 1,024 events of a 310P."""
+    data = torch.zeros(16).npu()
+    dist.all_reduce(data)
+    torch.npu.synchronize()
+    graphs = [torch.npu.NPUGraph() for _ in range(2)]
+    for graph in graphs:
+        with torch.npu.graph(graph):
+            for _ in range(64 * 2 + 1):
+                dist.all_reduce(data)
+    for graph in graphs:
+        graph.replay()
+    expect_equal("zeros", data, torch.zeros(16))
+
+
 def dies(ranks: Ranks) -> None:
     """The last rank kills itself while the others wait for it."""
     data = torch.ones(10).npu()
@@ -220,6 +235,7 @@ PROGRAMS = {
     ],
     "subgroups": [subgroups],
     "captured": [captured],
+    "captured_twice": [captured_twice],
     "dies": [dies],
     "unsupported": [unsupported],
 }

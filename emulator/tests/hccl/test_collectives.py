@@ -77,6 +77,10 @@ def test_collectives_in_a_graph(emulated: Callable[..., Machine]) -> None:
     assert_success(run(emulated(chip="310P3", count=2), "captured", 2))
 
 
+def test_two_graphs_of_64_layers_fit_a_310p(emulated: Callable[..., Machine]) -> None:
+    assert_success(run(emulated(chip="310P3", count=2), "captured_twice", 2))
+
+
 def test_a_killed_rank_is_noticed_and_leaves_nothing(emulated: Callable[..., Machine]) -> None:
     before = set(SHARED_MEMORY.iterdir())
     results = run(emulated(chip="310P3", count=3), "dies", 3)
