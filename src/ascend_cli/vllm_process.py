@@ -13,6 +13,7 @@ from typing import NoReturn
 
 def main() -> NoReturn:
     gc.disable()
+    # `serve` imports it once it has read its flags, which would be after garbage collection is on again.
     import vllm.entrypoints.openai.api_server
     from vllm.entrypoints.cli.main import main as vllm
 

@@ -18,7 +18,8 @@ namespace emulator {
 
 namespace {
 
-constexpr int64_t kShare = 2;  // a range is 1 / (kShare * threads) of what is left: the last are small, so that all end together
+// A range is 1 / (kShare * threads) of what is left: the last are small, so that all threads end together.
+constexpr int64_t kShare = 2;
 // As a stream's: spans the small operators between two products.
 constexpr auto kSpinTime = std::chrono::microseconds(20);
 

@@ -33,7 +33,9 @@ uint32_t key_of(float value) {
 // Least significant digit first: each pass keeps the order of equal digits, so places need not be compared.
 void radix_sort(std::vector<Entry>& entries, std::vector<Entry>& other) {
   std::array<std::array<uint32_t, kDigitMask + 1>, kDigits> starts{};
-  const auto digit_of = [](Entry entry, int digit) { return static_cast<uint32_t>(entry >> (32 + digit * kDigitBits)) & kDigitMask; };
+  const auto digit_of = [](Entry entry, int digit) {
+    return static_cast<uint32_t>(entry >> (32 + digit * kDigitBits)) & kDigitMask;
+  };
   for (Entry entry : entries) {
     for (int digit = 0; digit < kDigits; ++digit) ++starts[digit][digit_of(entry, digit)];
   }

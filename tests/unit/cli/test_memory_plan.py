@@ -107,6 +107,12 @@ def test_concurrency_and_context_obey_cache_and_model() -> None:
     assert plan.concurrency(plan.cache_tokens // 4) == 4
 
 
+def test_a_cache_surely_fits_only_far_from_the_limit() -> None:
+    plan = plan_memory(find_model("qwen3-0.6b").shape, MemoryRequest(1, DUO_CHIP_BYTES))
+    assert plan.surely_holds(1 << 30)
+    assert plan.fits and not plan.surely_holds(plan.cache_bytes)
+
+
 @pytest.mark.parametrize("field", ["hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size"])
 def test_a_missing_size_is_named(field: str) -> None:
     config = {name: value for name, value in QWEN3_32B.items() if name != field}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,15 @@ def flags(folder: Path, *given: str, machine: Machine = DUO) -> list[str]:
     command = prepare(find_model(str(folder)), machine, given).command
     assert command[:3] == ["/venv/bin/vllm", "serve", str(folder)]
     return command[3:]
+
+
+def test_vllm_of_this_python_is_run_by_it(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its script would import vLLM with garbage collection on."""
+    elsewhere = prepare(find_model(str(model_folder)), DUO, [])
+    assert elsewhere.process == elsewhere.command
+    monkeypatch.setattr(launch, "vllm_command", lambda: str(Path(sys.executable).with_name("vllm")))
+    here = prepare(find_model(str(model_folder)), DUO, [])
+    assert here.process == [sys.executable, "-m", "ascend_cli.vllm_process", *elsewhere.command[1:]]
 
 
 def test_what_is_left_open_is_decided(model_folder: Path) -> None:

@@ -25,7 +25,8 @@ Sorted sorted(const at::Tensor& tensor, int64_t dim, bool descending) {
   const at::Tensor rows = tensor.movedim(dim, -1);
   at::Tensor values = at::empty(rows.sizes(), rows.options().dtype(at::kFloat)).copy_(rows);
   at::Tensor indices = at::empty(rows.sizes(), rows.options().dtype(at::kLong));
-  sort_rows(values.data_ptr<float>(), indices.data_ptr<int64_t>(), extent == 0 ? 0 : values.numel() / extent, extent, descending);
+  const int64_t count = extent == 0 ? 0 : values.numel() / extent;
+  sort_rows(values.data_ptr<float>(), indices.data_ptr<int64_t>(), count, extent, descending);
   return {values.to(tensor.scalar_type()).movedim(-1, dim), indices.movedim(-1, dim)};
 }
 
