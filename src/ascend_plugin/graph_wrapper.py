@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from vllm.sequence import IntermediateTensors
 from ascend_plugin.log import plugin_logger
 
 logger = plugin_logger(__name__)
+
+ARRIVAL_S = 20.0  # by when the chip has certainly done what was launched before a failed capture
 
 
 @dataclass
@@ -106,10 +109,17 @@ class AscendGraphWrapper(CUDAGraphWrapper):
         except RuntimeError as error:
             # Where an operation failed, the end of the capture fails too; the first error is the one that tells.
             first = error.__context__ if isinstance(error.__context__, RuntimeError) else error
+            reason = str(first).splitlines()[0]
+            if not _launches_arrive():
+                raise RuntimeError(
+                    f"Capturing the graph of batches of {descriptor.num_tokens} tokens failed ({reason}), and "
+                    "torch_npu launches nothing more after it. Start again with fewer graphs "
+                    "(--cudagraph-capture-sizes) or none (--enforce-eager)."
+                ) from error
             logger.warning(
                 "Batches of %d tokens will run eagerly: capturing their graph failed (%s).",
                 descriptor.num_tokens,
-                str(first).splitlines()[0],
+                reason,
             )
             self.concrete_cudagraph_entries[descriptor] = CapturedGraph()
             return self.runnable(*args, **kwargs)
@@ -140,6 +150,21 @@ class AscendGraphWrapper(CUDAGraphWrapper):
         if cls._update_stream is None:
             cls._update_stream = torch.npu.Stream()
         return cls._update_stream
+
+
+def _launches_arrive() -> bool:
+    """Whether what is launched still reaches the chip: an error in torch_npu's task queue ends the queue for good.
+
+    Waiting for the chip would then never end, so an event is asked instead.
+    """
+    event = torch.npu.Event()
+    event.record()
+    end = time.monotonic() + ARRIVAL_S
+    while not event.query():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def _weak(output: Any) -> Any:
