@@ -1,6 +1,6 @@
 """vLLM's command line, ready sooner: `python -m ascend_cli.vllm_process serve MODEL ...` is `vllm serve MODEL ...`.
 
-Importing vLLM, torch and transformers makes some two million objects that stay for life. Collecting garbage while they
+Importing vLLM, torch and transformers makes a million objects that stay for life. Collecting garbage while they
 are made is a fifth of the import's time and finds nothing.
 """
 
