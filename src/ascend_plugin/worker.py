@@ -73,14 +73,9 @@ class AscendWorker(Worker):
 
     @torch.inference_mode()
     def determine_available_memory(self) -> int:
-        """Bytes for the KV cache: requested memory less weights, the measured peak of a profile run, and graphs.
-
-        If the user gave them, nothing is left to measure: nothing is compiled in a profile run, which then only shows
-        whether a step fits beside the cache. Where that is certain the run is left out.
-        """
+        """Bytes for the KV cache: requested memory less weights, the measured peak of a profile run, and graphs."""
         given = self.cache_config.kv_cache_memory_bytes
-        images = self.model_config.is_multimodal_model  # whose encoder the plan does not know
-        self.model_runner.profiles = not (given and self.plan and not images and self.plan.surely_holds(given))
+        self.model_runner.profiles = not (given and self._surely_holds(given))
         available = super().determine_available_memory()
         share = self._accounted_share()
         if given:
@@ -90,6 +85,16 @@ class AscendWorker(Worker):
         if reserve:
             logger.info("%.2f GiB of it are kept for %d graphs.", reserve / 2**30, self.model_runner.graph_count())
         return int(self.available_kv_cache_memory_bytes)
+
+    def _surely_holds(self, cache_bytes: int) -> bool:
+        """Whether a step fits beside this cache for certain, which is all that a profile run could still show.
+
+        Never of several ranks, which must all run it or none: their chips' memory may differ. Nor of a model that takes
+        images, whose encoder the plan does not know.
+        """
+        alone = self.parallel_config.world_size == 1
+        text_only = not self.model_config.is_multimodal_model
+        return alone and text_only and self.plan is not None and self.plan.surely_holds(cache_bytes)
 
     def _accounted_share(self) -> float:
         """Share of the cache's memory that vLLM's arithmetic sees (see kv_cache.allocate_nz)."""
