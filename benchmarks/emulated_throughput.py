@@ -21,7 +21,7 @@ from pathlib import Path
 from ascend_emulator import Settings
 from ascend_emulator.launcher import emulate
 
-from ascend_cli.launch import model_files
+from ascend_cli.serving.decide import model_files
 from benchmarks._bounds import Bound, print_bounds
 from benchmarks._live_engines import LiveEngine, live_engine
 

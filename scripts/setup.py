@@ -151,7 +151,7 @@ def files(*patterns: str, ignore: Sequence[str] = ()) -> Callable[[], Iterator[b
 
 
 EMULATOR_FILES = files(
-    "src/ascend_plugin/chips.*", "emulator/src/**/*", "emulator/cmake/*", "emulator/python/**/*", "emulator/*.toml",
+    "src/ascend_facts/chips.*", "emulator/src/**/*", "emulator/cmake/*", "emulator/python/**/*", "emulator/*.toml",
     "emulator/CMakeLists.txt",
     ignore=[f"emulator/python/ascend_emulator/chips.{kind}" for kind in ("py", "toml")],  # copies that the build makes
 )  # fmt: skip

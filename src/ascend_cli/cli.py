@@ -11,9 +11,9 @@ from ascend_cli.deploy.command import deploy
 from ascend_cli.doctor.command import doctor
 from ascend_cli.emulate import emulate
 from ascend_cli.errors import USAGE, AscendError
-from ascend_cli.models.cli import models
+from ascend_cli.models.command import models
 from ascend_cli.plan.command import plan
-from ascend_cli.serve import serve
+from ascend_cli.serving.command import serve
 from ascend_cli.top.command import top
 
 # typer carries its own copy of click since 0.26 and uses the click package before: take the class that it raises.
@@ -27,13 +27,13 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: importing rich for it would double the time to answer
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("doctor", short_help="Check this machine; say how to mend what is wrong.")(doctor)
+app.command("doctor", short_help="Check this machine; say how to fix what is wrong.")(doctor)
 app.command("plan", short_help="Does a model fit, on how many chips, how fast at best?")(plan)
 app.command("deploy", short_help="Docker command, compose file or manifests for a model.")(deploy)
 app.command("serve", short_help="Plan, fetch and serve a model on the chips here.")(serve)
 app.add_typer(bench, name="bench", short_help="Measure, check, compare, report.")
 app.command("top", short_help="Chips beside the served model, live.")(top)
-app.command("models", short_help="The supported models, as a tested result.")(models)
+app.command("models", short_help="Does my model run on my chip? As tested.")(models)
 app.command("emulate", short_help="Run any command on emulated chips.")(emulate)
 
 
@@ -51,19 +51,21 @@ def _global_options(
 ) -> None: ...
 
 
-def run(arguments: list[str] | None = None) -> int:
+def run(arguments: list[str] | None = None, application: typer.Typer = app, name: str = "ascend") -> int:
     """Run one command line and return its exit code; every foreseen error ends as one line on standard error."""
     given = sys.argv[1:] if arguments is None else arguments
+    if application is app and not given:
+        given = ["--help"]
     try:
-        result = app(given or ["--help"], standalone_mode=False, prog_name="ascend")
+        result = application(given, standalone_mode=False, prog_name=name)
     except AscendError as error:
-        print(f"ascend: {error}", file=sys.stderr)
+        print(f"{name}: {error}", file=sys.stderr)
         return error.exit_code
     except CommandLineError as error:
         context = getattr(error, "ctx", None)
         # A group without a command raises an error whose message is its help.
         is_help = context is not None and type(error).__name__ == "NoArgsIsHelpError"
-        print(context.get_help() if is_help else f"ascend: {_one_line(error)}", file=sys.stderr)
+        print(context.get_help() if is_help else f"{name}: {_one_line(error)}", file=sys.stderr)
         return USAGE
     except BrokenPipeError:  # `ascend ... | head`: the reader has what it wanted
         sys.stderr.close()

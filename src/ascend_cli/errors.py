@@ -1,7 +1,7 @@
 """The errors that `ascend` reports in one line, and the exit code that each one means.
 
 0  done, and the answer is good
-1  done, and the answer is bad: a finding to mend, a model that does not fit, a run that is refused, a slower result
+1  done, and the answer is bad: a finding to fix, a model that does not fit, a run that is refused, a slower result
 2  nothing was done: the input or the machine does not allow it, and the line says what to do
 """
 

@@ -154,7 +154,7 @@ def _copy_recurrent_states_by_block() -> None:
     """
     from vllm.v1.worker import mamba_utils
 
-    from ascend_plugin import recurrent_state
+    from ascend_plugin.cache import recurrent_state
 
     mamba_utils.collect_mamba_copy_meta = recurrent_state.collect_copies
     mamba_utils.do_mamba_copy_block = recurrent_state.copy_blocks
@@ -352,23 +352,23 @@ def _read_gptq_anywhere(module: ModuleType) -> None:
     module.check_moe_marlin_supports_layer = lambda *_, **__: True
 
 
-def _dequantise_fp8(module: ModuleType) -> None:
+def _dequantize_fp8(module: ModuleType) -> None:
     """Layers and experts of fp8 checkpoints become those of the model's dtype while they are loaded.
 
-    Reason: vLLM's methods requantise with CUDA operators, and hold tensors that most Ascend chips have no type for.
+    Reason: vLLM's methods requantize with CUDA operators, and hold tensors that most Ascend chips have no type for.
     Reference: vllm/model_executor/layers/quantization/fp8.py Fp8Config.get_quant_method.
     Exit: when that method goes through the registry of kernels alone, for chips with fp8 products.
     """
 
     def fp8_linear(config: Any) -> Any:
-        from ascend_plugin.quantization.dequantised import DequantisedFp8Linear
+        from ascend_plugin.quantization.dequantized import DequantizedFp8Linear
 
-        return DequantisedFp8Linear(config)
+        return DequantizedFp8Linear(config)
 
     def fp8_experts(config: Any, layer: Any) -> Any:
-        from ascend_plugin.quantization.dequantised_experts import DequantisedFp8Experts
+        from ascend_plugin.quantization.dequantized_experts import DequantizedFp8Experts
 
-        return DequantisedFp8Experts(config, layer.moe_config)
+        return DequantizedFp8Experts(config, layer.moe_config)
 
     module.Fp8LinearMethod = fp8_linear
     module.Fp8MoEMethod = fp8_experts
@@ -408,6 +408,6 @@ IMPORT_PATCHES: dict[str, Callable[[ModuleType], None]] = {
     "vllm.model_executor.layers.mamba.gdn.qwen_gdn_linear_attn": _register_delta_net,
     "vllm.model_executor.layers.quantization.auto_awq": _read_awq_anywhere,
     "vllm.model_executor.layers.quantization.auto_gptq": _read_gptq_anywhere,
-    "vllm.model_executor.layers.quantization.fp8": _dequantise_fp8,
+    "vllm.model_executor.layers.quantization.fp8": _dequantize_fp8,
     "vllm.model_executor.models.registry": _inspect_models_in_forks,
 }

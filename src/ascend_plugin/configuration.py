@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from vllm.config import CompilationMode, CUDAGraphMode
 
-from ascend_plugin import detection, graphs, quantization
-from ascend_plugin.chips import ChipSpec
+from ascend_facts.chips import ChipSpec
+from ascend_plugin import detection, quantization
+from ascend_plugin.graphs import budget
 from ascend_plugin.log import plugin_logger
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def apply_defaults(vllm_config: VllmConfig, chip: ChipSpec) -> None:
         compilation.cudagraph_mode = CUDAGraphMode.FULL_DECODE_ONLY if chip.has_graphs else CUDAGraphMode.NONE
     vllm_config.kernel_config.enable_jit_warmup = False
     if compilation.cudagraph_mode != CUDAGraphMode.NONE and vllm_config.model_config is not None:
-        graphs.choose_capture_sizes(vllm_config, chip)
+        budget.choose_capture_sizes(vllm_config, chip)
 
 
 def server_step_tokens(model_config: ModelConfig, chip: ChipSpec) -> int:
@@ -92,7 +93,7 @@ def _prepare_float32(vllm_config: VllmConfig, chip: ChipSpec) -> None:
     kinds = {
         "experts": model.get_num_experts() > 0,
         "recurrent layers": model.is_hybrid,
-        "quantised weights": model.quantization is not None,
+        "quantized weights": model.quantization is not None,
         "pooling": model.runner_type != "generate",
     }
     if found := [name for name, present in kinds.items() if present]:

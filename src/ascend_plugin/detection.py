@@ -10,8 +10,8 @@ from __future__ import annotations
 import ctypes
 from functools import cache
 
-from ascend_plugin import chips
-from ascend_plugin.chips import ChipSpec
+from ascend_facts import chips
+from ascend_facts.chips import ChipSpec
 
 ACL_LIBRARY = "libascendcl.so"
 

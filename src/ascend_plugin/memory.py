@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ascend_plugin import detection, memory_plan
+from ascend_facts import memory_plan
+from ascend_facts.model_shape import UnreadableConfig, read_model_shape
+from ascend_plugin import detection
 from ascend_plugin.log import plugin_logger
-from ascend_plugin.model_shape import UnreadableConfig, read_model_shape
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig

@@ -14,7 +14,7 @@ from torch.nn.modules import module as torch_module
 from vllm.model_executor.custom_op import CustomOp
 
 
-def shorten_calls(model: nn.Module) -> None:
+def bypass_module_dispatch(model: nn.Module) -> None:
     """Make submodules plain attributes and calls direct, in every module of a model. Hooks keep working.
 
     Setting an attribute still replaces a submodule, as nn.Module.__setattr__ takes the plain attribute away first.

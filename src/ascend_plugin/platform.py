@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from vllm.platforms.interface import Platform, PlatformEnum
 
+from ascend_facts.chips import ChipSpec
 from ascend_plugin import detection
-from ascend_plugin.chips import ChipSpec
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig

@@ -14,9 +14,10 @@ from vllm.utils.torch_utils import set_random_seed
 from vllm.v1.worker.gpu_worker import Worker, init_worker_distributed_environment
 from vllm.v1.worker.utils import request_memory
 
-from ascend_plugin import compat, kv_cache, memory, quantization
+from ascend_plugin import compat, memory, quantization
+from ascend_plugin.cache import kv_cache
 from ascend_plugin.log import plugin_logger
-from ascend_plugin.model_runner import AscendModelRunner
+from ascend_plugin.runner.model_runner import AscendModelRunner
 
 logger = plugin_logger(__name__)
 
@@ -94,7 +95,7 @@ class AscendWorker(Worker):
         """
         alone = self.parallel_config.world_size == 1
         text_only = not self.model_config.is_multimodal_model
-        return alone and text_only and self.plan is not None and self.plan.surely_holds(cache_bytes)
+        return alone and text_only and self.plan is not None and self.plan.fits_with_margin(cache_bytes)
 
     def _accounted_share(self) -> float:
         """Share of the cache's memory that vLLM's arithmetic sees (see kv_cache.allocate_nz)."""

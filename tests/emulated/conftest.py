@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from ascend_emulator.launcher import Machine
 
-from ascend_cli.models.smollm2 import build_smollm2
-from ascend_cli.models.tiny import build_tiny_qwen3
+from ascend_cli.registry.smollm2 import build_smollm2
+from conformance.tiny import build_tiny_qwen3
 
 HERE = Path(__file__).parent
 SMALL = {

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .judged import GREEDY, LONG, PROMPTS, TIE, requests, tokens_of, worst_gap
+from .assertions import GREEDY, LONG, PROMPTS, TIE, requests, tokens_of, worst_gap
 
 EVERY = [LONG, *PROMPTS]
 TOGETHER = requests(*EVERY)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ascend_cli.models.tiny import TinyShape, build_tiny_qwen3
+from conformance.tiny import TinyShape, build_tiny_qwen3
 
 pytestmark = pytest.mark.slow  # engines
 

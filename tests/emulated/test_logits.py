@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from .judged import (
+from .assertions import (
     LONG,
     NOISE,
     PROMPTS,

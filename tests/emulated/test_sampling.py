@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from .judged import NOISE, PROMPTS, TIE, gap, log_softmax, requests, tokens_of
+from .assertions import NOISE, PROMPTS, TIE, gap, log_softmax, requests, tokens_of
 
 PROMPT = PROMPTS[0]
 SEEDED = {"temperature": 0.8, "top_p": 0.9, "top_k": 50, "seed": 7}

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from .judged import LONG, NOISE, PROMPTS, TIE, errors, requests, tokens_of, worst_gap
+from .assertions import LONG, NOISE, PROMPTS, TIE, errors, requests, tokens_of, worst_gap
 
 WINDOW = 64
 # Whole prompts longer than the window; answers that cross its edge; answers that begin beyond it.

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from ascend_cli.models.architectures import architectures
-from ascend_cli.models.places import Places
-from ascend_cli.models.prompts import make_prompts
-from ascend_cli.models.tiny import build_reciter
-from ascend_cli.models.verify import Verifier
+from conformance.architectures import architectures
+from conformance.places import Places
+from conformance.prompts import make_prompts
+from conformance.tiny import build_reciter
+from conformance.verify import Verifier
 
-from .judged import LONG, log_softmax
+from .assertions import LONG, log_softmax
 
 NGRAM = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 3, "prompt_lookup_min": 2}
 MTP = {"method": "mtp", "num_speculative_tokens": 1}

@@ -57,8 +57,15 @@ def run_file(folder: Path, name: str, entry: dict[str, Any], chip: str) -> dict[
     report.unlink(missing_ok=True)
     expression = " and ".join(f"not {pattern}" for pattern in entry.get("leave_out", {}))
     command = [sys.executable, "-m", "pytest", f"tests/{name}", "-q", "-p", "no:cacheprovider", "-o", "addopts="]
-    command += ["-p", "tests_as_worker", f"--timeout={TEST_TIMEOUT_S}", f"--junitxml={report}", "-k", expression]
-    shutil.copy(Path(__file__).with_name("as_worker.py"), folder / "tests_as_worker.py")
+    command += [
+        "-p",
+        "tests_worker_setup_plugin",
+        f"--timeout={TEST_TIMEOUT_S}",
+        f"--junitxml={report}",
+        "-k",
+        expression,
+    ]
+    shutil.copy(Path(__file__).with_name("worker_setup_plugin.py"), folder / "tests_worker_setup_plugin.py")
     environment = os.environ | {"ASCEND_EMULATOR_CHIP": chip, "PYTHONPATH": str(folder), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if not report.is_file():

@@ -1,6 +1,6 @@
 """Did the benchmark measure what was asked? Tokens really processed against tokens requested, or the run is refused.
 
-The first user's `--input-len 256` ran 1,024 tokens a prompt, and the figures were published: vLLM reads the random
+An operator's `--input-len 256` ran 1,024 tokens a prompt, and the figures were published: vLLM reads the random
 data set's own option, whose default is 1024, and ignores the general one.
 """
 

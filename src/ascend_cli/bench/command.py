@@ -162,7 +162,7 @@ def throughput(
     """Measure offline throughput with an engine of its own, several times: the first run often only warms up."""
     from ascend_cli.bench.results import Workload
     from ascend_cli.bench.runner import measure_offline, place_here
-    from ascend_cli.launch import emulated_cache_limit, model_files
+    from ascend_cli.serving.decide import emulated_cache_limit, model_files
 
     found = model_files(model, "hf")
     place = place_here(_chip_name(chip), tensor_parallel_size, weights)
@@ -225,7 +225,8 @@ def sweep(
 @app.command("compare")
 def compare(
     a: Annotated[
-        str, typer.Argument(help="Results file or folder, or `brief` for the figures that ship with this tool.")
+        str,
+        typer.Argument(help="Results file or folder, or `atlas-300i-duo` for the figures that ship with this tool."),
     ],
     b: Annotated[str, typer.Argument(help="The same, to hold against it.")],
     json: options.Json = False,
@@ -265,7 +266,8 @@ def compare(
 @app.command("report")
 def report(
     sources: Annotated[
-        list[str], typer.Argument(help="Results files or folders, and `brief` to show its figures beside them.")
+        list[str],
+        typer.Argument(help="Results files or folders, and `atlas-300i-duo` to show its figures beside them."),
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Report without suffix: .md and .html are written.")

@@ -10,7 +10,7 @@ from ascend_cli.bench.results import Row, Run, Workload
 from ascend_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from ascend_cli.plan.roofline import Placement
+    from ascend_facts.roofline import Placement
 
 RATE_DEFICIT = 0.9  # fewer requests served a second than this share of those offered: the queue grows
 QUEUE_GROWTH = 1.5  # time to first token of the last third of requests over the first third's
@@ -112,9 +112,9 @@ def roofline_share(row: Row) -> RooflineShare | None:
     Decode compares the floor of a step of all concurrent sequences at mid-answer with the median TPOT. Prefill
     compares the floor of one prompt with the median TTFT, at concurrency 1 only, where no request waits for another.
     """
-    from ascend_cli.models.cards import find_model
-    from ascend_cli.plan.roofline import Placement
-    from ascend_plugin import chips
+    from ascend_cli.registry.cards import find_model
+    from ascend_facts import chips
+    from ascend_facts.roofline import Placement
 
     if row.chip is None or (row.emulated and row.clock == "functional"):
         return None  # a CPU's time against a chip's floor says nothing

@@ -1,4 +1,4 @@
-"""Results as Markdown: a summary, then the first user's tables, concurrency side by side."""
+"""Results as Markdown: a summary, then the tables that vLLM prints, concurrency side by side."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _cells(row: Row, slo: Slo | None) -> list[str]:
 
 
 def _side_by_side(rows: list[Row], slo: Slo | None) -> str:
-    """The tables of two rows in one line, as the page shows them: a Markdown table of two code blocks in HTML."""
+    """The tables of two rows in one line, as operators publish them: code blocks in a Markdown table."""
     parts = []
     for start in range(0, len(rows), 2):
         pair = rows[start : start + 2]

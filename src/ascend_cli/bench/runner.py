@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from ascend_cli import servers
 from ascend_cli.bench import server as serving
 from ascend_cli.bench import vllm_bench
 from ascend_cli.bench.audit import audit
 from ascend_cli.bench.results import Row, Run, Workload
+from ascend_cli.serving import records
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Place:
 
 def place_of(url: str, chip: str, tensor_parallel_size: int | None, weight_format: str) -> Place:
     """Where a server runs: its record if it was started here, then what the command line says."""
-    record = servers.find(url)
+    record = records.find(url)
     if record is None:
         return replace(place_here(chip, tensor_parallel_size, weight_format), emulated=_is_local(url) and _emulated())
     return Place(
@@ -59,7 +59,7 @@ def _emulated() -> bool:
 
 
 def _is_local(url: str) -> bool:
-    return any(f"//{name}" in url for name in servers.LOCAL_NAMES)
+    return any(f"//{name}" in url for name in records.LOCAL_NAMES)
 
 
 def measure(

@@ -18,7 +18,7 @@ from ascend_cli.bench.sweep import Grid, Setting, missing, sweep_setting
 from ascend_cli.errors import BAD_ANSWER, OK, AscendError, UsageError
 
 if TYPE_CHECKING:
-    from ascend_cli.models.cards import Model
+    from ascend_cli.registry.cards import Model
 
 START_TIMEOUT_S = 1800
 STOP_TIMEOUT_S = 60
@@ -70,9 +70,9 @@ def _measure(
 @contextmanager
 def started_server(model: str, setting: Setting, port: int, folder: Path, say: Callable[[str], None]) -> Iterator[str]:
     """A `vllm serve` with a setting, stopped at the end; its output goes to a log in the sweep's folder."""
-    from ascend_cli import servers
     from ascend_cli.deploy.service import port_is_taken
-    from ascend_cli.launch import machine_here, model_files, prepare
+    from ascend_cli.serving import records
+    from ascend_cli.serving.decide import machine_here, model_files, prepare
 
     if port_is_taken(port):
         raise UsageError(f"port {port} is taken on this machine: choose another with --port, or measure it with --url")
@@ -85,7 +85,7 @@ def started_server(model: str, setting: Setting, port: int, folder: Path, say: C
         process = subprocess.Popen(launch.process, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
     try:
         _wait(process, port, log)
-        servers.remember(launch.server)  # our process lives as long as this server does
+        records.remember(launch.server)  # our process lives as long as this server does
         yield f"http://localhost:{port}"
     finally:
         _stop(process)

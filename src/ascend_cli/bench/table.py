@@ -1,4 +1,4 @@
-"""A row as the table that `vllm bench` prints and the first user's page shows, with what it leaves out."""
+"""A row as the table that `vllm bench` prints and operators publish, with what it leaves out."""
 
 from __future__ import annotations
 

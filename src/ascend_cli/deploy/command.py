@@ -86,7 +86,7 @@ def deploy(
     proxy: Annotated[
         bool | None, typer.Option("--proxy/--no-proxy", help="An allow-listing proxy in front (compose, k8s).")
     ] = None,
-    flavour: Annotated[
+    flavor: Annotated[
         Flavour, typer.Option("--k8s-flavor", help="Device plugin of the cluster.")
     ] = Flavour.mindcluster,
     namespace: Annotated[str, typer.Option(help="Kubernetes namespace.")] = "default",
@@ -109,7 +109,7 @@ def deploy(
     from ascend_cli.deploy import render, service
     from ascend_cli.deploy.images import find_image
     from ascend_cli.hardware import chip_named
-    from ascend_cli.models.cards import find_model
+    from ascend_cli.registry.cards import find_model
 
     spec = chip_named(chip)
     if target is Target.dockerfile:
@@ -143,16 +143,16 @@ def deploy(
     )
     if chosen.proxy and target is Target.docker:
         raise UsageError("--proxy needs two containers: use --target compose or k8s")
-    picture = find_image(spec, tag, system.value, mirror, image)
-    built = service.build_service(find_model(model), spec, picture, chosen)
+    found = find_image(spec, tag, system.value, mirror, image)
+    built = service.build_service(find_model(model), spec, found, chosen)
     if target is Target.docker:
         text = render.render_docker(built)
     elif target is Target.compose:
         text = render.render_compose(built)
     else:
-        text = render.render_kubernetes(built, flavour.value, namespace, nodes, multi_node.value if nodes > 1 else "")
+        text = render.render_kubernetes(built, flavor.value, namespace, nodes, multi_node.value if nodes > 1 else "")
     facts: dict[str, object] = {
-        "image": picture.reference,
+        "image": found.reference,
         "chip": spec.name,
         "devices": built.devices,
         "warnings": built.warnings,

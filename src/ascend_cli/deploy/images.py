@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ascend_cli.errors import UsageError
-from ascend_plugin.chips import ChipSpec
+from ascend_facts.chips import ChipSpec
 
 TAG = re.compile(r"v(?P<version>\d+\.\d+\.\d+(?:rc\d+)?)(?:-(?P<suffix>310p|a3|a5))?(?P<system>-openeuler)?")
 GRAMMAR = "vX.Y.Z[rcN][-310p|-a3|-a5][-openeuler], such as v0.23.0-310p-openeuler"

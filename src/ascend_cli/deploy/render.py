@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from ascend_cli.deploy import service as service_module
 from ascend_cli.deploy.images import cann_image, catalogue
 from ascend_cli.deploy.service import Service
-from ascend_plugin.chips import ChipSpec
+from ascend_facts.chips import ChipSpec
 
 TEMPLATES = Path(__file__).with_name("templates")
 ALLOWED_PATHS = ("health", "v1/models", "v1/chat/completions", "v1/completions", "v1/embeddings")
@@ -70,7 +70,7 @@ def render_compose(service: Service) -> str:
     return _render("compose.yaml.j2", s=service, constants=service_module, proxy=_proxy(service))
 
 
-def render_kubernetes(service: Service, flavour: str, namespace: str, nodes: int, multi_node: str) -> str:
+def render_kubernetes(service: Service, flavor: str, namespace: str, nodes: int, multi_node: str) -> str:
     """Manifests for one node, or for several with LeaderWorkerSet ("lws") or KubeRay ("ray")."""
     template = {"lws": "k8s-lws.yaml.j2", "ray": "k8s-ray.yaml.j2"}.get(multi_node, "k8s.yaml.j2")
     return _render(
@@ -80,15 +80,15 @@ def render_kubernetes(service: Service, flavour: str, namespace: str, nodes: int
         proxy=_proxy(service),
         namespace=namespace,
         nodes=nodes,
-        flavour=flavour,
-        resource=service.chip.kubernetes_resources[flavour],
-        labels=_node_labels(service.chip, flavour),
+        flavor=flavor,
+        resource=service.chip.kubernetes_resources[flavor],
+        labels=_node_labels(service.chip, flavor),
     )
 
 
-def _node_labels(chip: ChipSpec, flavour: str) -> dict[str, str]:
+def _node_labels(chip: ChipSpec, flavor: str) -> dict[str, str]:
     """MindCluster labels nodes by product; the other device plugins select by resource alone."""
-    if flavour != "mindcluster":
+    if flavor != "mindcluster":
         return {}
     return {"accelerator": "huawei-Ascend310P" if chip.family == "310p" else "huawei-Ascend910"}
 

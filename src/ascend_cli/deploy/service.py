@@ -8,10 +8,10 @@ from pathlib import Path
 
 from ascend_cli.deploy.images import Image, catalogue
 from ascend_cli.errors import UsageError
-from ascend_cli.models.cards import Model
-from ascend_cli.models.parsers import parser_flags
-from ascend_plugin.chips import ChipSpec
-from ascend_plugin.memory_plan import MemoryRequest, plan_memory
+from ascend_cli.registry.cards import Model
+from ascend_cli.registry.parsers import parser_flags
+from ascend_facts.chips import ChipSpec
+from ascend_facts.memory_plan import MemoryRequest, plan_memory
 
 COMMON_NODES = ("/dev/davinci_manager", "/dev/devmm_svm", "/dev/hisi_hdc")
 DRIVER_MOUNTS = (
@@ -152,7 +152,7 @@ def build_service(model: Model, chip: ChipSpec, image: Image, options: Options) 
 
 
 def _smallest(model: Model, chip: ChipSpec) -> int:
-    from ascend_plugin.memory_plan import smallest_that_fits
+    from ascend_facts.memory_plan import smallest_that_fits
 
     memory = smallest_that_fits(model.shape, MemoryRequest(1, min(chip.usable_memory_mib) << 20), chips=16)
     if memory is None:

@@ -11,7 +11,7 @@ from ascend_cli.doctor.versions import DRIVER, supported
 from ascend_cli.hardware import Host
 from ascend_cli.hardware.host import spec_of
 from ascend_cli.hardware.npu_smi import ChipReading, NpuSmiError, Reading
-from ascend_plugin.chips import UnknownChip
+from ascend_facts.chips import UnknownChip
 
 CONTAINER_USER = 1000
 SERVICE_USER_NAME = "HwHiAiUser"
@@ -48,8 +48,8 @@ def check_chips(host: Host, emulated: bool) -> Iterator[Finding]:
 def _npu_smi_failed(failure: NpuSmiError) -> Finding:
     if failure.is_busy:
         why = "a chip serves one container at a time; this one is held by another (-8005, drvRetCode 87)"
-        mend = "docker ps, stop the container that holds it, or take other chips with --devices"
-        return error("npu-smi", f"the chips are busy: {failure}", why, mend)
+        fix = "docker ps, stop the container that holds it, or take other chips with --devices"
+        return error("npu-smi", f"the chips are busy: {failure}", why, fix)
     if "was not found" in str(failure):
         why = "it tells chips, memory and health"
         return error(
@@ -142,9 +142,9 @@ def _nodes(host: Host, reading: Reading) -> Iterator[Finding]:
     closed = [node.path for node in present if not node.may_be_opened_by(user, groups) and node.mode & 0o060 == 0o060]
     if closed:
         group = present[0].group
-        mend = f"sudo usermod -aG {_group_name(host, group)} $USER, then log in again"
+        fix = f"sudo usermod -aG {_group_name(host, group)} $USER, then log in again"
         yield error(
-            "permissions", f"user {user} may not open {', '.join(closed)}", "the server would start without chips", mend
+            "permissions", f"user {user} may not open {', '.join(closed)}", "the server would start without chips", fix
         )
     wrong = [
         node
@@ -156,8 +156,8 @@ def _nodes(host: Host, reading: Reading) -> Iterator[Finding]:
         owner = f"{CONTAINER_USER}:{CONTAINER_USER}"
         what = f"{paths}: {first.owner}:{first.group} mode {first.mode:o}, expected {owner} mode 660"
         why = "users in the driver's group, and containers that run as it, cannot open the chips; only root can"
-        mend = f"sudo chown {CONTAINER_USER}:{CONTAINER_USER} {paths} && sudo chmod 660 {paths}"
-        yield error("permissions", what, why, mend)
+        fix = f"sudo chown {CONTAINER_USER}:{CONTAINER_USER} {paths} && sudo chmod 660 {paths}"
+        yield error("permissions", what, why, fix)
     elif present and not closed:
         yield ok("permissions", f"{len(present)} device nodes open to uid {user} and uid {CONTAINER_USER}")
     yield from _service_user(host)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from ascend_cli.errors import UsageError
 from ascend_cli.hardware import npu_smi
-from ascend_plugin import chips
-from ascend_plugin.chips import ChipSpec
+from ascend_facts import chips
+from ascend_facts.chips import ChipSpec
 
 DEFAULT_CHIP = "310P3"
 A3_CHIP = "910_9391"  # A3 prints "Ascend910" for every chip; the bins differ by a few percent

@@ -10,9 +10,9 @@ from ascend_cli import options
 from ascend_cli.errors import BAD_ANSWER, OK, UsageError
 
 if TYPE_CHECKING:
-    from ascend_cli.plan.planner import Question
-    from ascend_plugin.chips import ChipSpec
-    from ascend_plugin.memory_plan import WeightFormat
+    from ascend_cli.plan.planner import PlanRequest
+    from ascend_facts.chips import ChipSpec
+    from ascend_facts.memory_plan import WeightFormat
 
 
 def plan(
@@ -48,9 +48,9 @@ def plan(
     prefill floors, and what a simple model of time expects. Exit code 1 if the model does not fit.
     """
     from ascend_cli.hardware import chip_named
-    from ascend_cli.models.cards import cards, find_model
     from ascend_cli.output import emit_json
-    from ascend_cli.plan.planner import Question, Workload, checkpoint_format, compare_chips, make_plan
+    from ascend_cli.plan.planner import PlanRequest, Workload, checkpoint_format, compare_chips, make_plan
+    from ascend_cli.registry.cards import cards, find_model
 
     if list_cards:
         return _list_cards(json)
@@ -59,7 +59,7 @@ def plan(
             "name a model: a folder, a hub id, or one of " + ", ".join(list(cards())[:6]) + " (--list for all)"
         )
     found, spec = find_model(model), chip_named(chip)
-    question = Question(
+    question = PlanRequest(
         model=found,
         chip=spec,
         chips=max(chips or _chips_here() or 4, tensor_parallel_size or 1),
@@ -71,7 +71,7 @@ def plan(
     )
     _check(question)
     from ascend_cli.plan import render
-    from ascend_plugin.chips import chips as every_chip
+    from ascend_facts.chips import chips as every_chip
 
     if all_chips:
         plans = compare_chips(question, every_chip())
@@ -101,7 +101,7 @@ def _format(name: str, chip: ChipSpec) -> WeightFormat:
     raise UsageError(f"--weights {name} does not run on {chip.name}: choose one of {', '.join(weight_formats(chip))}")
 
 
-def _check(question: Question) -> None:
+def _check(question: PlanRequest) -> None:
     shape, size = question.model.shape, question.tensor_parallel_size
     if size and not shape.splits_into(size):
         raise UsageError(
@@ -117,8 +117,8 @@ def _check(question: Question) -> None:
 
 
 def _list_cards(json: bool) -> int:
-    from ascend_cli.models.cards import cards
     from ascend_cli.output import console, emit_json
+    from ascend_cli.registry.cards import cards
 
     if json:
         emit_json({"schema": "ascend.cards/1", "cards": {name: card["hub"] for name, card in cards().items()}})

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ascend_cli.models.cards import Model
 from ascend_cli.output import gib
-from ascend_cli.plan.roofline import Placement, assumptions
-from ascend_plugin import memory_plan
-from ascend_plugin.chips import ChipSpec
-from ascend_plugin.memory_plan import (
+from ascend_cli.registry.cards import Model
+from ascend_facts import memory_plan
+from ascend_facts.chips import ChipSpec
+from ascend_facts.memory_plan import (
     DEFAULT_MEMORY_FRACTION,
     MemoryPlan,
     MemoryRequest,
@@ -18,7 +17,8 @@ from ascend_plugin.memory_plan import (
     plan_memory,
     refusal,
 )
-from ascend_plugin.model_shape import ModelShape
+from ascend_facts.model_shape import ModelShape
+from ascend_facts.roofline import Placement, assumptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Workload:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Candidate:
     """One tensor-parallel size, with its memory and its times. Times in milliseconds; modelled ones say so."""
 
     tensor_parallel_size: int
@@ -69,22 +69,22 @@ class Plan:
     chip: str
     chips: int
     workload: Workload
-    choices: tuple[Choice, ...]
+    choices: tuple[Candidate, ...]
     smallest: int | None
     best: int | None
     arithmetic: tuple[tuple[str, int, str], ...]
-    quantised: tuple[Choice, ...]
+    quantized: tuple[Candidate, ...]
     placement: tuple[tuple[int, ...], ...]
     advice: tuple[str, ...]
     serve: str | None
 
     @property
-    def best_choice(self) -> Choice | None:
+    def best_choice(self) -> Candidate | None:
         return next((choice for choice in self.choices if choice.tensor_parallel_size == self.best), None)
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class PlanRequest:
     """What `ascend plan` is asked."""
 
     model: Model
@@ -106,7 +106,7 @@ def checkpoint_format(shape: ModelShape, chip: ChipSpec) -> WeightFormat:
     return memory_plan.checkpoint_format(shape.quantization, chip, shape.dtype_on(chip), shape.has_experts)
 
 
-def make_plan(question: Question) -> Plan:
+def make_plan(question: PlanRequest) -> Plan:
     """Compare every size that the model's heads allow on the chips at hand."""
     shape = question.model.shape
     sizes = [size for size in _sizes(question.chips) if shape.splits_into(size)]
@@ -117,7 +117,7 @@ def make_plan(question: Question) -> Plan:
     best = question.tensor_parallel_size or _best(choices)
     shown = best or sizes[-1]
     memory = plan_memory(shape, _request(question, shown, question.weight_format))
-    quantised = _quantised(question, shape)
+    quantized = _quantized(question, shape)
     return Plan(
         model=question.model.name,
         source=question.model.source,
@@ -131,9 +131,9 @@ def make_plan(question: Question) -> Plan:
         smallest=smallest,
         best=best,
         arithmetic=tuple(explain(memory)),
-        quantised=quantised,
+        quantized=quantized,
         placement=place(question.chip, question.chips, shown) if best else (),
-        advice=tuple(_advice(question, shape, choices, smallest, best, quantised, memory)),
+        advice=tuple(_advice(question, shape, choices, smallest, best, quantized, memory)),
         serve=_serve_command(question, best, memory) if best and memory.fits else None,
     )
 
@@ -144,7 +144,7 @@ def _sizes(chips: int) -> list[int]:
     return sizes if chips in sizes else [*sizes, chips]
 
 
-def _request(question: Question, ranks: int, weight_format: WeightFormat) -> MemoryRequest:
+def _request(question: PlanRequest, ranks: int, weight_format: WeightFormat) -> MemoryRequest:
     """The chips of a Duo card differ in memory: the smallest of the first replica's decides, as it does in vLLM."""
     chip = question.chip
     return MemoryRequest(
@@ -157,7 +157,7 @@ def _request(question: Question, ranks: int, weight_format: WeightFormat) -> Mem
     )
 
 
-def _choice(question: Question, shape: ModelShape, ranks: int, weight_format: WeightFormat) -> Choice:
+def _choice(question: PlanRequest, shape: ModelShape, ranks: int, weight_format: WeightFormat) -> Candidate:
     memory = plan_memory(shape, _request(question, ranks, weight_format))
     placement = Placement(shape, question.chip, ranks, weight_format)
     load, context = question.workload, question.context or question.workload.context
@@ -165,7 +165,7 @@ def _choice(question: Question, shape: ModelShape, ranks: int, weight_format: We
     replicas = max(1, question.chips // ranks)
     each = max(1, -(-load.concurrency // replicas))
     loaded_ms = placement.modelled_decode_ms(each, load.context)
-    return Choice(
+    return Candidate(
         tensor_parallel_size=ranks,
         weight_format=weight_format,
         fits=fits,
@@ -186,7 +186,7 @@ def _choice(question: Question, shape: ModelShape, ranks: int, weight_format: We
     )
 
 
-def _best(choices: tuple[Choice, ...]) -> int | None:
+def _best(choices: tuple[Candidate, ...]) -> int | None:
     """The smallest size that fits, doubled for as long as a doubling is worth its chips."""
     fitting = [choice for choice in choices if choice.fits]
     if not fitting:
@@ -201,10 +201,10 @@ def _best(choices: tuple[Choice, ...]) -> int | None:
     return best.tensor_parallel_size
 
 
-def _quantised(question: Question, shape: ModelShape) -> tuple[Choice, ...]:
+def _quantized(question: PlanRequest, shape: ModelShape) -> tuple[Candidate, ...]:
     """For every smaller format of weights that the chip multiplies with: the smallest size at which it fits.
 
-    None for a model that runs in float32 there, which the plugin refuses to combine with quantised weights.
+    None for a model that runs in float32 there, which the plugin refuses to combine with quantized weights.
     """
     if question.weight_format == "fp16+fp32":
         return ()
@@ -228,12 +228,12 @@ def place(chip: ChipSpec, chips: int, ranks: int) -> tuple[tuple[int, ...], ...]
 
 
 def _advice(
-    question: Question,
+    question: PlanRequest,
     shape: ModelShape,
-    choices: tuple[Choice, ...],
+    choices: tuple[Candidate, ...],
     smallest: int | None,
     best: int | None,
-    quantised: tuple[Choice, ...],
+    quantized: tuple[Candidate, ...],
     memory: MemoryPlan,
 ) -> list[str]:
     name, chip = question.model.name, question.chip
@@ -255,7 +255,7 @@ def _advice(
         )
     if smallest is not None:
         lines.extend(_about_wide_splits(question, by_size, smallest))
-    lines.extend(_about_formats(question, by_size, quantised, smallest))
+    lines.extend(_about_formats(question, by_size, quantized, smallest))
     if best and 1 < best <= chip.chips_per_card:
         lines.append(f"Both ranks on one card: chips {_cards(chip, best)} share its {chip.card_link.kind} link.")
     if "bfloat16" not in chip.model_dtypes and shape.dtype == "bfloat16":
@@ -265,12 +265,12 @@ def _advice(
     return lines
 
 
-def _context_too_long(name: str, memory: MemoryPlan, question: Question) -> str:
+def _context_too_long(name: str, memory: MemoryPlan, question: PlanRequest) -> str:
     wanted = question.context or question.workload.context
     return f"{name}: a request of {wanted:,} tokens is over the {memory.max_context:,} that can be served here."
 
 
-def _about_wide_splits(question: Question, by_size: dict[int, Choice], smallest: int) -> list[str]:
+def _about_wide_splits(question: PlanRequest, by_size: dict[int, Candidate], smallest: int) -> list[str]:
     """Say when chips added to one server would bring little, and what to do with them instead."""
     base, widest = by_size[smallest], max(size for size in by_size if by_size[size].fits)
     wide = by_size[widest]
@@ -281,7 +281,7 @@ def _about_wide_splits(question: Question, by_size: dict[int, Choice], smallest:
         return []
     measured = ""
     if (question.chip.name, smallest, widest, question.model.name) == ("310P3", 1, 4, "qwen3-0.6b"):
-        ratio = assumptions()["brief"]["tp4_over_tp1"]
+        ratio = assumptions()["published"]["tp4_over_tp1"]
         measured = f" (measured on two Atlas 300I Duo cards, vllm-ascend 0.18.0rc1: {ratio:.2f}x the requests/s)"
     return [
         f"Tensor-parallel size {widest} buys next to nothing for {question.model.name}{measured}: eager decode waits "
@@ -293,10 +293,10 @@ def _about_wide_splits(question: Question, by_size: dict[int, Choice], smallest:
 
 
 def _about_formats(
-    question: Question, by_size: dict[int, Choice], quantised: tuple[Choice, ...], smallest: int | None
+    question: PlanRequest, by_size: dict[int, Candidate], quantized: tuple[Candidate, ...], smallest: int | None
 ) -> list[str]:
     lines = []
-    for choice in quantised:
+    for choice in quantized:
         size = choice.tensor_parallel_size
         against = by_size.get(size)
         if smallest is None or size < smallest:
@@ -313,7 +313,7 @@ def _cards(chip: ChipSpec, ranks: int) -> str:
     return " and ".join(str(index) for index in range(ranks))
 
 
-def _serve_command(question: Question, ranks: int | None, memory: MemoryPlan) -> str:
+def _serve_command(question: PlanRequest, ranks: int | None, memory: MemoryPlan) -> str:
     model = question.model.folder or question.model.hub_id or question.model.name
     context = min(memory.max_context, question.context or memory.max_context)
     parts = ["ascend serve", str(model), "--"]
@@ -323,7 +323,7 @@ def _serve_command(question: Question, ranks: int | None, memory: MemoryPlan) ->
     return " ".join(parts)
 
 
-def compare_chips(question: Question, chip_list: tuple[ChipSpec, ...]) -> list[Plan]:
+def compare_chips(question: PlanRequest, chip_list: tuple[ChipSpec, ...]) -> list[Plan]:
     """The same question for every chip of the table, each in the format its checkpoint would have there."""
     shape = question.model.shape
     return [

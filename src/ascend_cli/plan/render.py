@@ -6,7 +6,7 @@ from rich import box
 from rich.table import Table
 
 from ascend_cli.output import console, gib, milliseconds
-from ascend_cli.plan.planner import Choice, Plan
+from ascend_cli.plan.planner import Candidate, Plan
 
 
 def show(plan: Plan) -> None:
@@ -22,8 +22,8 @@ def show(plan: Plan) -> None:
     )
     out.print(_choices(plan))
     out.print(_arithmetic(plan))
-    if plan.quantised:
-        out.print(_quantised(plan))
+    if plan.quantized:
+        out.print(_quantized(plan))
     if plan.placement:
         groups = "  ".join("+".join(str(chip) for chip in group) for group in plan.placement)
         out.print(f"Chips of each server: {groups}")
@@ -75,16 +75,16 @@ def _arithmetic(plan: Plan) -> Table:
     return table
 
 
-def _quantised(plan: Plan) -> Table:
+def _quantized(plan: Plan) -> Table:
     table = Table(title="Smaller weights", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for title in ("format", "smallest TP", "weights/chip", "max context", "decode floor"):
         table.add_column(title, justify="right")
-    for choice in plan.quantised:
-        table.add_row(*_quantised_row(choice))
+    for choice in plan.quantized:
+        table.add_row(*_quantized_row(choice))
     return table
 
 
-def _quantised_row(choice: Choice) -> tuple[str, ...]:
+def _quantized_row(choice: Candidate) -> tuple[str, ...]:
     return (
         choice.weight_format,
         str(choice.tensor_parallel_size),

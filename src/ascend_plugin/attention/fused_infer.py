@@ -14,10 +14,11 @@ import torch_npu
 from vllm.forward_context import get_forward_context
 from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
 
-from ascend_plugin import detection, graph_wrapper
+from ascend_plugin import detection
 from ascend_plugin.attention.base import AscendAttention, AscendBackend
 from ascend_plugin.attention.masks import COMPRESSED_SIZE, effective_window, last_token_window_mask
 from ascend_plugin.attention.metadata import AscendMetadata, AscendMetadataBuilder
+from ascend_plugin.graphs import wrapper
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -110,8 +111,8 @@ class FusedInferAttention(AscendAttention):
         self._unused_lse: torch.Tensor | None = None
 
     def attend(self, layer, query, new, kv_cache, metadata: AscendMetadata, out: torch.Tensor) -> None:
-        if graph_wrapper.is_recording():
-            graph_wrapper.capture_updatable(self._task(layer.layer_name, query, kv_cache, out))
+        if wrapper.is_recording():
+            wrapper.capture_updatable(self._task(layer.layer_name, query, kv_cache, out))
         else:
             self._attend(query, kv_cache, metadata, out)
 
@@ -126,15 +127,15 @@ class FusedInferAttention(AscendAttention):
 
     def _attend(self, query, kv_cache, metadata: AscendMetadata, out: torch.Tensor) -> None:
         if self.head_size in PACKED_HEAD_SIZES:
-            lengths, keys = metadata.cumulative_query_lens, metadata.key_lens
+            lengths, keys = metadata.cumulative_query_lens, metadata.kv_lens
             mask = compressed_mask(query.device), self._sparse_mode
             self._launch("TND", query, kv_cache, lengths, keys, metadata.block_table, mask, out)
             return
-        for requests, tokens in metadata.rectangles:
+        for requests, tokens in metadata.uniform_spans:
             count = requests.stop - requests.start
             length = (tokens.stop - tokens.start) // count
             shape = (count, length, self.num_heads * self.head_size)
-            keys, blocks = metadata.key_lens[requests], metadata.block_table[requests]
+            keys, blocks = metadata.kv_lens[requests], metadata.block_table[requests]
             part, part_out = query[tokens].reshape(shape), out[tokens].view(shape)
             mask = compressed_mask(query.device), self._sparse_mode
             if length == 1:  # the operator reads a mask as [sequences, keys] then

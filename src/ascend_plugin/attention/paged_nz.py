@@ -126,7 +126,7 @@ class PagedNzAttention(AscendAttention):
     """One layer's attention on Ascend 310P."""
 
     def write(self, key, value, kv_cache, metadata: AscendMetadata) -> None:
-        if self.composed is None:
+        if self.unfused is None:
             super().write(key, value, kv_cache, metadata)
             return
         # ReshapeAndCache knows FRACTAL_NZ only on this chip.

@@ -11,7 +11,7 @@ from vllm.model_executor.layers.vocab_parallel_embedding import (
     VocabParallelEmbedding,
 )
 
-from ascend_plugin.chips import ChipSpec
+from ascend_facts.chips import ChipSpec
 from ascend_plugin.ops.formats import FRACTAL_NZ
 
 LARGEST_OPERAND = 32768.0  # half of what float16 holds
@@ -30,7 +30,7 @@ def prepare_weights(model: torch.nn.Module, chip: ChipSpec) -> None:
 
 
 def _convert_weights(model: torch.nn.Module, chip: ChipSpec) -> None:
-    """Cast the unquantised weights of linear layers to FRACTAL_NZ, one at a time.
+    """Cast the unquantized weights of linear layers to FRACTAL_NZ, one at a time.
 
     A table that is looked up stays as it is; where it is the output matrix too (tied embeddings), the product gets a
     copy, or the chip would convert the whole table in every step. Weights with a dimension of one stay, because
@@ -111,7 +111,7 @@ def rounded_product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | 
 
 
 def _heads(model: torch.nn.Module) -> set[VocabParallelEmbedding]:
-    """Unquantised output matrices, those that are the embedding module itself included."""
+    """Unquantized output matrices, those that are the embedding module itself included."""
     named = model.named_modules(remove_duplicate=False)
     return {
         module

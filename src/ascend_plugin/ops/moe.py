@@ -26,11 +26,11 @@ from ascend_plugin.ops.formats import FRACTAL_NZ
 SPLIT_ROWS = 0  # npu_grouped_matmul's group_type: the groups are ranges of rows
 ONE_OUTPUT = 2  # its split_item: one tensor in, one out
 RUNNING_TOTALS, COUNTS = 0, 1  # its group_list_type
-DROPLESS, UNQUANTISED, GATHER_INDEX = 0, -1, 0  # npu_moe_init_routing_v2's drop_pad_mode, quant_mode, row_idx_type
+DROPLESS, UNQUANTIZED, GATHER_INDEX = 0, -1, 0  # npu_moe_init_routing_v2's drop_pad_mode, quant_mode, row_idx_type
 
 
 class AscendFusedMoEMethod(UnquantizedFusedMoEMethod):
-    """vLLM's method for unquantised experts, on grouped matrix products."""
+    """vLLM's method for unquantized experts, on grouped matrix products."""
 
     is_monolithic = False  # routing is a step of its own, so that vLLM's routers stay in charge
 
@@ -62,7 +62,7 @@ class AscendFusedMoEMethod(UnquantizedFusedMoEMethod):
 
 
 def refuse_uncovered(layer: Any) -> None:
-    """Raises NotImplementedError for experts, quantised or not, that `routed_experts` does not compute."""
+    """Raises NotImplementedError for experts, quantized or not, that `routed_experts` does not compute."""
     if layer.moe_config.has_bias:
         raise NotImplementedError("Experts with biases (gpt-oss) do not run on Ascend yet.")
     if layer.activation not in ACTIVATIONS:
@@ -128,7 +128,7 @@ def routed_experts(
         drop_pad_mode=DROPLESS,
         expert_tokens_num_type=COUNTS,
         expert_tokens_num_flag=True,
-        quant_mode=UNQUANTISED,
+        quant_mode=UNQUANTIZED,
         active_expert_range=[0, groups],
         row_idx_type=GATHER_INDEX,
     )

@@ -9,7 +9,7 @@ from vllm.v1.sample.logits_processor.interface import LogitsProcessor
 from vllm.v1.sample.metadata import SamplingMetadata
 from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler, apply_top_k_top_p
 
-from ascend_plugin.chips import ChipSpec
+from ascend_facts.chips import ChipSpec
 
 GENERATOR_STEP = 4  # how far vLLM's runner moves a generator back when it discards a token (_bookkeeping_sync)
 

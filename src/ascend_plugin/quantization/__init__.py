@@ -1,4 +1,4 @@
-"""Quantised checkpoints: which methods vLLM knows here, and which one a checkpoint needs, found without a flag.
+"""Quantized checkpoints: which methods vLLM knows here, and which one a checkpoint needs, found without a flag.
 
 ModelSlim's checkpoints are read by a configuration of our own (`modelslim`). The others are read by vLLM's
 configurations, which ask a registry for a kernel of the platform: ours are registered here (`kernels`).
@@ -60,6 +60,6 @@ def report_expansions() -> None:
     """Say in one line for each format what a model's weights take over its checkpoint, if they take more."""
     import sys
 
-    module = sys.modules.get("ascend_plugin.quantization.dequantised")  # imported by the layers that need it
+    module = sys.modules.get("ascend_plugin.quantization.dequantized")  # imported by the layers that need it
     if module is not None:
         module.report()

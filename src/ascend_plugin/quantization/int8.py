@@ -1,4 +1,4 @@
-"""int8 products: weights of eight bits with a scale for each output, activations quantised by constants or by token.
+"""int8 products: weights of eight bits with a scale for each output, activations quantized by constants or by token.
 
 The arithmetic is CANN's (documents of aclnnAscendQuantV3, aclnnDynamicQuantV2, aclnnQuantMatmulV5 and WeightNz):
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 import torch_npu
 
-from ascend_plugin.chips import ChipSpec
+from ascend_facts.chips import ChipSpec
 from ascend_plugin.ops.formats import FRACTAL_NZ
 
 DYNAMIC_ALIGNMENT_310P = 32  # aclnnDynamicQuant's document: a token's width on Ascend 310P
@@ -22,12 +22,12 @@ def stored(weight: torch.Tensor, chip: ChipSpec) -> torch.Tensor:
     if chip.weight_format != "nz":
         return weight
     if min(weight.shape) < chip.matmul_nz_min_dim:
-        raise ValueError(f"A quantised weight of {tuple(weight.shape)} does not run on {chip.soc_version}.")
+        raise ValueError(f"A quantized weight of {tuple(weight.shape)} does not run on {chip.soc_version}.")
     return torch_npu.npu_format_cast(weight, FRACTAL_NZ)
 
 
 class StaticProduct:
-    """Activations quantised by one scale and offset for the tensor, known from calibration.
+    """Activations quantized by one scale and offset for the tensor, known from calibration.
 
     weight [out, in] int8 as `stored` gives it; scale [out] fp32 is input scale times weight scale; int_bias [out] int32
     holds what belongs to the sums (a folded bias, the offset's share) or is None; dtype is that of inputs and outputs.
@@ -53,14 +53,14 @@ class StaticProduct:
         self.dtype = dtype
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        quantised = torch_npu.npu_quantize(x, self.factor, self.offset, torch.qint8, -1, False)
+        quantized = torch_npu.npu_quantize(x, self.factor, self.offset, torch.qint8, -1, False)
         return torch_npu.npu_quant_matmul(
-            quantised, self.weight, self.scale, bias=self.int_bias, output_dtype=self.dtype
+            quantized, self.weight, self.scale, bias=self.int_bias, output_dtype=self.dtype
         )
 
 
 class DynamicProduct:
-    """Activations quantised by a scale for each token. weight [out, in] int8 as `stored` gives it, scale [out] fp32.
+    """Activations quantized by a scale for each token. weight [out, in] int8 as `stored` gives it, scale [out] fp32.
 
     Raises ValueError where a token's width does not suit the chip.
     """
@@ -68,7 +68,7 @@ class DynamicProduct:
     def __init__(self, weight: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype, chip: ChipSpec) -> None:
         if chip.weight_format == "nz" and weight.shape[1] % DYNAMIC_ALIGNMENT_310P:
             raise ValueError(
-                f"Choose another --tensor-parallel-size: {chip.soc_version} quantises tokens by their own scale only "
+                f"Choose another --tensor-parallel-size: {chip.soc_version} quantizes tokens by their own scale only "
                 f"in widths that are multiples of {DYNAMIC_ALIGNMENT_310P}, and a layer here has {weight.shape[1]}."
             )
         self.weight = weight.t()
@@ -76,9 +76,9 @@ class DynamicProduct:
         self.dtype = dtype
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        quantised, by_token = torch_npu.npu_dynamic_quant(x)
+        quantized, by_token = torch_npu.npu_dynamic_quant(x)
         return torch_npu.npu_quant_matmul(
-            quantised, self.weight, self.scale, pertoken_scale=by_token, output_dtype=self.dtype
+            quantized, self.weight, self.scale, pertoken_scale=by_token, output_dtype=self.dtype
         )
 
 

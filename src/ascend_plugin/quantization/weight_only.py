@@ -17,8 +17,8 @@ from vllm.model_executor.parameter import permute_param_layout_
 from vllm.scalar_type import scalar_types
 
 from ascend_plugin import detection
-from ascend_plugin.quantization import dequantised
-from ascend_plugin.quantization.held import hold_only
+from ascend_plugin.quantization import dequantized
+from ascend_plugin.quantization.held import keep_only_weight
 
 MIDDLE = 8  # of the unsigned values 0..15 that checkpoints store
 GROUP_STEP = 32  # groups are multiples of this many inputs, and shorter than the whole width
@@ -106,8 +106,8 @@ class AscendWeightOnlyKernel(MPLinearKernel):
             zero = unpack(zeros.data, 1)
         self.product = WeightOnlyLinear(values, scale, zero, self.config.act_type, device)
         if self.product.holds_bytes:
-            dequantised.count("int4", torch.int8, values.numel())
-        hold_only(layer, self.product.weight)
+            dequantized.count("int4", torch.int8, values.numel())
+        keep_only_weight(layer, self.product.weight)
 
     def apply_weights(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         output = self.product(x)

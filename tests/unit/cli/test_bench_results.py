@@ -1,4 +1,4 @@
-"""Results as data: the first user's figures, the token audit, spread, saturation, goodput, comparison."""
+"""Results as data: the published figures, the token audit, spread, saturation, goodput, comparison."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from ascend_cli.bench.audit import audit
-from ascend_cli.bench.brief import brief_rows
 from ascend_cli.bench.compare import compare
 from ascend_cli.bench.judge import Slo, goodput, knee, notes_of, roofline_share, saturation
+from ascend_cli.bench.published import published_rows
 from ascend_cli.bench.results import Latency, Request, Row, Run, Workload, load, save
 from ascend_cli.bench.table import row_table, serving_table, throughput_table
 from ascend_cli.errors import UsageError
@@ -46,7 +46,7 @@ def row(*runs: Run, workload: Workload = WORKLOAD, **changes: object) -> Row:
     )
 
 
-# ----------------------------------------------------------------------------------------- the first user's page
+# -------------------------------------------------------------------------- published Atlas 300I Duo figures
 
 PAGE_TABLE = """============ Serving Benchmark Result ============
 Successful requests:                     20
@@ -75,13 +75,13 @@ P99 ITL (ms):                            149.20"""
 
 
 def test_the_pages_table_is_printed_line_for_line() -> None:
-    printed = [line.rstrip() for line in serving_table(brief_rows()[0]).splitlines()]
+    printed = [line.rstrip() for line in serving_table(published_rows()[0]).splitlines()]
     page = PAGE_TABLE.splitlines()
     assert printed[: len(page)] == page
 
 
 def test_the_pages_offline_figures() -> None:
-    small, _, large = [one for one in brief_rows() if one.kind == "throughput"]
+    small, _, large = [one for one in published_rows() if one.kind == "throughput"]
     text = throughput_table(small)
     assert "1.84 requests/s" in text and "236.06 output tokens/s  (warming up, left out)" in text
     assert "2.16 requests/s" in text and "Total num prompt tokens:  204800" in text
@@ -91,7 +91,7 @@ def test_the_pages_offline_figures() -> None:
 
 @pytest.mark.parametrize(("index", "share"), [(0, 0.025), (2, 0.61)])
 def test_the_pages_share_of_the_roofline(index: int, share: float) -> None:
-    reached = roofline_share(brief_rows()[index])
+    reached = roofline_share(published_rows()[index])
     assert reached is not None
     assert reached.decode_share == pytest.approx(share, abs=0.005)
 
@@ -192,14 +192,14 @@ def test_emulated_rows_say_so() -> None:
 
 
 def test_rows_survive_a_file(tmp_path: Path) -> None:
-    rows = [*brief_rows(), row(run(100, requests=requests([50.0] * 20)))]
+    rows = [*published_rows(), row(run(100, requests=requests([50.0] * 20)))]
     save(rows, tmp_path / "rows.json")
     assert load(tmp_path / "rows.json") == rows
     assert load(tmp_path) == rows
 
 
 def test_another_schema_version_is_refused(tmp_path: Path, ascend: Ascend) -> None:
-    save(brief_rows(), tmp_path / "rows.json")
+    save(published_rows(), tmp_path / "rows.json")
     document = json.loads((tmp_path / "rows.json").read_text())
     (tmp_path / "rows.json").write_text(json.dumps(document | {"schema": "ascend.bench/0"}))
     answer = ascend("bench", "report", tmp_path / "rows.json")
@@ -243,12 +243,12 @@ def test_what_cannot_be_compared_is_said() -> None:
 def test_compare_with_the_brief(ascend: Ascend, tmp_path: Path) -> None:
     mine = [
         replace(one, runs=tuple(replace(run, duration_s=run.duration_s / 2) for run in one.runs))
-        for one in brief_rows()
+        for one in published_rows()
     ]
     save(mine, tmp_path / "mine.json")
-    better = ascend("bench", "compare", "brief", tmp_path / "mine.json")
+    better = ascend("bench", "compare", "atlas-300i-duo", tmp_path / "mine.json")
     assert better.code == 0
     assert "better" in better.out
-    worse = ascend("bench", "compare", tmp_path / "mine.json", "brief", "--json")
+    worse = ascend("bench", "compare", tmp_path / "mine.json", "atlas-300i-duo", "--json")
     assert worse.code == 1
     assert any(change["verdict"] == "worse" for change in worse.json["comparison"]["changes"])

@@ -24,15 +24,24 @@ import yaml
 
 from ascend_cli.deploy.images import cann_image, find_image
 from ascend_cli.deploy.service import parse_devices
-from ascend_plugin.chips import chips, find
+from ascend_facts.chips import chips, find
 
 from .conftest import Ascend
 
 GOLDEN = Path(__file__).with_name("golden")
 KUBERNETES = "1.30"
 
-BRIEF = ["qwen3-32b", "--open", "--model-dir", "/root/models/qwen3-32B", "--mount", "/root/models", "--devices", "0-3"]
-BRIEF += ["--tag", "v0.18.0rc1-310p-openeuler", "--served-model-name", "qwen3-32b"]
+OPERATOR = [
+    "qwen3-32b",
+    "--open",
+    "--model-dir",
+    "/root/models/qwen3-32B",
+    "--mount",
+    "/root/models",
+    "--devices",
+    "0-3",
+]
+OPERATOR += ["--tag", "v0.18.0rc1-310p-openeuler", "--served-model-name", "qwen3-32b"]
 CASES: dict[str, list[str]] = {
     "docker-safe.sh": ["qwen3-8b", "--model-dir", "/data/qwen3-8b"],
     "docker-hub-mirror.sh": ["qwen3-8b", "--hub", "hf-mirror", "--mirror", "daocloud", "--os", "openeuler"],
@@ -40,8 +49,8 @@ CASES: dict[str, list[str]] = {
     "docker-a2-root.sh": ["qwen3-32b", "--chip", "910B3", "--model-dir", "/data/qwen3-32b"],
     "docker-own-image.sh": ["qwen3-8b", "--image", "ascend-plugin:0.1.0-310p", "--model-dir", "/data/qwen3-8b"],
     "docker-interactive.sh": ["qwen3-8b", "--interactive", "--model-dir", "/data/qwen3-8b"],
-    "docker-open-detached.sh": [*BRIEF, "--hub", "modelscope"],
-    "docker-open-interactive.sh": [*BRIEF, "--interactive"],
+    "docker-open-detached.sh": [*OPERATOR, "--hub", "modelscope"],
+    "docker-open-interactive.sh": [*OPERATOR, "--interactive"],
     "compose-proxy.yaml": ["qwen3-32b", "--target", "compose", "--devices", "0-3", "--model-dir", "/data/qwen3-32b"],
     "compose-plain.yaml": ["qwen3-8b", "--target", "compose", "--no-proxy", "--runtime", "ascend"],
     "k8s-mindcluster.yaml": ["qwen3-32b", "--target", "k8s", "--devices", "0-3", "--model-dir", "/data/qwen3-32b"],
@@ -332,7 +341,7 @@ def test_device_plugins_name_chips_differently(ascend: Ascend) -> None:
     assert "huawei.com/Ascend910B: " in rendered(ascend, "k8s-hami.yaml")
 
 
-# ------------------------------------------------------------------------------------- the first user's page
+# -------------------------------------------------------------------------- published Atlas 300I Duo figures
 
 PAGE_DETACHED = """
 docker run -d --name vllm-ascend --network=host --shm-size=10g
@@ -350,7 +359,7 @@ quay.io/ascend/vllm-ascend:v0.18.0rc1-310p-openeuler vllm serve --enforce-eager 
 
 
 def test_the_pages_detached_command_is_rendered(ascend: Ascend) -> None:
-    """Word for word, but for the reasoning parser that the page does without."""
+    """Word for word, but for the reasoning parser that the published figures does without."""
     words = docker_words(rendered(ascend, "docker-open-detached.sh"))
     start = words.index("--reasoning-parser")
     assert words[:start] + words[start + 2 :] == shlex.split(PAGE_DETACHED)

@@ -52,7 +52,7 @@ def test_pairs_are_named(ascend: Ascend, tmp_path: Path) -> None:
 
 @needs_root
 @pytest.mark.parametrize(
-    ("fault", "check", "says", "mends"),
+    ("fault", "check", "says", "fixes"),
     [
         ("no-driver", "driver", "no driver", "install driver"),
         ("no-cann", "cann", "no CANN toolkit", "ascend deploy"),
@@ -65,14 +65,14 @@ def test_pairs_are_named(ascend: Ascend, tmp_path: Path) -> None:
     ],
 )
 def test_a_broken_host_gets_the_right_finding(
-    ascend: Ascend, tmp_path: Path, fault: str, check: str, says: str, mends: str
+    ascend: Ascend, tmp_path: Path, fault: str, check: str, says: str, fixes: str
 ) -> None:
     host_layout.create(tmp_path / "host", "310P3", 4, faults=[fault])
     found = diagnose(ascend, tmp_path / "host")
     assert statuses(found, check) & {"error", "warning"}
     finding = next(one for one in found[check] if one["status"] in ("error", "warning"))
     assert says in finding["what"]
-    assert mends in finding["mend"]
+    assert fixes in finding["fix"]
     assert finding["why"]
 
 
@@ -83,7 +83,7 @@ def test_missing_device_nodes_are_named(ascend: Ascend, tmp_path: Path) -> None:
     (tmp_path / "host/dev/hisi_hdc").unlink()
     finding = diagnose(ascend, tmp_path / "host")["device nodes"][0]
     assert finding["status"] == "error"
-    assert finding["mend"].endswith("--device /dev/davinci2 --device /dev/hisi_hdc")
+    assert finding["fix"].endswith("--device /dev/davinci2 --device /dev/hisi_hdc")
 
 
 @needs_root

@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from ascend_cli.errors import AscendError, UsageError
-from ascend_cli.models.download import download, modelscope_folder
+from ascend_cli.registry.download import download, modelscope_folder
 
 CONTENT = {
     "config.json": b'{"model_type": "qwen3"}',

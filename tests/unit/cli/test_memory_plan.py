@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from ascend_cli.models.cards import cards, find_model
-from ascend_plugin.chips import find
-from ascend_plugin.memory_plan import (
+from ascend_cli.registry.cards import cards, find_model
+from ascend_facts.chips import find
+from ascend_facts.memory_plan import (
     MemoryRequest,
     checkpoint_format,
     explain,
@@ -16,7 +16,7 @@ from ascend_plugin.memory_plan import (
     tensor_parallel_sizes,
     weight_bytes,
 )
-from ascend_plugin.model_shape import UnreadableConfig, read_model_shape
+from ascend_facts.model_shape import UnreadableConfig, read_model_shape
 
 from .conftest import QWEN3_32B
 
@@ -68,7 +68,7 @@ def test_heads_decide_the_sizes() -> None:
 
 
 def test_the_first_users_model_does_not_fit_one_chip() -> None:
-    """The page's out-of-memory error: Qwen3-32B in fp16 on one 43.24 GiB chip; two chips hold it."""
+    """The published out-of-memory error: Qwen3-32B in fp16 on one 43.24 GiB chip; two chips hold it."""
     shape = read_model_shape(QWEN3_32B)
     plan = plan_memory(shape, MemoryRequest(1, DUO_CHIP_BYTES))
     assert not plan.fits
@@ -87,7 +87,7 @@ def test_the_lines_of_the_explanation_add_up() -> None:
     assert lines[-1][1] == sum(size for _, size, _ in lines[1:-1]) == plan.cache_bytes
 
 
-def test_quantised_weights_keep_embedding_and_head() -> None:
+def test_quantized_weights_keep_embedding_and_head() -> None:
     shape = find_model("qwen3-8b").shape
     kept = 2 * 151936 * 4096 * 2
     linear = weight_bytes(shape, "fp16") - kept
@@ -109,8 +109,8 @@ def test_concurrency_and_context_obey_cache_and_model() -> None:
 
 def test_a_cache_surely_fits_only_far_from_the_limit() -> None:
     plan = plan_memory(find_model("qwen3-0.6b").shape, MemoryRequest(1, DUO_CHIP_BYTES))
-    assert plan.surely_holds(1 << 30)
-    assert plan.fits and not plan.surely_holds(plan.cache_bytes)
+    assert plan.fits_with_margin(1 << 30)
+    assert plan.fits and not plan.fits_with_margin(plan.cache_bytes)
 
 
 @pytest.mark.parametrize("field", ["hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size"])

@@ -1,4 +1,4 @@
-"""`ascend plan`: the advice that the first user needed, and floors that can be checked by hand."""
+"""`ascend plan`: the advice that an operator of a Duo needs, and floors that can be checked by hand."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from ascend_cli.models.cards import find_model
 from ascend_cli.plan.planner import place
-from ascend_cli.plan.roofline import Placement
-from ascend_plugin.chips import find
+from ascend_cli.registry.cards import find_model
+from ascend_facts.chips import find
+from ascend_facts.roofline import Placement
 
 from .conftest import Ascend
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from ascend_cli import launch, servers
 from ascend_cli.errors import UsageError
-from ascend_cli.launch import Machine, option, prepare
-from ascend_cli.models.cards import find_model
-from ascend_cli.models.parsers import parser_flags
-from ascend_plugin.chips import find
+from ascend_cli.registry.cards import find_model
+from ascend_cli.registry.parsers import parser_flags
+from ascend_cli.serving import decide, records
+from ascend_cli.serving.decide import Machine, option, prepare
+from ascend_facts.chips import find
 
 from .conftest import Ascend
 
@@ -23,7 +23,7 @@ EMULATED = Machine(find("310P3"), 4, emulated=True, clock="functional")
 
 @pytest.fixture(autouse=True)
 def _vllm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "vllm_command", lambda: "/venv/bin/vllm")
+    monkeypatch.setattr(decide, "vllm_command", lambda: "/venv/bin/vllm")
 
 
 def flags(folder: Path, *given: str, machine: Machine = DUO) -> list[str]:
@@ -36,9 +36,9 @@ def test_vllm_of_this_python_is_run_by_it(model_folder: Path, monkeypatch: pytes
     """Its script would import vLLM with garbage collection on."""
     elsewhere = prepare(find_model(str(model_folder)), DUO, [])
     assert elsewhere.process == elsewhere.command
-    monkeypatch.setattr(launch, "vllm_command", lambda: str(Path(sys.executable).with_name("vllm")))
+    monkeypatch.setattr(decide, "vllm_command", lambda: str(Path(sys.executable).with_name("vllm")))
     here = prepare(find_model(str(model_folder)), DUO, [])
-    assert here.process == [sys.executable, "-m", "ascend_cli.vllm_process", *elsewhere.command[1:]]
+    assert here.process == [sys.executable, "-m", "ascend_cli.serving.bootstrap", *elsewhere.command[1:]]
 
 
 def test_what_is_left_open_is_decided(model_folder: Path) -> None:
@@ -108,7 +108,7 @@ def test_every_parser_is_one_that_vllm_registers() -> None:
     import importlib.util
     import re
 
-    from ascend_cli.models.parsers import _table
+    from ascend_cli.registry.parsers import _table
 
     spec = importlib.util.find_spec("vllm")
     if spec is None or spec.origin is None:
@@ -124,7 +124,7 @@ def test_every_parser_is_one_that_vllm_registers() -> None:
 
 def test_json_shows_the_decision(ascend: Ascend, model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (model_folder / "model.safetensors").write_bytes(b"")
-    monkeypatch.setattr("ascend_cli.launch.machine_here", lambda: DUO)
+    monkeypatch.setattr("ascend_cli.serving.decide.machine_here", lambda: DUO)
     answer = ascend("serve", model_folder, "--json", "--", "--port", "8123")
     assert answer.code == 0
     assert answer.json["server"]["tensor_parallel_size"] == 4
@@ -147,14 +147,14 @@ def test_no_chip_and_no_emulator_is_said(ascend: Ascend, model_folder: Path, mon
 
 def test_a_started_server_is_found_while_it_lives() -> None:
     server = prepare_record(os.getpid())
-    servers.remember(server)
-    assert servers.find("http://localhost:8123") == server
-    assert servers.find("http://127.0.0.1:8123/v1") == server
-    assert servers.find("http://elsewhere:8123") is None
-    assert servers.find("http://localhost:8124") is None
-    servers.remember(prepare_record(2**22 + 1))  # above every process id of Linux
-    assert servers.find("http://localhost:8123") is None
+    records.remember(server)
+    assert records.find("http://localhost:8123") == server
+    assert records.find("http://127.0.0.1:8123/v1") == server
+    assert records.find("http://elsewhere:8123") is None
+    assert records.find("http://localhost:8124") is None
+    records.remember(prepare_record(2**22 + 1))  # above every process id of Linux
+    assert records.find("http://localhost:8123") is None
 
 
-def prepare_record(pid: int) -> servers.StartedServer:
-    return servers.StartedServer(pid, 8123, "qwen3-8b", "310P3", 1, True, "functional")
+def prepare_record(pid: int) -> records.StartedServer:
+    return records.StartedServer(pid, 8123, "qwen3-8b", "310P3", 1, True, "functional")

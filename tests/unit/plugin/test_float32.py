@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from ascend_cli.models.cards import Model
-from ascend_cli.plan.planner import Question, Workload, make_plan
-from ascend_plugin import chips
+from ascend_cli.plan.planner import PlanRequest, Workload, make_plan
+from ascend_cli.registry.cards import Model
+from ascend_facts import chips
+from ascend_facts.memory_plan import MemoryRequest, checkpoint_format, plan_memory, weight_bytes
+from ascend_facts.model_shape import read_model_shape
 from ascend_plugin.configuration import UnsupportedChoice, _prepare_float32
-from ascend_plugin.memory_plan import MemoryRequest, checkpoint_format, plan_memory, weight_bytes
-from ascend_plugin.model_shape import read_model_shape
 
 DUO, A2 = chips.find("310P3"), chips.find("910B3")
 GEMMA2_2B = {
@@ -45,7 +45,7 @@ def test_the_cache_is_in_the_dtype_of_products(dtype: torch.dtype, chip: chips.C
     [
         ({"experts": 8}, "experts"),
         ({"is_hybrid": True}, "recurrent layers"),
-        ({"quantization": "ascend"}, "quantised weights"),
+        ({"quantization": "ascend"}, "quantized weights"),
         ({"runner_type": "pooling"}, "pooling"),
     ],
 )
@@ -72,8 +72,8 @@ def test_a_plan_offers_no_format_that_would_be_refused() -> None:
 
     def formats(chip: chips.ChipSpec) -> list[str]:
         here = checkpoint_format(None, chip, shape.dtype_on(chip))
-        question = Question(Model("gemma", GEMMA2_2B, "folder"), chip, 4, Workload(256, 128), here)
-        return [choice.weight_format for choice in make_plan(question).quantised]
+        question = PlanRequest(Model("gemma", GEMMA2_2B, "folder"), chip, 4, Workload(256, 128), here)
+        return [choice.weight_format for choice in make_plan(question).quantized]
 
     assert not formats(DUO)
     assert "w8a8" in formats(A2)

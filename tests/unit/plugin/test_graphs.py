@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from vllm.config import CUDAGraphMode
 
-from ascend_plugin import chips, graphs
+from ascend_facts import chips, graphs
 
 DUO, A2 = chips.find("310P3"), chips.find("910B3")
 

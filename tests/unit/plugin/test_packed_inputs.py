@@ -1,0 +1,122 @@
+"""Packed step inputs against what vLLM's runner computes token by token."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from ascend_plugin.runner.block_tables import DeviceBlockTable
+from ascend_plugin.runner.packed_inputs import (
+    ALIGNMENT_BYTES,
+    StepInputs,
+    fill_batch,
+    fill_sampled,
+    fill_slots,
+    plan_layout,
+)
+
+BLOCK = 4
+
+
+def _batch(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    requests = int(rng.integers(1, 6))
+    scheduled = rng.integers(1, 7, requests).astype(np.int32)
+    computed = rng.integers(0, 9, requests).astype(np.int32)
+    tokens = rng.integers(0, 1000, (8, 16)).astype(np.int32)
+    blocks = rng.permutation(64)[: 8 * 5].reshape(8, 5).astype(np.int32)
+    return scheduled, computed, tokens, blocks
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_token_has_its_id_position_and_slot(seed: int) -> None:
+    scheduled, computed, token_ids, blocks = _batch(seed)
+    inputs = StepInputs(64, 8, (5,), torch.device("cpu"))
+    layout = inputs.layout(48, 8)
+    arrays = inputs.host_arrays(layout)
+    for array in arrays.values():
+        array.fill(77)  # what an earlier step may have left
+    owner, positions = fill_batch(arrays, scheduled, computed, token_ids)
+    fill_slots(arrays["slots0"], blocks, BLOCK, owner, positions)
+    views = inputs.upload(layout)
+    token = 0
+    for request, (new, old) in enumerate(zip(scheduled, computed, strict=True)):
+        for position in range(old, old + new):
+            assert views["positions"][token] == position
+            assert views["input_ids"][token] == token_ids[request, position]
+            assert views["slots0"][token] == blocks[request, position // BLOCK] * BLOCK + position % BLOCK
+            token += 1
+        assert views["query_start_loc"][request + 1] == token
+        assert views["logits_indices"][request] == token - 1
+        assert views["seq_lens"][request] == old + new
+    assert not views["is_padding"][:token].any()
+    assert views["is_padding"][token:].all()
+    assert views["slots0"][token:].eq(-1).all()
+    assert views["query_start_loc"][len(scheduled) + 1 :].eq(token).all()
+    assert views["seq_lens"][len(scheduled) :].eq(0).all()
+
+
+def test_sections_are_aligned_and_do_not_overlap() -> None:
+    sections = sorted(plan_layout(7, 3, groups=2).sections.values(), key=lambda section: section.offset)
+    for section, following in pairwise(sections):
+        assert section.offset % ALIGNMENT_BYTES == 0
+        assert section.end <= following.offset
+
+
+def test_views_of_a_layout_keep_their_addresses() -> None:
+    inputs = StepInputs(64, 8, (5,), torch.device("cpu"))
+    first = {name: view.data_ptr() for name, view in inputs.on_device(inputs.layout(8, 8)).items()}
+    inputs.upload(inputs.layout(32, 4))
+    assert {name: view.data_ptr() for name, view in inputs.on_device(inputs.layout(8, 8)).items()} == first
+
+
+def test_tables_on_the_device_follow_random_changes() -> None:
+    """Requests join, grow, leave and swap rows; every block in use is on the device after each upload."""
+    rng = np.random.default_rng(0)
+    inputs = StepInputs(64, 8, (5, 9), torch.device("cpu"))
+    tables = [rng.integers(1, 1000, (8, width)).astype(np.int32) for width in (5, 9)]
+    counts = [np.ones(8, np.int32), np.ones(8, np.int32)]
+    for _ in range(200):
+        requests = int(rng.integers(1, 9))
+        layout = inputs.layout(int(rng.integers(requests, 65)), requests)
+        for group, (table, used) in enumerate(zip(tables, counts, strict=True)):
+            row, other = rng.choice(8, 2, replace=False)
+            if rng.random() < 0.5:
+                used[row] = rng.integers(1, table.shape[1] + 1)
+                table[row, used[row] - 1] = rng.integers(1, 1000)
+            else:
+                table[[row, other]], used[[row, other]] = table[[other, row]], used[[other, row]]
+            inputs.fill_table(layout, group, table[:requests], used[:requests])
+        arrays = inputs.host_arrays(layout)
+        arrays["positions"][:] = rng.integers(0, 99, len(arrays["positions"]))
+        views = inputs.upload(layout)
+        assert views["positions"].numpy().tolist() == arrays["positions"].tolist()
+        for group, (table, used) in enumerate(zip(tables, counts, strict=True)):
+            for row in range(requests):
+                assert views[f"block_table{group}"][row, : used[row]].tolist() == table[row, : used[row]].tolist()
+
+
+def test_an_unchanged_table_is_not_sent() -> None:
+    table = DeviceBlockTable(8, 512, torch.device("cpu"))
+    blocks = np.arange(8 * 512, dtype=np.int32).reshape(8, 512)
+    assert table.update(blocks[:3], used=4) == (slice(0, 3), slice(0, 4))
+    assert table.update(blocks[:3], used=4) is None
+    blocks[1, 4] = 7
+    assert table.update(blocks[:2], used=5) == (slice(0, 2), slice(4, 5))
+    blocks[1, 400] = 7  # beyond what is used
+    assert table.update(blocks[:2], used=5) is None
+
+
+def test_sampled_tokens_of_an_unchanged_decode_batch_go_straight() -> None:
+    arrays = {name: np.zeros(8, np.int64) for name in ("sampled_rows", "sampled_targets")}
+    assert fill_sampled(arrays, np.array([0, 1, 2]), np.array([1, 2, 3])) == (3, True)
+
+
+def test_sampled_tokens_follow_requests_that_moved() -> None:
+    arrays = {name: np.zeros(8, np.int64) for name in ("sampled_rows", "sampled_targets")}
+    assert fill_sampled(arrays, np.array([2, -1, 0]), np.array([1, 6, 7])) == (2, False)
+    assert arrays["sampled_rows"][:2].tolist() == [2, 0]
+    assert arrays["sampled_targets"][:2].tolist() == [0, 6]
