@@ -1,4 +1,4 @@
-"""Print the folders of torch and torch_npu and torch's series as a CMake list; one sentence on stderr if one is unusable."""
+"""Print the folders of torch and torch_npu and torch's series as a CMake list; one sentence on stderr if not usable."""
 
 import importlib.metadata
 import importlib.util

@@ -121,7 +121,8 @@ def load_libraries() -> None:
             _loaded.append(ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL))
         except OSError as error:
             raise EmulatorError(
-                f"ascend-emulator: {path.name} does not load ({error}); rebuild ascend-emulator beside the installed torch."
+                f"ascend-emulator: {path.name} does not load ({error}); "
+                "rebuild ascend-emulator beside the installed torch."
             ) from None
 
 
