@@ -77,7 +77,9 @@ def spawn_if_device_is_open() -> None:
 
     torch_npu says "Cannot re-initialize NPU in forked subprocess"; vLLM's own guard knows CUDA and XPU only.
     """
-    if torch.npu.is_initialized() and os.environ.get("VLLM_WORKER_MULTIPROC_METHOD") != "spawn":
+    import torch_npu
+
+    if torch_npu.npu.is_initialized() and os.environ.get("VLLM_WORKER_MULTIPROC_METHOD") != "spawn":
         logger.info("A device is open in this process: the engine's processes are spawned, not forked.")
         os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
 

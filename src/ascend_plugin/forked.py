@@ -27,7 +27,8 @@ def in_fork(function: Callable[[], T]) -> T:
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if code != 0 or not answer:
         raise RuntimeError(f"A fork of this process ended with code {code}:\n{answer.decode(errors='replace')}")
-    return pickle.loads(answer)
+    result: T = pickle.loads(answer)
+    return result
 
 
 def _answer_and_exit(function: Callable[[], Any], write_end: int) -> NoReturn:
