@@ -15,7 +15,7 @@ UNCONSTRAINED = -1  # every bit set: every token allowed
 def apply_grammar_bitmask(scheduler_output: Any, grammar_output: Any, input_batch: Any, logits: torch.Tensor) -> None:
     """Set the logits [rows, V] of tokens that the requests' grammars do not allow to -inf, in place.
 
-    Takes the place of vllm.v1.structured_output.utils.apply_grammar_bitmask and has its arguments.
+    As vllm.v1.structured_output.utils.apply_grammar_bitmask, whose arguments it has; that calls xgrammar's kernel.
     """
     mask = arrange_rows(
         grammar_output.grammar_bitmask,
