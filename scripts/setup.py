@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -189,14 +189,14 @@ def text(*values: str) -> Callable[[], Iterator[bytes]]:
     return lambda: iter([value.encode() for value in values])
 
 
-def files(*patterns: str, ignore: Sequence[str] = ()) -> Callable[[], Iterator[bytes]]:
-    """Contents of the files under ROOT that match, ignoring what builds leave behind (`ignore` names more of it)."""
+def files(*patterns: str) -> Callable[[], Iterator[bytes]]:
+    """Contents of the files under ROOT that match, ignoring what builds leave behind."""
 
     def contents() -> Iterator[bytes]:
         for pattern in patterns:
             for path in sorted(ROOT.glob(pattern)):
                 name = path.relative_to(ROOT)
-                if path.is_file() and str(name) not in ignore and not {"build", "__pycache__", "lib"} & set(name.parts):
+                if path.is_file() and not {"build", "__pycache__", "lib"} & set(name.parts):
                     yield str(name).encode() + path.read_bytes()
 
     return contents
@@ -204,8 +204,7 @@ def files(*patterns: str, ignore: Sequence[str] = ()) -> Callable[[], Iterator[b
 
 EMULATOR_FILES = files(
     "src/ascend_facts/chips.*", "emulator/src/**/*", "emulator/cmake/*", "emulator/python/**/*", "emulator/*.toml",
-    "emulator/CMakeLists.txt",
-    ignore=[f"emulator/python/ascend_emulator/chips.{kind}" for kind in ("py", "toml")],  # copies that the build makes
+    "emulator/CMakeLists.txt", "emulator/VERSION",
 )  # fmt: skip
 STEPS = [
     Step("venv", "virtual environment", MAIN.create, text(sys.version, str(MAIN.folder))),

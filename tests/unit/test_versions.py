@@ -37,7 +37,8 @@ def test_constraints_pin_the_tested_row() -> None:
 
 
 def test_the_emulator_builds_for_every_torch_of_the_row() -> None:
-    assert row().torch == load("emulator/cmake/locate_packages.py").SUPPORTED
+    series = tuple(version.rpartition(".")[0] for version in row().torch)
+    assert series == load("emulator/cmake/locate_packages.py").SERIES
 
 
 @pytest.mark.parametrize("path", ["pyproject.toml", "emulator/pyproject.toml"])
