@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ascend_facts import memory_plan
 from ascend_facts.model_shape import UnreadableConfig, read_model_shape
-from ascend_plugin import detection
+from ascend_plugin import detection, quantization
 from ascend_plugin.log import plugin_logger
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ def plan_or_refuse(vllm_config: VllmConfig, total_bytes: int, requested_bytes: i
     None, and no refusal, for a model whose configuration the arithmetic cannot read: loading it will tell.
     """
     model, parallel, scheduler = vllm_config.model_config, vllm_config.parallel_config, vllm_config.scheduler_config
-    if parallel.pipeline_parallel_size > 1 or model.quantization not in KNOWN_METHODS:
+    method = quantization.stored_method(model.quantization)
+    if parallel.pipeline_parallel_size > 1 or method not in KNOWN_METHODS:
         return None
     try:
         shape = read_model_shape(model.hf_config.to_dict())
@@ -39,7 +40,7 @@ def plan_or_refuse(vllm_config: VllmConfig, total_bytes: int, requested_bytes: i
         tensor_parallel_size=parallel.tensor_parallel_size,
         chip_bytes=total_bytes,
         weight_format=memory_plan.checkpoint_format(
-            model.quantization,
+            method,
             detection.current_chip(),
             str(model.dtype).removeprefix("torch."),
             shape.has_experts,
