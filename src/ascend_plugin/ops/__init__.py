@@ -8,9 +8,10 @@ def register_custom_ops() -> None:
 
     Can be repeated.
     """
-    from ascend_plugin.ops import activation, moe, norm, rotary
+    from ascend_plugin.ops import activation, embedding, moe, norm, rotary
 
     activation.register()
+    embedding.register()
     moe.register()
     norm.register()
     rotary.register()
