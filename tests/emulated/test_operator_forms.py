@@ -162,9 +162,7 @@ def rotated(heads: int, kv_heads: int, neox: bool, as_views: bool, dtype: str = 
         positions, *(x.float() for x in fused.split([heads * size, kv_heads * size], dim=-1)),
         size, size, layer.cos_sin_cache.cpu().float(), neox,
     )  # fmt: skip
-    error = max(
-        float((a.cpu().float() - b).abs().max()) for a, b in zip(found, reference, strict=True)
-    )
+    error = max(float((a.cpu().float() - b).abs().max()) for a, b in zip(found, reference, strict=True))
     fused_calls = [name for name in {name for name, _, _ in launched.calls} if name.startswith("npu::")]
     return {"error": error, "operators": sorted(fused_calls), "copies": len(launched.named("clone"))}
 
@@ -173,9 +171,7 @@ def rotated(heads: int, kv_heads: int, neox: bool, as_views: bool, dtype: str = 
 @pytest.mark.parametrize("neox", [False, True])
 @pytest.mark.parametrize("heads", [(16, 8), (40, 40), (192, 16)])
 @pytest.mark.chips("310P3", "910B3")
-def test_rotation(
-    npu: Npu, request: pytest.FixtureRequest, heads: tuple[int, int], neox: bool, as_views: bool
-) -> None:
+def test_rotation(npu: Npu, request: pytest.FixtureRequest, heads: tuple[int, int], neox: bool, as_views: bool) -> None:
     found = npu.call(rotated, *heads, neox, as_views)
     on_310p = "310P3" in request.node.name
     assert found["error"] < 2e-2
@@ -198,3 +194,64 @@ def test_forms_as_found_by_a_probe_take_the_table_s_place() -> None:
         chips.with_forms(duo, {"gating_row": 1}, "a probe")
     with pytest.raises(chips.ChipTableError, match="gating_rows is 'many', expected int"):
         chips.with_forms(duo, {"gating_rows": "many"}, "a probe")
+
+
+# ---------------------------------------------------------------- attention in graphs of 910B
+
+
+def graph_tasks(head_size: int, query_lens: list[int]) -> dict[str, Any]:
+    """Two layers' tasks, each launched at capture and again for a replay: the scratch memory they were given."""
+    from types import SimpleNamespace
+
+    from vllm.forward_context import override_forward_context
+
+    from ascend_plugin.attention.fused_infer import FusedInferAttention
+    from ascend_plugin.attention.metadata import AscendMetadata, Phase
+
+    device, tokens, blocks = torch.device("npu"), sum(query_lens), 8
+    pages = [torch.zeros(blocks, 128, 2, head_size, dtype=torch.float16, device=device) for _ in range(2)]
+    query = torch.zeros(tokens, 4, head_size, dtype=torch.float16, device=device)
+    lens = torch.tensor(query_lens, dtype=torch.int32)
+    metadata = AscendMetadata(
+        phase=Phase.DECODE if max(query_lens) == 1 else Phase.MIXED,
+        num_tokens=tokens,
+        query_lens=lens,
+        seq_lens_host=lens + 100,
+        seq_lens=(lens + 100).to(device),
+        block_table=torch.zeros(len(lens), 4, dtype=torch.int32, device=device),
+        slot_mapping=torch.zeros(tokens, dtype=torch.int32, device=device),
+        causal=True,
+    )
+    layer = FusedInferAttention(4, head_size, 1.0, num_kv_heads=2)
+    asked: list[list[int]] = []
+    given: list[int] = []
+
+    class Scratch(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if "get_max_workspace" in function._schema.name:
+                asked.append(list(kwargs["actual_seq_lengths_kv"]))
+            elif "fused_infer" in function._schema.name:
+                given.append(kwargs["workspace"].data_ptr())
+            return function(*args, **(kwargs or {}))
+
+    outputs = [torch.zeros_like(query) for _ in range(2)]
+    with override_forward_context(SimpleNamespace(attn_metadata={"a": metadata})), Scratch():
+        tasks = [layer._task("a", query, tuple(pages), out) for out in outputs]
+        for task in tasks * 2:
+            task()
+    return {"asked": asked, "given": given}
+
+
+@pytest.mark.parametrize("head_size", [128, 96])
+@pytest.mark.chips("910B3")
+def test_launches_of_a_graph_share_scratch_memory_that_fits_the_longest_context(npu: Npu, head_size: int) -> None:
+    found = npu.call(graph_tasks, head_size, [1, 1, 1])
+    assert found["asked"] == [[4 * 128] * 3]
+    assert len(found["given"]) == 4
+    assert len(set(found["given"])) == 1
+
+
+@pytest.mark.chips("910B3")
+def test_a_task_of_a_graph_is_one_launch_or_refused(npu: Npu) -> None:
+    with pytest.raises(RuntimeError, match="2 different numbers of tokens"):
+        npu.call(graph_tasks, 96, [2, 1])

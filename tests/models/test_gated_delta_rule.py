@@ -126,7 +126,9 @@ def test_the_error_of_float16_operands_stays_that_of_float16(
 ) -> None:
     outputs, state = npu.call(error_on_chip, alike, True)
     plain_outputs, plain_state = npu.call(error_on_chip, alike, False)
-    print(f"alike {alike}: outputs {outputs:.1e} (plain {plain_outputs:.1e}), state {state:.1e} (plain {plain_state:.1e})")
+    print(
+        f"alike {alike}: outputs {outputs:.1e} (plain {plain_outputs:.1e}), state {state:.1e} (plain {plain_state:.1e})"
+    )
     assert outputs < min(of_outputs, plain_outputs * 1.01)
     assert state < min(of_state, plain_state)
 
