@@ -146,6 +146,11 @@ def _check_parallel(vllm_config: VllmConfig, chip: ChipSpec) -> None:
             "Leave out --pipeline-parallel-size and raise --tensor-parallel-size: HCCL has neither Send nor Receive "
             f"on {chip.soc_version}."
         )
+    if parallel.enable_expert_parallel and not chip.forms.has_expert_parallel:
+        raise UnsupportedChoice(
+            f"Leave out --enable-expert-parallel: on {chip.soc_version} nobody has run products of experts that leave "
+            "out the rows of others. Tensor parallelism divides experts too."
+        )
     if parallel.nnodes_within_dp > 1 and not chip.has_full_hccl:
         raise UnsupportedChoice(
             f"Leave out --nnodes: HCCL on {chip.soc_version} joins the chips of one server only. Run one server each "
