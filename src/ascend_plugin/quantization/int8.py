@@ -92,7 +92,7 @@ class DynamicProduct:
 
 
 def _scale_of_results(scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """The scale [out] fp32 as products of that dtype take it: fp16 ones in 64 bits of the chip's, bf16 ones as it is."""
+    """The scale [out] fp32 as products of that dtype take it: fp16 ones in the chip's 64 bits, bf16 ones as it is."""
     return torch_npu.npu_trans_quant_param(scale, round_mode=1) if dtype == torch.float16 else scale
 
 
