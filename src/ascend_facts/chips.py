@@ -113,6 +113,7 @@ class ChipSpec:
     image_suffix: str
     kubernetes_resources: Mapping[str, str]  # by flavor of device plugin
     fp8_tflops: float = 0.0  # 0 where the cube has no fp8
+    server_link: Link | None = None  # of the chips of one server with those of another; None where HCCL joins none
     server_step_tokens: int = 0  # that a server puts into a step unless told otherwise; 0 is vLLM's own choice
 
     @property
@@ -143,6 +144,14 @@ class ChipSpec:
     def has_fp8(self) -> bool:
         return self.fp8_tflops > 0
 
+    def link_of(self, ranks: int) -> Link:
+        """The slowest link among this many neighbouring chips: the card's, the server's, or the network's."""
+        if ranks <= self.chips_per_card:
+            return self.card_link
+        if ranks <= self.chips_per_server or self.server_link is None:
+            return self.node_link
+        return self.server_link
+
     def usable_memory_bytes(self, chip_index: int = 0) -> int:
         """Memory that PyTorch sees on chip `chip_index` of the machine (the chips of one Duo card differ)."""
         return self.usable_memory_mib[chip_index % len(self.usable_memory_mib)] << 20
@@ -163,7 +172,7 @@ class UnsupportedHeadSize(ValueError):
 
 
 def _typed(field_name: str, hint: Any, value: Any, where: str) -> Any:
-    if hint is Link:
+    if hint in (Link, Link | None):
         return Link(**value)
     if hint is Forms:
         return _forms(value, f"{where}, forms")

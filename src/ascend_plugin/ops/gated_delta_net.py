@@ -183,6 +183,7 @@ def _from_grid(grid: torch.Tensor, drafted: Drafted, outputs: torch.Tensor) -> N
         outputs[: rows * length].unflatten(0, (rows, length)).copy_(grid.transpose(0, 1))
 
 
-# In the place of vLLM's, for models that are made from now on.
-if QwenGatedDeltaNetAttention.__name__ not in op_registry_oot:
-    QwenGatedDeltaNetAttention.register_oot(AscendGatedDeltaNet, name=QwenGatedDeltaNetAttention.__name__)
+def register() -> None:
+    """Put this in the place of vLLM's, for models that are made from now on. Can be repeated."""
+    if QwenGatedDeltaNetAttention.__name__ not in op_registry_oot:
+        QwenGatedDeltaNetAttention.register_oot(AscendGatedDeltaNet, name=QwenGatedDeltaNetAttention.__name__)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 
@@ -162,7 +163,8 @@ def _halves(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def _to_chunks(x: torch.Tensor, plan: ChunkPlan) -> torch.Tensor:
     """[tokens, heads, ...] -> [chunks, heads, C, ...], zeros where a chunk has no token (which change no state)."""
     padded = torch.cat([x, x.new_zeros(1, *x.shape[1:])])
-    return padded.index_select(0, plan.token_of_slot).unflatten(0, (-1, CHUNK)).transpose(1, 2)
+    chunks: torch.Tensor = padded.index_select(0, plan.token_of_slot).unflatten(0, (-1, CHUNK))
+    return chunks.transpose(1, 2)
 
 
 def inverse_of_unit_lower(below: torch.Tensor) -> torch.Tensor:
@@ -212,9 +214,8 @@ def convolve(
     rows = x.new_empty(x.shape[0] + state.shape[0] * (kernel - 1), x.shape[1])
     rows[plan.heads.flatten()] = state.flatten(0, 1).to(x.dtype)
     rows[plan.window] = x
-    total = sum(
-        rows.index_select(0, plan.window - (kernel - 1 - tap)).float() * weight[:, tap].float() for tap in range(kernel)
-    )
+    windows = (rows.index_select(0, plan.window - (kernel - 1 - tap)) for tap in range(kernel))
+    total = reduce(torch.add, (window.float() * weight[:, tap].float() for tap, window in enumerate(windows)))
     return _activate(total, bias, x.dtype), rows[plan.tails]
 
 
@@ -237,7 +238,7 @@ def convolve_steps(
     """
     length, kernel = x.shape[0], weight.shape[-1]
     inputs = torch.cat([state.to(x.dtype).transpose(0, 1), x])
-    total = sum(inputs[tap : tap + length].float() * weight[:, tap].float() for tap in range(kernel))
+    total = reduce(torch.add, (inputs[tap : tap + length].float() * weight[:, tap].float() for tap in range(kernel)))
     return _activate(total, bias, x.dtype), inputs
 
 

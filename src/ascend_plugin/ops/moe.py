@@ -18,7 +18,6 @@ import torch_npu
 from vllm.model_executor.custom_op import op_registry_oot
 from vllm.model_executor.layers.fused_moe.activation import MoEActivation
 from vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method import UnquantizedFusedMoEMethod
-from vllm.model_executor.utils import replace_parameter
 
 from ascend_facts.chips import Forms
 from ascend_plugin import detection
@@ -46,7 +45,9 @@ class AscendFusedMoEMethod(UnquantizedFusedMoEMethod):
             weight = getattr(layer, name).data.transpose(1, 2).contiguous()
             if detection.current_chip().weight_format == "nz":
                 weight = torch_npu.npu_format_cast(weight, FRACTAL_NZ)
-            replace_parameter(layer, name, weight)
+            # Not vLLM's replace_parameter, which copies into the old storage where sizes match (square experts): the
+            # layout would be lost.
+            getattr(layer, name).data = weight
 
     def forward_oot(
         self,
