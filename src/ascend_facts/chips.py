@@ -51,7 +51,8 @@ class Forms:
     rotary_heads: int  # most heads of query and key together in one ApplyRotaryPosEmb
     rotary_on_views: bool  # ApplyRotaryPosEmb may rotate columns of a wider tensor in place
     compressed_mask_keys: int  # most keys that the fixed mask of paged attention serves; 0 is any number
-    compensated_products: bool  # float32 products that must keep float32's precision are put together from float16 ones
+    compensated_products: bool  # sums that outlive a step are put together from products of float16 halves
+    token_scaled_products: bool  # int8 products take a scale for each token
 
 
 @dataclass(frozen=True, slots=True)
