@@ -108,33 +108,6 @@ def test_another_thread_may_reset_it(npu: Npu) -> None:
     assert npu.call(reset_by_another_thread) == 0
 
 
-def refused_operator() -> tuple[bool, str]:
-    import torch
-
-    chosen = torch.tensor([1, 0, 1, 1], device="npu")
-    value = torch.zeros(4, device="npu")
-    graph, refused = torch.npu.NPUGraph(), False
-    with torch.npu.stream(torch.npu.Stream()):
-        graph.capture_begin()
-        value.add_(1)
-        try:
-            torch.nonzero(chosen)
-        except RuntimeError:
-            refused = True
-        value.add_(1)
-        try:
-            graph.capture_end()
-        except RuntimeError as error:
-            return refused, str(error)
-    return refused, ""
-
-
-def test_a_refused_operator_spoils_the_capture(npu: Npu) -> None:
-    refused, error = npu.call(refused_operator)
-    assert refused
-    assert "507903" in error
-
-
 def use_before_the_end() -> dict[str, int]:
     cann.set_device()
     stream, other, memory = cann.stream(), cann.stream(), cann.malloc(SIZE)
