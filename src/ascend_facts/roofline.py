@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ascend_facts.chips import ChipSpec
-from ascend_facts.memory_plan import BYTES_OF_WEIGHT, WeightFormat
 from ascend_facts.model_shape import ModelShape
+from ascend_facts.quantized_format import WeightFormat, bytes_of_weight
 
 CACHE_VALUE_BYTES = 2
 
@@ -48,21 +48,29 @@ class Placement:
             read = weights.parameters_read(tokens)
             if weights.kind == "lm_head" and not weights.parameters:  # tied: the embedding table is read as the head
                 read = weights.per_token
-            width = BYTES_OF_WEIGHT[self.weight_format if weights.quantized else "fp16"]
+            weight_format = self.weight_format if weights.quantized else "fp16"
+            width = bytes_of_weight(weight_format, self.shape.stored.group_size)
             total += read * width / (self.ranks if weights.split else 1)
-        cache = cached_tokens * self.shape.cache_values_per_token(self.ranks) * CACHE_VALUE_BYTES
-        state = (
-            2 * sequences * self.shape.state_values_per_sequence * CACHE_VALUE_BYTES / self.ranks
-        )  # read and written
-        return total + cache + state
+        values = sequences * self.shape.attended_values(self.ranks, cached_tokens // sequences)
+        state = sequences * self.shape.state_bytes_per_sequence("float16") / self.ranks
+        return total + values * CACHE_VALUE_BYTES + 2 * state  # states are read and written
 
     def step_operations(self, tokens: int, head_tokens: int, attended_pairs: float) -> float:
         """Multiplications and additions of one rank; the head runs only for the tokens that are sampled from."""
         total = 0.0
         for weights in self.shape.weights:
             total += 2 * weights.per_token * (head_tokens if weights.kind == "lm_head" else tokens)
-        attention = 4 * attended_pairs * self.shape.attention_layers * self.shape.heads * self.shape.head_dim
-        return (total + attention) / self.ranks
+        return (total + attended_pairs * self._operations_a_pair()) / self.ranks
+
+    def _operations_a_pair(self) -> int:
+        """Of a query and a cached token, all layers: two products with the key's width and the value's.
+
+        The latent of MLA is key and value at once, for every head.
+        """
+        heads = self.shape.heads
+        return sum(
+            2 * heads * layers.layers * layers.values * (2 if layers.is_latent else 1) for layers in self.shape.caches
+        )
 
     @property
     def peak_operations_a_second(self) -> float:
@@ -88,7 +96,7 @@ class Placement:
         """Modelled time of a step's all-reduces over the slowest link taking part."""
         if self.ranks == 1:
             return 0.0
-        link = self.chip.card_link if self.ranks <= self.chip.chips_per_card else self.chip.node_link
+        link = self.chip.link_of(self.ranks)
         message = tokens * self.shape.hidden_size * CACHE_VALUE_BYTES
         seconds_moving = 2 * (self.ranks - 1) / self.ranks * message / (link.gbps * 1e9)
         each_ms = link.latency_us / 1e3 + seconds_moving * 1e3

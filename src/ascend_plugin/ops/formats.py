@@ -8,7 +8,7 @@ import torch
 
 from ascend_plugin.detection import ACL_LIBRARY
 
-FRACTAL_NZ = 29  # aclFormat
+ND, FRACTAL_NZ = 2, 29  # aclFormat
 NZ_ROWS = 16
 NZ_COLUMNS = 16  # 32 bytes of fp16
 
