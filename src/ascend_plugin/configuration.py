@@ -61,7 +61,7 @@ def check_and_update(vllm_config: VllmConfig, chip: ChipSpec) -> None:
         raise UnsupportedChoice("Leave out --enable-sleep-mode: this plugin cannot give device memory back yet.")
 
 
-def check_dtype(dtype: torch.dtype, chip: ChipSpec) -> None:
+def check_dtype(dtype: torch.dtype | str, chip: ChipSpec) -> None:
     """Raises UnsupportedChoice for a dtype that the chip cannot compute in."""
     name = str(dtype).removeprefix("torch.")
     if name not in chip.model_dtypes:

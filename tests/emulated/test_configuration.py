@@ -52,7 +52,7 @@ def test_910b_keeps_bf16(emulated: Callable, qwen3: Path) -> None:
     assert facts["step_tokens"] >= 2048  # vLLM's own choice
 
 
-def test_the_brief_s_flags_are_accepted(emulated: Callable, qwen3: Path) -> None:
+def test_flags_of_earlier_guides_are_accepted(emulated: Callable, qwen3: Path) -> None:
     options = {"enforce_eager": True, "dtype": "float16", "tensor_parallel_size": 4, "max_num_batched_tokens": 1024}
     facts = chosen(configure(emulated, qwen3, **options))
     assert facts["graph_mode"] == "NONE"
