@@ -76,7 +76,9 @@ def spawn_if_device_is_open() -> None:
 
     torch_npu says "Cannot re-initialize NPU in forked subprocess"; vLLM's own guard knows CUDA and XPU only.
     """
-    if torch.npu.is_initialized() and os.environ.get("VLLM_WORKER_MULTIPROC_METHOD") != "spawn":
+    import torch_npu
+
+    if torch_npu.npu.is_initialized() and os.environ.get("VLLM_WORKER_MULTIPROC_METHOD") != "spawn":
         logger.info("A device is open in this process: the engine's processes are spawned, not forked.")
         os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
 
@@ -143,6 +145,11 @@ def _check_parallel(vllm_config: VllmConfig, chip: ChipSpec) -> None:
         raise UnsupportedChoice(
             "Leave out --pipeline-parallel-size and raise --tensor-parallel-size: HCCL has neither Send nor Receive "
             f"on {chip.soc_version}."
+        )
+    if parallel.enable_expert_parallel and not chip.forms.has_expert_parallel:
+        raise UnsupportedChoice(
+            f"Leave out --enable-expert-parallel: on {chip.soc_version} nobody has run products of experts that leave "
+            "out the rows of others. Tensor parallelism divides experts too."
         )
     if parallel.nnodes_within_dp > 1 and not chip.has_full_hccl:
         raise UnsupportedChoice(

@@ -85,7 +85,7 @@ class AscendPlatform(Platform):
         """Nothing here reads the runner's list by layer index, so encoder-decoder models may share one."""
 
     @classmethod
-    def check_if_supports_dtype(cls, dtype: torch.dtype) -> None:
+    def check_if_supports_dtype(cls, dtype: torch.dtype | str) -> None:
         """Raises ValueError with the remedy for a dtype that the chip cannot compute in."""
         from ascend_plugin import configuration
 

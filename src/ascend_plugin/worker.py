@@ -98,7 +98,8 @@ class AscendWorker(Worker):
         """
         alone = self.parallel_config.world_size == 1
         text_only = not self.model_config.is_multimodal_model
-        return alone and text_only and self.plan is not None and self.plan.fits_with_margin(cache_bytes)
+        weights_bytes = self.model_runner.model_memory_usage  # measured: a plan may count too few
+        return alone and text_only and self.plan is not None and self.plan.fits_with_margin(cache_bytes, weights_bytes)
 
     def _accounted_share(self) -> float:
         """Share of the cache's memory that vLLM's arithmetic sees (see kv_cache.allocate_nz)."""

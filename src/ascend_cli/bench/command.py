@@ -40,12 +40,9 @@ def _say(text: str) -> None:
 
 
 def _key(file: Path | None) -> str | None:
-    if file is None:
-        return None
-    try:
-        return file.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise UsageError(f"--api-key-file {file} cannot be read ({error.strerror}): give a readable file") from error
+    from ascend_cli.secret import read_key
+
+    return None if file is None else read_key(file)
 
 
 def _finish(rows: list[Row], output: Path | None, json: bool, slo_text: str) -> int:

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 def register_custom_ops() -> None:
     """Register the classes that replace vLLM's layers. Can be repeated."""
-    from ascend_plugin.ops import activation, moe, norm, rotary
+    from ascend_plugin.ops import activation, embedding, moe, norm, rotary
 
     activation.register()
+    embedding.register()
     moe.register()
     norm.register()
     rotary.register()
