@@ -1,0 +1,1 @@
+"""The arithmetic on figures that were worked out by hand."""
