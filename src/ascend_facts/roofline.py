@@ -26,6 +26,12 @@ def assumptions() -> dict[str, Any]:
     return tomllib.loads(Path(__file__).with_name("assumptions.toml").read_text(encoding="utf-8"))
 
 
+def _device() -> dict[str, float]:
+    """Shares of the peaks that are reached, and how many operators and collectives a step has."""
+    device: dict[str, float] = assumptions()["device"]
+    return device
+
+
 @dataclass(frozen=True, slots=True)
 class Placement:
     """A model on `ranks` chips of one kind, its weights in one format."""
@@ -94,16 +100,16 @@ class Placement:
         message = tokens * self.shape.hidden_size * CACHE_VALUE_BYTES
         seconds_moving = 2 * (self.ranks - 1) / self.ranks * message / (link.gbps * 1e9)
         each_ms = link.latency_us / 1e3 + seconds_moving * 1e3
-        return assumptions()["device"]["collectives_a_layer"] * self.shape.layers * each_ms
+        return _device()["collectives_a_layer"] * self.shape.layers * each_ms
 
     def launches_ms(self) -> float:
-        device = assumptions()["device"]
+        device = _device()
         launches = device["launches_a_layer"] * self.shape.layers + device["launches_a_step"]
         return launches * self.chip.launch_us / 1e3
 
     def modelled_decode_ms(self, sequences: int, context: int) -> float:
         """Expected time of a decode step replayed as a graph."""
-        device = assumptions()["device"]
+        device = _device()
         reading_ms = 1e3 * self.step_bytes(sequences, sequences * context, sequences) / (self.chip.bandwidth_gbps * 1e9)
         operations = self.step_operations(sequences, sequences, float(sequences * context))
         computing_ms = 1e3 * operations / self.peak_operations_a_second
@@ -112,12 +118,12 @@ class Placement:
 
     def modelled_eager_decode_ms(self, sequences: int, context: int) -> float:
         """Expected time of the same step launched op by op from the host of the published figures."""
-        host_ms = assumptions()["published"]["host_ms_a_layer"] * self.shape.layers
+        host_ms = float(assumptions()["published"]["host_ms_a_layer"]) * self.shape.layers
         return max(host_ms, self.modelled_decode_ms(sequences, context))
 
     def modelled_prefill_ms(self, tokens: int) -> float:
         operations = self.step_operations(tokens, 1, tokens * tokens / 2)
-        computing_ms = 1e3 * operations / self.peak_operations_a_second / assumptions()["device"]["compute_share"]
+        computing_ms = 1e3 * operations / self.peak_operations_a_second / _device()["compute_share"]
         reading_ms = 1e3 * self.step_bytes(tokens, 0, 1) / (self.chip.bandwidth_gbps * 1e9)
-        busy_ms = max(computing_ms, reading_ms / assumptions()["device"]["bandwidth_share"])
+        busy_ms = max(computing_ms, reading_ms / _device()["bandwidth_share"])
         return busy_ms + self.launches_ms() + self.collectives_ms(tokens)

@@ -10,7 +10,7 @@ from ascend_facts import memory_plan
 from ascend_facts.checkpoint import UnreadableCheckpoint, measured
 from ascend_facts.model_shape import ModelShape, UnreadableConfig, read_model_shape
 from ascend_facts.quantized_format import Quantization, held_format
-from ascend_plugin import detection
+from ascend_plugin import detection, quantization
 from ascend_plugin.log import plugin_logger
 
 if TYPE_CHECKING:
@@ -61,10 +61,11 @@ def _shape(model: ModelConfig) -> ModelShape | None:
     """The model's sizes: from its tensors where the checkpoint is a folder here. None if they cannot be read."""
     try:
         shape = read_model_shape(model.hf_config.to_dict())
-        if model.quantization is None:
+        method = quantization.stored_method(model.quantization)
+        if method is None:
             shape = replace(shape, stored=replace(shape.stored, method=None))
         elif shape.stored.method is None:  # chosen by a flag, or found beside config.json: what it holds is not known
-            return None if model.quantization != "ascend" else _measured(_modelslim(shape), model)
+            return None if method != "ascend" else _measured(_modelslim(shape), model)
         return _measured(shape, model)
     except UnreadableConfig as error:
         logger.debug("The memory of this model is not known in advance: %s", error)

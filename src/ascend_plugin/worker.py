@@ -14,7 +14,7 @@ from vllm.utils.torch_utils import set_random_seed
 from vllm.v1.worker.gpu_worker import Worker, init_worker_distributed_environment
 from vllm.v1.worker.utils import request_memory
 
-from ascend_plugin import compat, memory, quantization
+from ascend_plugin import compat, log, memory, ops, quantization
 from ascend_plugin.cache import kv_cache
 from ascend_plugin.log import plugin_logger
 from ascend_plugin.runner.model_runner import AscendModelRunner
@@ -28,6 +28,9 @@ class AscendWorker(Worker):
     def init_device(self) -> None:
         """Bind this process to its chip, join the process groups and take the memory baseline."""
         compat.prepare_worker_process()
+        log.hide_announced_conversions()
+        if self.model_config.is_hybrid:
+            ops.register_recurrent_layers()
         # Modules stay for life: vLLM collects garbage a score of times while it starts, a second each with them.
         gc.freeze()
         self.device = self._open_device()
