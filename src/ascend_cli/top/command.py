@@ -123,7 +123,11 @@ def _server(url: str, first: Sample, second: Sample) -> Table:
     table.add_row("generated", f"{now['generated_tokens_per_s']:,.1f} tokens/s")
     table.add_row("prompts", f"{now['prompt_tokens_per_s']:,.1f} tokens/s")
     table.add_row("running, waiting", f"{second.running:.0f}, {second.waiting:.0f}")
-    table.add_row("cache", f"{_bar(second.cache_share)} {second.cache_share:.1%}")
+    several = len(second.engines) > 1
+    for engine in second.engines:
+        title = f"cache of engine {engine.name}" if several else "cache"
+        queue = f"   {engine.running:.0f} running, {engine.waiting:.0f} waiting" if several else ""
+        table.add_row(title, f"{_bar(engine.cache_share)} {engine.cache_share:.1%}{queue}")
     table.add_row("mean time to first token", f"{now['ttft_ms']:,.0f} ms" if now["ttft_ms"] is not None else "-")
     table.add_row("mean time per output token", f"{now['tpot_ms']:,.1f} ms" if now["tpot_ms"] is not None else "-")
     return table
