@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from ascend_cli.errors import AscendError, UsageError
+from ascend_cli.errors import NothingDone, UsageError
 
 if TYPE_CHECKING:
     import httpx
@@ -59,11 +59,11 @@ def get(url: str, headers: Mapping[str, str] | None = None, timeout_s: float = T
 
 
 def json_of(response: httpx.Response, url: str) -> Any:
-    """The JSON of an answer. Raises AscendError if it is something else."""
+    """The JSON of an answer. Raises NothingDone if it is something else."""
     try:
         return response.json()
     except ValueError as error:
-        raise AscendError(f"{url} answered something that is not JSON: is it a vLLM server?") from error
+        raise NothingDone(f"{url} answered something that is not JSON: is it a vLLM server?") from error
 
 
 def without_proxy(environment: Mapping[str, str], url: str) -> dict[str, str]:

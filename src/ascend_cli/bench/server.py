@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ascend_cli import web
 from ascend_cli.bench.metrics import Metrics
-from ascend_cli.errors import AscendError, UsageError
+from ascend_cli.errors import NothingDone, UsageError
 
 TOKEN_COUNTERS = ("vllm:prompt_tokens_total", "vllm:generation_tokens_total")
 
@@ -33,7 +33,7 @@ class Target:
 
 
 def find_target(url: str, model: str = "", tokenizer: str = "", api_key: str | None = None) -> Target:
-    """Ask a server for its model. Raises AscendError if it does not answer, UsageError if the model is not served.
+    """Ask a server for its model. Raises NothingDone if it does not answer, UsageError if the model is not served.
 
     The served name need not be the name of a hub repository, and a tokenizer looked up by it is an error; `/v1/models`
     tells where the model came from.
@@ -49,7 +49,7 @@ def find_target(url: str, model: str = "", tokenizer: str = "", api_key: str | N
     if answer.status_code == 401:
         raise UsageError(f"{url} wants {'another' if api_key else 'an'} API key: give --api-key-file")
     if answer.status_code != 200:
-        raise AscendError(f"{url}/v1/models answered {answer.status_code}: is it a vLLM server?")
+        raise NothingDone(f"{url}/v1/models answered {answer.status_code}: is it a vLLM server?")
     served = _served(web.json_of(answer, f"{url}/v1/models"), url)
     name = model or next(iter(served), "")
     if name not in served:
@@ -61,12 +61,12 @@ def find_target(url: str, model: str = "", tokenizer: str = "", api_key: str | N
 
 
 def _served(document: object, url: str) -> dict[str, str]:
-    """Names of the models that a server lists, with where each came from. Raises AscendError for another answer."""
+    """Names of the models that a server lists, with where each came from. Raises NothingDone for another answer."""
     entries = document.get("data") if isinstance(document, dict) else None
     if not isinstance(entries, list) or not all(
         isinstance(entry, dict) and isinstance(entry.get("id"), str) for entry in entries
     ):
-        raise AscendError(f"{url}/v1/models lists no models: is it a vLLM server?")
+        raise NothingDone(f"{url}/v1/models lists no models: is it a vLLM server?")
     return {entry["id"]: str(entry.get("root") or entry["id"]) for entry in entries}
 
 

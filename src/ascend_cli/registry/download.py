@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ascend_cli.errors import AscendError, UsageError
+from ascend_cli.errors import NothingDone, UsageError
 from ascend_cli.web import is_loopback
 
 MIRROR = "https://hf-mirror.com"
@@ -48,7 +48,7 @@ ATTEMPTS = 5
 def download(hub_id: str, hub: str, endpoint: str = "") -> Path:
     """Fetch every file of a model that serving needs; the folder that holds them comes back.
 
-    hub is hf, hf-mirror or modelscope. Raises AscendError if the hub does not answer or does not know the model.
+    hub is hf, hf-mirror or modelscope. Raises NothingDone if the hub does not answer or does not know the model.
     """
     if hub == "modelscope":
         folder = _from_modelscope(hub_id, _address(endpoint or os.environ.get("MODELSCOPE_ENDPOINT") or MODELSCOPE))
@@ -56,7 +56,7 @@ def download(hub_id: str, hub: str, endpoint: str = "") -> Path:
         given = endpoint or (MIRROR if hub == "hf-mirror" else os.environ.get("HF_ENDPOINT", ""))
         folder = _from_hugging_face(hub_id, _address(given) if given else "")
     if missing := incomplete_files(folder):
-        raise AscendError(
+        raise NothingDone(
             f"{hub_id} is not complete after the download ({missing[0]}): run it again, or try another --hub"
         )
     return folder
@@ -88,7 +88,7 @@ def _from_hugging_face(hub_id: str, endpoint: str) -> Path:
         raise UsageError(f"{hub_id!r} is no name of a model on {where}: write owner/name") from error
     except (HfHubHTTPError, httpx.HTTPError, httpx.InvalidURL, ImportError, OSError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise AscendError(
+        raise NothingDone(
             f"downloading {hub_id} from {where} failed ({first}): run it again to go on, "
             "or try --hub hf-mirror or modelscope"
         ) from error
@@ -158,7 +158,7 @@ def _from_modelscope(hub_id: str, endpoint: str) -> Path:
                 for file in files:
                     _fetch(client, hub_id, file, folder / file.path, advance)
     except (httpx.HTTPError, httpx.InvalidURL, ImportError, OSError) as error:
-        raise AscendError(f"downloading {hub_id} from {endpoint} failed ({error}): run it again to go on") from error
+        raise NothingDone(f"downloading {hub_id} from {endpoint} failed ({error}): run it again to go on") from error
     return folder
 
 
@@ -190,14 +190,14 @@ def _list_modelscope(client: Any, hub_id: str) -> list[RemoteFile]:
     try:
         return _listed(hub_id, answer.json())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise AscendError(
+        raise NothingDone(
             f"{client.base_url} listed {hub_id} in a form that is not known here: try --hub hf"
         ) from error
 
 
 def _listed(hub_id: str, body: Any) -> list[RemoteFile]:
     if not body.get("Success", body.get("Code") == 200):
-        raise AscendError(f"ModelScope refused the listing of {hub_id}: {body.get('Message', 'no reason given')}")
+        raise NothingDone(f"ModelScope refused the listing of {hub_id}: {body.get('Message', 'no reason given')}")
     entries = [entry for entry in body["Data"]["Files"] if entry.get("Type") != "tree"]
     wanted = [entry for entry in entries if not any(fnmatch.fnmatch(entry["Path"], pattern) for pattern in UNWANTED)]
     return [RemoteFile(_safe(entry["Path"]), int(entry.get("Size") or 0), entry.get("Sha256")) for entry in wanted]
@@ -206,7 +206,7 @@ def _listed(hub_id: str, body: Any) -> list[RemoteFile]:
 def _safe(path: str) -> str:
     """A path of the listing, refused if it would leave the model's folder."""
     if path.startswith("/") or ".." in Path(path).parts:
-        raise AscendError(f"the listing names {path!r}, which is outside the model's folder: not downloaded")
+        raise NothingDone(f"the listing names {path!r}, which is outside the model's folder: not downloaded")
     return path
 
 
@@ -230,7 +230,7 @@ def _fetch(client: Any, hub_id: str, file: RemoteFile, target: Path, advance: An
     if not _agrees(partial, file):
         partial.unlink(missing_ok=True)
         what = "SHA-256" if file.sha256 else "size"
-        raise AscendError(f"{file.path} arrived damaged (its {what} differs): run it again")
+        raise NothingDone(f"{file.path} arrived damaged (its {what} differs): run it again")
     partial.replace(target)
 
 

@@ -393,7 +393,7 @@ def test_another_service_on_the_port_is_said(
 ) -> None:
     monkeypatch.setattr(FakeServer, "models", body or b" ")
     answer = ascend("bench", "serve", "--url", url)
-    assert answer.code == 1
+    assert answer.code == 2, "nothing was done"
     assert "is it a vLLM server?" in answer.error_line
 
 
