@@ -232,7 +232,7 @@ def compare(
 ) -> int:
     """Hold B against A, point by point. Exit code 1 if something got worse by more than the runs' own spread."""
     from ascend_cli.bench.compare import compare as compare_rows
-    from ascend_cli.bench.results import load
+    from ascend_cli.bench.sources import load
     from ascend_cli.output import console, emit_json
 
     found = compare_rows(load(a), load(b))
@@ -279,7 +279,7 @@ def report(
     from ascend_cli.bench.html import html_report
     from ascend_cli.bench.judge import Slo
     from ascend_cli.bench.markdown import markdown_report
-    from ascend_cli.bench.results import load
+    from ascend_cli.bench.sources import load
     from ascend_cli.output import emit_json
 
     objective = Slo.parse(slo) if slo else None
@@ -304,7 +304,7 @@ def report(
 
 def _weights(name: str) -> str:
     """A format of weights, checked before anything is measured. Raises UsageError."""
-    from ascend_facts.memory_plan import BYTES_OF_WEIGHT
+    from ascend_facts.quantized_format import BYTES_OF_WEIGHT
 
     if name and name not in BYTES_OF_WEIGHT:
         raise UsageError(f"--weights {name!r} is no format known here: choose one of {', '.join(BYTES_OF_WEIGHT)}")

@@ -120,7 +120,7 @@ def roofline_share(row: Row) -> RooflineShare | None:
     from ascend_cli.registry.cards import find_model
     from ascend_cli.serving.decide import UNREADABLE
     from ascend_facts import chips
-    from ascend_facts.memory_plan import BYTES_OF_WEIGHT
+    from ascend_facts.quantized_format import BYTES_OF_WEIGHT
     from ascend_facts.roofline import Placement
 
     if row.chip is None or row.tensor_parallel_size is None or row.weight_format not in BYTES_OF_WEIGHT:

@@ -1,4 +1,4 @@
-"""Running `vllm bench` and reading what it writes, in the shapes of vLLM 0.32."""
+"""Running `vllm bench` and reading what it writes, in the shapes of vLLM 0.33."""
 
 from __future__ import annotations
 
@@ -15,21 +15,11 @@ from typing import IO, Any
 
 from ascend_cli.bench.results import Latency, Request, Run, Workload
 from ascend_cli.errors import AscendError, UsageError
+from ascend_cli.hardware.vllm import INSTALL, vllm_command
 
-INSTALL = "vLLM is not installed here: `make setup`, or run this inside the container that serves"
 LAST_LINES = 15
 KEPT_BYTES = 8192
 PERCENTILE_FLAG = "--metric-percentiles"
-
-
-def vllm_command() -> str:
-    """The `vllm` beside this Python, else the one on the search path. Raises UsageError if there is none."""
-    from ascend_cli.hardware.host import beside_python
-
-    found = beside_python("vllm")
-    if found is None:
-        raise UsageError(INSTALL)
-    return str(found)
 
 
 def throughput_command(model: str, workload: Workload, output: Path, flags: Sequence[str]) -> list[str]:
@@ -117,16 +107,17 @@ def _call(command: list[str], environment: Mapping[str, str] | None) -> str:
         raise UsageError(f"{command[0]} cannot be started ({error.strerror}): {INSTALL}") from error
     last = bytearray()
     reader = threading.Thread(target=_pass_on, args=(process.stderr, last), daemon=True)
-    reader.start()
-    try:
-        assert process.stdout is not None
-        printed = process.stdout.read().decode("utf-8", errors="replace")
-        return_code = process.wait()
-    except BaseException:
-        process.terminate()
-        process.wait()
-        raise
-    reader.join(timeout=5)
+    with process:  # which closes both pipes
+        reader.start()
+        try:
+            assert process.stdout is not None
+            printed = process.stdout.read().decode("utf-8", errors="replace")
+            return_code = process.wait()
+        except BaseException:
+            process.terminate()
+            raise
+        finally:
+            reader.join(timeout=5)
     if return_code:
         told = printed + bytes(last).decode("utf-8", errors="replace")
         lines = [line.strip() for line in re.split(r"[\r\n]+", told) if line.strip()]
@@ -165,7 +156,7 @@ def parse_throughput(document: Mapping[str, Any], printed: str) -> Run:
     prompt = re.search(r"Total num prompt tokens:\s+(\d+)", printed)
     output = re.search(r"Total num output tokens:\s+(\d+)", printed)
     if prompt is None or output is None:
-        raise AscendError("`vllm bench throughput` printed no token totals: this release reads those of vLLM 0.32")
+        raise AscendError("`vllm bench throughput` printed no token totals: this release reads those of vLLM 0.33")
     try:
         return Run(
             duration_s=float(document["elapsed_time"]),

@@ -194,4 +194,4 @@ def is_emulated() -> bool:
         from ascend_emulator.activation import emulation_is_wanted
     except ImportError:
         return False
-    return emulation_is_wanted(os.environ)
+    return bool(emulation_is_wanted(os.environ))

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ascend_cli.bench.vllm_bench import vllm_command
 from ascend_cli.errors import UsageError
+from ascend_cli.hardware.vllm import vllm_command
 from ascend_cli.output import gib
 from ascend_cli.registry.cards import Model, find_model
 from ascend_cli.registry.parsers import parser_flags

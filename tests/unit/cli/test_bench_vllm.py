@@ -470,6 +470,7 @@ def test_engines_do_not_outlive_a_server_that_died(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, start_new_session=True)
     assert process.stdout is not None
     engine = int(process.stdout.readline())
+    process.stdout.close()
     process.wait()
     assert psutil.pid_exists(engine)
     sweep_run.ENGINE_STOP_TIMEOUT_S, kept = 0.2, sweep_run.ENGINE_STOP_TIMEOUT_S

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from ascend_cli.errors import UsageError
 from ascend_cli.registry.cards import find_model
-from ascend_cli.registry.parsers import parser_flags
 from ascend_cli.serving import decide, records
 from ascend_cli.serving.decide import Machine, option, prepare
 from ascend_cli.serving.flags import ServeFlags, without_secrets
@@ -89,42 +88,6 @@ def test_context_is_cut_to_what_the_cache_holds(tmp_path: Path, model_folder: Pa
     config = (model_folder / "config.json").read_text().replace("40960", "1000000")
     (model_folder / "config.json").write_text(config)
     assert int(option(flags(model_folder, "-tp", "2"), "--max-model-len") or 0) == 57_600
-
-
-@pytest.mark.parametrize(
-    ("model", "wanted"),
-    [
-        ("qwen3-8b", ["--enable-auto-tool-choice", "--tool-call-parser", "hermes", "--reasoning-parser", "qwen3"]),
-        (
-            "qwen3.5-27b",
-            ["--enable-auto-tool-choice", "--tool-call-parser", "qwen3_coder", "--reasoning-parser", "qwen3"],
-        ),
-        ("llama-3.1-8b", ["--enable-auto-tool-choice", "--tool-call-parser", "llama3_json"]),
-        ("smollm2", ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]),
-        ("deepseek-r1-distill-qwen-7b", ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]),
-    ],
-)
-def test_parsers_follow_the_architecture(model: str, wanted: list[str]) -> None:
-    assert parser_flags(find_model(model))[: len(wanted)] == wanted
-
-
-def test_every_parser_is_one_that_vllm_registers() -> None:
-    """Read from vLLM's source, which is quicker than importing it."""
-    import importlib.util
-    import re
-
-    from ascend_cli.registry.parsers import _table
-
-    spec = importlib.util.find_spec("vllm")
-    if spec is None or spec.origin is None:
-        pytest.skip("vLLM is not installed")
-    package, table = Path(spec.origin).parent, _table()
-    for kind, module in (("tool", "tool_parsers"), ("reasoning", "reasoning")):
-        registered = set(
-            re.findall(r'^    "([a-z0-9_]+)": \(', (package / module / "__init__.py").read_text(), re.MULTILINE)
-        )
-        used = set(table[kind].values()) | {entry[kind] for entry in table["models"].values() if kind in entry}
-        assert used <= registered
 
 
 def test_json_shows_the_decision(ascend: Ascend, model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,11 +44,11 @@ def test_no_figure_is_cut_at_any_width(
 
 def test_a_closed_pipe_is_a_good_end() -> None:
     for arguments in (PLAN, [*PLAN, "--json"], ["plan", "--list"], ["models", "--json"]):
-        running = process(*arguments)
-        assert running.stdout is not None and running.stderr is not None
-        running.stdout.read(1)
-        running.stdout.close()
-        assert (running.wait(60), running.stderr.read()) == (0, b"")
+        with process(*arguments) as running:
+            assert running.stdout is not None and running.stderr is not None
+            running.stdout.read(1)
+            running.stdout.close()
+            assert (running.wait(60), running.stderr.read()) == (0, b"")
 
 
 def test_an_output_that_was_closed_before_the_start() -> None:
@@ -60,8 +60,7 @@ def test_an_output_that_was_closed_before_the_start() -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 @pytest.mark.parametrize("arguments", [PLAN, [*PLAN, "--json"]])
 def test_an_output_without_room_is_one_line(arguments: list[str]) -> None:
-    with open("/dev/full", "wb") as full:
-        running = process(*arguments, stdout=full.fileno())
+    with open("/dev/full", "wb") as full, process(*arguments, stdout=full.fileno()) as running:
         assert running.stderr is not None
         told = running.stderr.read().decode()
         assert running.wait(60) == 2

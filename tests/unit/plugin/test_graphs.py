@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 from vllm.config import CUDAGraphMode
 
-from ascend_facts import chips, graphs
+from ascend_facts import chips
+from ascend_plugin.graphs import budget as graphs
 
 DUO, A2 = chips.find("310P3"), chips.find("910B3")
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from ascend_facts import chips, detection
+from ascend_facts import chips
+from ascend_plugin import detection
 from ascend_plugin.quantization.modelslim import ModelSlimConfig, UnsupportedCheckpoint
 
 PACKED = {"qkv_proj": ["q_proj", "k_proj", "v_proj"], "gate_up_proj": ["gate_proj", "up_proj"]}
