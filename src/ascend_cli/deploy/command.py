@@ -208,7 +208,7 @@ def _reading() -> Reading | None:
 
 
 def _write(text: str, output: Path | None, json: bool, target: str, facts: dict[str, object]) -> int:
-    from ascend_cli.output import emit_json
+    from ascend_cli.output import emit_json, write_text
 
     if output is not None:
         try:
@@ -218,5 +218,5 @@ def _write(text: str, output: Path | None, json: bool, target: str, facts: dict[
     if json:
         emit_json({"schema": "ascend.deploy/1", "target": target, **facts, "text": text})
     elif output is None:
-        print(text, end="")
+        write_text(text)
     return OK
