@@ -10,7 +10,11 @@ import sys
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ascend_facts.chips import ChipSpec
+    from ascend_plugin.ops.noise import HostNoise
 
 
 def prepare_worker_process() -> None:
@@ -91,6 +95,24 @@ def _mask_grammars_without_shifts() -> None:
     from ascend_plugin.ops import structured_output
 
     gpu_model_runner.apply_grammar_bitmask = structured_output.apply_grammar_bitmask
+
+
+def sample_with(noise: HostNoise, chip: ChipSpec) -> None:
+    """Count ranks without eight-byte sums; verify drafts with the host's random numbers where the chip draws none.
+
+    Reason: Ascend 310P sums int64 over a vocabulary slowly if at all and hangs in exponential_ (vllm-ascend #8017);
+    top-p's scatter over a vocabulary is work for its AI CPU.
+    Reference: vllm/v1/sample/ops/logprobs.py; vllm/v1/sample/rejection_sampler.py, generate_uniform_probs,
+    sample_recovered_tokens, apply_sampling_constraints.
+    Exit: when these are methods of the samplers.
+    """
+    from vllm.v1.sample import rejection_sampler, sampler
+
+    from ascend_plugin.ops import sampling
+
+    sampler.batched_count_greater_than = sampling.count_greater
+    if not chip.has_device_random:
+        sampling.draw_verification_on_host(rejection_sampler, noise)
 
 
 def _hold_weights_as_products_read_them() -> None:

@@ -1,17 +1,17 @@
-"""Sampling on the device: filters as upstream, and the draw by inverse distribution where the chip draws no randoms."""
+"""Sampling on the device, with noise from the host where the chip draws none (see noise.py)."""
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
+
 import torch
 from vllm.v1.sample.logits_processor.builtin import LogitBiasLogitsProcessor, MinTokensLogitsProcessor
 from vllm.v1.sample.logits_processor.interface import LogitsProcessor
 from vllm.v1.sample.metadata import SamplingMetadata
-from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler, apply_top_k_top_p
+from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler
 
 from ascend_facts.chips import ChipSpec
-
-GENERATOR_STEP = 4  # how far vLLM's runner moves a generator back when it discards a token (_bookkeeping_sync)
+from ascend_plugin.ops.noise import HostNoise
 
 
 def is_plain_greedy(metadata: SamplingMetadata) -> bool:
@@ -41,13 +41,13 @@ def _is_idle(processor: LogitsProcessor) -> bool:
 class AscendTopKTopPSampler(torch.nn.Module):
     """Drop-in for vLLM's TopKTopPSampler."""
 
-    def __init__(self, upstream: TopKTopPSampler, chip: ChipSpec) -> None:
+    def __init__(self, upstream: TopKTopPSampler, chip: ChipSpec, noise: HostNoise) -> None:
         super().__init__()
         self.logprobs_mode = upstream.logprobs_mode
         self.use_fp64_gumbel = upstream.use_fp64_gumbel
         self.upstream = upstream
         self.draws_on_device = chip.has_device_random
-        self._random = np.random.default_rng(torch.initial_seed() % 2**63)
+        self._noise = noise
 
     def forward(
         self,
@@ -59,37 +59,77 @@ class AscendTopKTopPSampler(torch.nn.Module):
         """Sample [B] tokens from logits [B, V] after top-k and top-p; returns them and, if asked for, the logits."""
         if self.draws_on_device:
             return self.upstream.forward_native(logits, generators, k, p)
-        logits = apply_top_k_top_p(logits, k, p)
+        logits = keep_top(logits, k, p)
         processed = None
         if self.logprobs_mode == "processed_logits":
             processed = logits
         elif self.logprobs_mode == "processed_logprobs":
             processed = logits.log_softmax(dim=-1, dtype=torch.float32)
-        uniforms = torch.from_numpy(self._uniforms(logits.shape[0], generators)).pin_memory()
-        return draw(logits, uniforms.to(logits.device, non_blocking=True)), processed
-
-    def _uniforms(self, batch: int, generators: dict[int, torch.Generator]) -> np.ndarray:
-        """[B] fp32 in [0, 1), one for each request; a seeded request's depends on its seed and step alone."""
-        uniforms = self._random.random(batch, dtype=np.float32)
-        for row, generator in generators.items():
-            uniforms[row] = seeded_uniform(generator)
-        return uniforms
+        return (logits + self._noise.gumbel(*logits.shape, generators, logits.device)).argmax(dim=-1), processed
 
 
-def seeded_uniform(generator: torch.Generator) -> float:
-    """The next uniform of a request's generator, whose offset counts the draws; reads and writes host state only."""
-    offset = generator.get_offset()
-    generator.set_offset(offset + GENERATOR_STEP)
-    bits = np.random.Philox(key=generator.initial_seed() % 2**64, counter=offset)
-    return float(np.random.Generator(bits).random(dtype=np.float32))
+def keep_top(logits: torch.Tensor, k: torch.Tensor | None, p: torch.Tensor | None) -> torch.Tensor:
+    """Logits [B, V] with all but each row's k likeliest, and of those the likeliest that make up p, at -inf.
 
-
-def draw(logits: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
-    """Sample one token a row of logits [B, V] by inverting its distribution at uniforms [B]; returns [B] int64.
-
-    The token is the first whose cumulated probability exceeds uniform x total. Scaling by the row's own total, not by
-    one, keeps rounding in the running sum from selecting past the end.
+    The smallest logit that stays is found in a sorted copy, and the rest follows by comparison: upstream scatters the
+    sorted copy back, which on Ascend 310P is work for the AI CPU from 48,000 columns on (ops-nn, scatter_elements.cpp).
+    Of equal logits at the end either all stay or none.
     """
-    cumulated = logits.softmax(dim=-1, dtype=torch.float32).cumsum(dim=-1)
-    threshold = uniforms[:, None] * cumulated[:, -1:]
-    return (cumulated <= threshold).sum(dim=-1)
+    if k is None and p is None:
+        return logits
+    ordered = logits.sort(dim=-1).values
+    least = ordered[:, :1]
+    if k is not None:
+        least = ordered.gather(1, (logits.shape[1] - k.to(torch.int32)).to(torch.int64).unsqueeze(1))
+        ordered = ordered.masked_fill(ordered < least, float("-inf"))
+    if p is not None:
+        left_out = ordered.softmax(dim=-1).cumsum(dim=-1) <= 1 - p.unsqueeze(1)
+        kept = ordered.masked_fill(left_out, torch.finfo(ordered.dtype).max).amin(dim=-1, keepdim=True)
+        least = torch.minimum(torch.maximum(kept, least), ordered[:, -1:])  # the likeliest stays
+    return logits.masked_fill_(logits < least, float("-inf"))
+
+
+def draw_verification_on_host(module: Any, noise: HostNoise) -> None:
+    """Give vllm.v1.sample.rejection_sampler (`module`) filters and random numbers as this module makes them."""
+
+    def generate_uniform_probs(
+        num_tokens: int, num_draft_tokens: list[int], generators: dict[int, torch.Generator], device: torch.device
+    ) -> torch.Tensor:
+        return torch.from_numpy(noise.uniforms(num_draft_tokens, generators)).pin_memory().to(device, non_blocking=True)
+
+    def sample_recovered_tokens(
+        max_spec_len: int,
+        num_draft_tokens: list[int],
+        cu_num_draft_tokens: torch.Tensor,
+        draft_token_ids: torch.Tensor,
+        draft_probs: torch.Tensor | None,
+        target_probs: torch.Tensor,
+        sampling_metadata: SamplingMetadata,
+        device: torch.device,
+        use_fp64_gumbel: bool = False,
+    ) -> torch.Tensor:
+        drafting = {row: each for row, each in sampling_metadata.generators.items() if num_draft_tokens[row]}
+        inverse = noise.gumbel(len(num_draft_tokens), target_probs.shape[-1], drafting, device).exp()
+        recovered = torch.empty_like(draft_token_ids)
+        module._sample_recovered_tokens(
+            recovered,
+            cu_num_draft_tokens,
+            draft_token_ids,
+            draft_probs,
+            target_probs,
+            inverse,
+            max_spec_len=max_spec_len,
+        )
+        return recovered
+
+    module.apply_top_k_top_p = keep_top
+    module.generate_uniform_probs = generate_uniform_probs
+    module.sample_recovered_tokens = sample_recovered_tokens
+
+
+def count_greater(x: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """[B] int32: how many of x [B, V] are at least values [B, 1]; summed in float32, exact for any vocabulary.
+
+    In the place of vllm.v1.sample.ops.logprobs.batched_count_greater_than, which sums eight bytes a token.
+    """
+    return (x >= values).to(torch.float32).sum(dim=-1).to(torch.int32)

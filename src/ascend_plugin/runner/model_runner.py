@@ -20,7 +20,7 @@ from vllm.v1.kv_cache_interface import AttentionSpec, KVCacheConfig
 from vllm.v1.outputs import SamplerOutput
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
-from ascend_plugin import detection
+from ascend_plugin import compat, detection
 from ascend_plugin.attention.base import unfused_attention_of
 from ascend_plugin.attention.unfused import GRAPH_KEYS
 from ascend_plugin.cache import kv_cache
@@ -28,6 +28,7 @@ from ascend_plugin.graphs import budget
 from ascend_plugin.graphs.wrapper import AscendGraphWrapper
 from ascend_plugin.module_calls import bypass_module_dispatch
 from ascend_plugin.ops import linear, sampling
+from ascend_plugin.ops.noise import HostNoise
 from ascend_plugin.runner.accepted import AcceptedTokens
 from ascend_plugin.runner.packed_inputs import PackedInputs
 from ascend_plugin.weight_upload import PinnedUploads
@@ -39,7 +40,11 @@ class AscendModelRunner(GPUModelRunner):
     def __init__(self, vllm_config: Any, device: torch.device) -> None:
         super().__init__(vllm_config, device)
         self.chip = detection.current_chip()
-        self.sampler.topk_topp_sampler = sampling.AscendTopKTopPSampler(self.sampler.topk_topp_sampler, self.chip)
+        noise = HostNoise(torch.initial_seed() % 2**63)  # the same on every rank, each of which samples
+        compat.sample_with(noise, self.chip)
+        self.sampler.topk_topp_sampler = sampling.AscendTopKTopPSampler(
+            self.sampler.topk_topp_sampler, self.chip, noise
+        )
         self.profiles = True  # whether profile_run is to run
         self._warmed_up = False
         self._inputs: PackedInputs | None = None  # where the host knows all of them
