@@ -88,6 +88,8 @@ class ChipSpec:
     kubernetes_resources: Mapping[str, str]  # by flavor of device plugin
     fp8_tflops: float = 0.0  # 0 where the cube has no fp8
     server_step_tokens: int = 0  # that a server puts into a step unless told otherwise; 0 is vLLM's own choice
+    events_per_collective: int = 3  # that a captured collective holds
+    max_graphs_with_collectives: int = 0  # whatever the events allow; 0 is no such limit
 
     @property
     def preferred_dtype(self) -> str:
