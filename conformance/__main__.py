@@ -14,6 +14,7 @@ from ascend_facts import model_results as kept
 
 if TYPE_CHECKING:
     from ascend_facts.model_results import ModelResult
+    from conformance.architectures import Architecture
 
 CHIPS = ["310P3", "910B3"]
 FAULTS = "faults"
@@ -95,7 +96,7 @@ def _summary(result: ModelResult) -> str:
     return f"{result.name} on {result.chip}: {cells}{faults}"
 
 
-def _list(chosen: list, json: bool) -> int:
+def _list(chosen: list[Architecture], json: bool) -> int:
     from ascend_cli.output import console, emit_json
 
     if json:

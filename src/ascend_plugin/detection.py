@@ -45,4 +45,4 @@ def device_count() -> int:
     """Chips visible to this process (after ASCEND_RT_VISIBLE_DEVICES)."""
     import torch_npu
 
-    return torch_npu.npu.device_count()
+    return int(torch_npu.npu.device_count())

@@ -189,16 +189,9 @@ def _mount(folder: str, options: Options) -> str:
 def _key_file(options: Options) -> Path:
     if options.api_key_file is None:
         return Path("vllm-api-key")
-    try:
-        text = options.api_key_file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(
-            f"--api-key-file {options.api_key_file} cannot be read ({error.strerror}): give a readable file"
-        ) from error
-    if not text.strip():
-        raise UsageError(
-            f"--api-key-file {options.api_key_file} is empty: put a key in it, `openssl rand -hex 32` makes one"
-        )
+    from ascend_cli.secret import read_key
+
+    read_key(options.api_key_file)
     return options.api_key_file.absolute()
 
 

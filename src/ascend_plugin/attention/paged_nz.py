@@ -21,6 +21,7 @@ from ascend_plugin.attention import masks
 from ascend_plugin.attention.base import AscendAttention, AscendBackend
 from ascend_plugin.attention.metadata import AscendMetadata, AscendMetadataBuilder, Phase
 from ascend_plugin.ops.formats import FRACTAL_NZ, NZ_COLUMNS, zero_memory
+from ascend_plugin.ops.rows import write_rows
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -135,7 +136,7 @@ class PagedNzAttention(AscendAttention):
             slots = metadata.slot_mapping
             metadata.shared["rows to write"] = torch.where(slots < 0, rows[0].shape[0] - 1, slots).long()
         for pages, new in zip(rows, (key, value), strict=True):
-            pages.index_copy_(0, metadata.shared["rows to write"], new)
+            write_rows(pages, metadata.shared["rows to write"], new)
 
     def attend(self, layer, query, new, kv_cache, metadata: AscendMetadata, out: torch.Tensor) -> None:
         if self.sliding_window is not None and metadata.window_mask is not None:

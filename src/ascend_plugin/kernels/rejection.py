@@ -77,8 +77,8 @@ def rejection_greedy_sample(
     drafts = _pick(draft_token_ids, index, exists.shape)
     targets = _pick(target_argmax.to(draft_token_ids.dtype), index, exists.shape)
     if synthetic_mode:
-        uniform = _pick(uniform_probs, index, exists.shape)
-        accepted = (uniform < synthetic_conditional_rates[None, :max_spec_len]) & (drafts >= 0)
+        uniform = _pick(_given(uniform_probs), index, exists.shape)
+        accepted = (uniform < _given(synthetic_conditional_rates)[None, :max_spec_len]) & (drafts >= 0)
         tokens = torch.where(accepted, drafts, targets)
     else:
         accepted, tokens = drafts == targets, targets
@@ -106,7 +106,7 @@ def rejection_random_sample(
     drafts = _pick(draft_token_ids, index, exists.shape)
     uniform = _pick(uniform_probs.to(torch.float32), index, exists.shape)
     if synthetic_mode:
-        accepted = uniform < synthetic_conditional_rates[None, :max_spec_len]
+        accepted = uniform < _given(synthetic_conditional_rates)[None, :max_spec_len]
     else:
         column = drafts.clamp(min=0)
         target = _pick_probabilities(target_probs, index, column)
@@ -160,3 +160,10 @@ def _request_of_token(ends: torch.Tensor, total: int) -> torch.Tensor:
     tokens = torch.arange(total, device=ends.device, dtype=torch.int32)
     passed = (tokens[:, None] >= ends.to(torch.int32)).to(torch.float32).sum(dim=1)
     return passed.to(torch.int32).clamp_(max=len(ends) - 1)
+
+
+def _given(tensor: torch.Tensor | None) -> torch.Tensor:
+    """An argument that vLLM leaves out unless acceptance is synthetic."""
+    if tensor is None:
+        raise ValueError("Synthetic acceptance of drafts needs its rates and uniform numbers: vLLM gave none.")
+    return tensor

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from types import FunctionType, MethodType
 from typing import Any
 
 import torch
+from vllm.v1.outputs import LogprobsTensors
+from vllm.v1.sample import rejection_sampler
 from vllm.v1.sample.logits_processor.builtin import LogitBiasLogitsProcessor, MinTokensLogitsProcessor
 from vllm.v1.sample.logits_processor.interface import LogitsProcessor
 from vllm.v1.sample.metadata import SamplingMetadata
 from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler
+from vllm.v1.sample.rejection_sampler import RejectionSampler
+from vllm.v1.sample.sampler import Sampler
 
 from ascend_facts.chips import ChipSpec
 from ascend_plugin.ops.noise import HostNoise
@@ -89,8 +94,36 @@ def keep_top(logits: torch.Tensor, k: torch.Tensor | None, p: torch.Tensor | Non
     return logits.masked_fill_(logits < least, float("-inf"))
 
 
-def draw_verification_on_host(module: Any, noise: HostNoise) -> None:
-    """Give vllm.v1.sample.rejection_sampler (`module`) filters and random numbers as this module makes them."""
+def sample_with(sampler: Sampler, verifier: RejectionSampler | None, noise: HostNoise, chip: ChipSpec) -> None:
+    """Give a runner's samplers the filters, counts and random numbers of this module, as far as the chip needs them."""
+    sampler.topk_topp_sampler = AscendTopKTopPSampler(sampler.topk_topp_sampler, chip, noise)
+    sampler.gather_logprobs = gather_logprobs
+    if verifier is not None and not chip.has_device_random:
+        _verify_with(verifier, noise)
+
+
+def gather_logprobs(logprobs: torch.Tensor, num_logprobs: int, token_ids: torch.Tensor) -> LogprobsTensors:
+    """Sampler.gather_logprobs, which sums eight bytes for each token of the vocabulary to find a rank.
+
+    logprobs [B, V], token_ids [B] int64; returns the tokens themselves before the num_logprobs likeliest.
+    """
+    likeliest, indices = torch.topk(logprobs, num_logprobs, dim=-1)
+    tokens = token_ids.unsqueeze(-1)
+    own = logprobs.gather(-1, tokens)
+    ids = torch.cat((tokens, indices), dim=1).to(torch.int32)
+    return LogprobsTensors(ids, torch.cat((own, likeliest), dim=1), count_greater(logprobs, own))
+
+
+def count_greater(x: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """[B] int32: how many of x [B, V] are at least values [B, 1]; summed in float32, exact for any vocabulary."""
+    return (x >= values).to(torch.float32).sum(dim=-1).to(torch.int32)
+
+
+def _verify_with(verifier: RejectionSampler, noise: HostNoise) -> None:
+    """Let a rejection sampler filter with keep_top and take its random numbers from the host.
+
+    It runs vLLM's own functions on other ones of their module: Ascend 310P hangs in exponential_ (vllm-ascend #8017).
+    """
 
     def generate_uniform_probs(
         num_tokens: int, num_draft_tokens: list[int], generators: dict[int, torch.Generator], device: torch.device
@@ -111,25 +144,27 @@ def draw_verification_on_host(module: Any, noise: HostNoise) -> None:
         drafting = {row: each for row, each in sampling_metadata.generators.items() if num_draft_tokens[row]}
         inverse = noise.gumbel(len(num_draft_tokens), target_probs.shape[-1], drafting, device).exp()
         recovered = torch.empty_like(draft_token_ids)
-        module._sample_recovered_tokens(
-            recovered,
-            cu_num_draft_tokens,
-            draft_token_ids,
-            draft_probs,
-            target_probs,
-            inverse,
-            max_spec_len=max_spec_len,
+        drafted = cu_num_draft_tokens, draft_token_ids, draft_probs
+        rejection_sampler._sample_recovered_tokens(
+            recovered, *drafted, target_probs, inverse, max_spec_len=max_spec_len
         )
         return recovered
 
-    module.apply_top_k_top_p = keep_top
-    module.generate_uniform_probs = generate_uniform_probs
-    module.sample_recovered_tokens = sample_recovered_tokens
+    reject = _reaching(
+        rejection_sampler.rejection_sample,
+        generate_uniform_probs=generate_uniform_probs,
+        sample_recovered_tokens=sample_recovered_tokens,
+    )
+    constrain = _reaching(rejection_sampler.apply_sampling_constraints, apply_top_k_top_p=keep_top)
+    forward = _reaching(RejectionSampler.forward, rejection_sample=reject, apply_sampling_constraints=constrain)
+    verifier.forward = MethodType(forward, verifier)
 
 
-def count_greater(x: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """[B] int32: how many of x [B, V] are at least values [B, 1]; summed in float32, exact for any vocabulary.
-
-    In the place of vllm.v1.sample.ops.logprobs.batched_count_greater_than, which sums eight bytes a token.
-    """
-    return (x >= values).to(torch.float32).sum(dim=-1).to(torch.int32)
+def _reaching(function: FunctionType, **names: Any) -> FunctionType:
+    """A copy of a function that finds other things by these names of its module. Raises AttributeError for unknown."""
+    if missing := [name for name in names if name not in function.__globals__]:
+        raise AttributeError(f"{function.__module__} no longer has {', '.join(missing)}: look at {__name__}.")
+    names = {**function.__globals__, **names}
+    copied = FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)
+    copied.__kwdefaults__ = function.__kwdefaults__
+    return copied

@@ -26,8 +26,7 @@ from ascend_plugin.attention.unfused import GRAPH_KEYS
 from ascend_plugin.cache import kv_cache
 from ascend_plugin.graphs import budget
 from ascend_plugin.graphs.wrapper import AscendGraphWrapper
-from ascend_plugin.module_calls import bypass_module_dispatch
-from ascend_plugin.ops import linear, sampling
+from ascend_plugin.ops import sampling, structured_output
 from ascend_plugin.ops.noise import HostNoise
 from ascend_plugin.runner.accepted import AcceptedTokens
 from ascend_plugin.runner.packed_inputs import PackedInputs
@@ -41,10 +40,7 @@ class AscendModelRunner(GPUModelRunner):
         super().__init__(vllm_config, device)
         self.chip = detection.current_chip()
         noise = HostNoise(torch.initial_seed() % 2**63)  # the same on every rank, each of which samples
-        compat.sample_with(noise, self.chip)
-        self.sampler.topk_topp_sampler = sampling.AscendTopKTopPSampler(
-            self.sampler.topk_topp_sampler, self.chip, noise
-        )
+        sampling.sample_with(self.sampler, getattr(self, "rejection_sampler", None), noise, self.chip)
         self.profiles = True  # whether profile_run is to run
         self._warmed_up = False
         self._inputs: PackedInputs | None = None  # where the host knows all of them
@@ -71,8 +67,7 @@ class AscendModelRunner(GPUModelRunner):
         drafter = getattr(getattr(self, "drafter", None), "model", None)
         for model in (self.get_model(), drafter):
             if isinstance(model, torch.nn.Module):
-                linear.prepare_weights(model, self.chip)
-                bypass_module_dispatch(model)
+                compat.prepare_model(model, self.chip)
 
     def _limit_graphs(self) -> None:
         """Capture no batch whose unfused attention would read too much in every replay (see attention/unfused.py)."""
@@ -326,6 +321,14 @@ class AscendModelRunner(GPUModelRunner):
         return self._get_mamba_bufs().postprocess_align.block_ends(self.input_batch.req_ids)
 
     # ------------------------------------------------------------------ sampling
+
+    def sample_tokens(self, grammar_output: Any) -> Any:
+        """Sample after the grammars' masks, which upstream would apply with shifts that Ascend 310P has not."""
+        state = self.execute_model_state
+        if grammar_output is None or state is None:
+            return super().sample_tokens(grammar_output)
+        structured_output.apply_grammar_bitmask(state.scheduler_output, grammar_output, self.input_batch, state.logits)
+        return super().sample_tokens(None)
 
     def _sample(self, logits: torch.Tensor | None, spec_decode_metadata: Any) -> SamplerOutput:
         """Sample; a batch in which every request only wants the likeliest token takes the short way."""
