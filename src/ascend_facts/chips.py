@@ -51,6 +51,9 @@ class Forms:
     rotary_heads: int  # most heads of query and key together in one ApplyRotaryPosEmb
     rotary_on_views: bool  # ApplyRotaryPosEmb may rotate columns of a wider tensor in place
     compressed_mask_keys: int  # most keys that the fixed mask of paged attention serves; 0 is any number
+    device_random: bool  # the device draws random numbers; otherwise they come from the host
+    events_per_collective: int  # that a captured collective holds
+    graphs_with_collectives: int  # most graphs that are captured with collectives in them; 0 is any number
     compensated_products: bool  # float32 products that must keep float32's precision are put together from float16 ones
 
 
@@ -101,7 +104,6 @@ class ChipSpec:
     graph_lengths_on_device: bool
     has_triton: bool
     has_top_k_top_p: bool
-    has_device_random: bool
     has_moe_all_to_all: bool
     has_infinity: bool
     max_streams: int
@@ -114,8 +116,6 @@ class ChipSpec:
     fp8_tflops: float = 0.0  # 0 where the cube has no fp8
     server_link: Link | None = None  # of the chips of one server with those of another; None where HCCL joins none
     server_step_tokens: int = 0  # that a server puts into a step unless told otherwise; 0 is vLLM's own choice
-    events_per_collective: int = 3  # that a captured collective holds
-    max_graphs_with_collectives: int = 0  # whatever the events allow; 0 is no such limit
 
     @property
     def preferred_dtype(self) -> str:

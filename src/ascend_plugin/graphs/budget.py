@@ -29,7 +29,7 @@ def graph_budget(chip: ChipSpec, layers: int, tensor_parallel_size: int) -> int:
     streams = STREAMS_PER_GRAPH
     events = 2
     if tensor_parallel_size > 1:
-        events += (layers * COLLECTIVES_PER_LAYER + 1) * chip.events_per_collective
+        events += (layers * COLLECTIVES_PER_LAYER + 1) * chip.forms.events_per_collective
         streams += 1
     if not chip.graph_lengths_on_device:
         events += layers  # each attention waits for its host-side lengths
@@ -37,8 +37,8 @@ def graph_budget(chip: ChipSpec, layers: int, tensor_parallel_size: int) -> int:
         (chip.max_streams - RESERVED_STREAMS) // streams,
         (chip.max_events - RESERVED_EVENTS) // events,
     )
-    if tensor_parallel_size > 1 and chip.max_graphs_with_collectives:
-        budget = min(budget, chip.max_graphs_with_collectives)
+    if tensor_parallel_size > 1 and chip.forms.graphs_with_collectives:
+        budget = min(budget, chip.forms.graphs_with_collectives)
     return budget
 
 

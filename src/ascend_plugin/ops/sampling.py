@@ -51,7 +51,7 @@ class AscendTopKTopPSampler(torch.nn.Module):
         self.logprobs_mode = upstream.logprobs_mode
         self.use_fp64_gumbel = upstream.use_fp64_gumbel
         self.upstream = upstream
-        self.draws_on_device = chip.has_device_random
+        self.draws_on_device = chip.forms.device_random
         self._noise = noise
 
     def forward(
@@ -98,7 +98,7 @@ def sample_with(sampler: Sampler, verifier: RejectionSampler | None, noise: Host
     """Give a runner's samplers the filters, counts and random numbers of this module, as far as the chip needs them."""
     sampler.topk_topp_sampler = AscendTopKTopPSampler(sampler.topk_topp_sampler, chip, noise)
     sampler.gather_logprobs = gather_logprobs
-    if verifier is not None and not chip.has_device_random:
+    if verifier is not None and not chip.forms.device_random:
         _verify_with(verifier, noise)
 
 
