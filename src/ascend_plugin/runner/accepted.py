@@ -21,9 +21,10 @@ class AcceptedTokens:
     max_requests and width bound those tokens, [rows, width] with -1 for drafts that were refused.
     """
 
-    def __init__(self, max_requests: int, width: int) -> None:
-        self._buffer = torch.zeros(max_requests * width, dtype=torch.int32, pin_memory=True)
-        self._arrived = torch.npu.Event()
+    def __init__(self, max_requests: int, width: int, device: torch.device) -> None:
+        on_host = device.type == "cpu"
+        self._buffer = torch.zeros(max_requests * width, dtype=torch.int32, pin_memory=not on_host)
+        self._arrived = None if on_host else torch.npu.Event()
         self._sampled: torch.Tensor | None = None  # of a step whose counts are still to be collected
         self._names: list[str] = []
         self._after: AfterAcceptance | None = None
@@ -34,14 +35,16 @@ class AcceptedTokens:
         """A step has sampled, or will have: send its tokens to the host. names: the request of each row."""
         self._sampled = self._buffer[: sampled.numel()].view(sampled.shape)
         self._sampled.copy_(sampled, non_blocking=True)
-        self._arrived.record()
+        if self._arrived is not None:
+            self._arrived.record()
         self._names, self._after = list(names), after
 
     def collect(self) -> None:
         """Wait for the last step's tokens and count them; done at once where that has happened already."""
         if self._sampled is None:
             return
-        self._arrived.synchronize()
+        if self._arrived is not None:
+            self._arrived.synchronize()
         counts = (self._sampled.numpy() != -1).sum(axis=1)
         self._sampled, self._rows = None, counts.tolist()
         kept = np.maximum(counts, 1)

@@ -46,7 +46,7 @@ class AscendModelRunner(GPUModelRunner):
         self._inputs: PackedInputs | None = None  # where the host knows all of them
         self._accepted: AcceptedTokens | None = None  # where upstream would follow them by row, or on the device
         if self.speculative_config is not None and (self.use_async_scheduling or self.model_config.is_hybrid):
-            self._accepted = AcceptedTokens(self.max_num_reqs, self.num_spec_tokens + 1)
+            self._accepted = AcceptedTokens(self.max_num_reqs, self.num_spec_tokens + 1, device)
 
     # ------------------------------------------------------------------ loading
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from ascend_plugin.runner.fill import (
     fill_states,
     fill_verification,
 )
+from ascend_plugin.runner.packed_inputs import PackedInputs
 from ascend_plugin.runner.step_buffer import ALIGNMENT_BYTES, ModelShape, StepBuffer, plan_layout
 
 BLOCK = 4
@@ -172,3 +174,55 @@ def test_states_are_read_where_the_last_kept_token_left_them() -> None:
     assert read.tolist() == [100, 116, 129, 0]
     assert written[:, :2].T.tolist() == [[100, 101, 102], [114, 115, 116]]
     assert written[:, 3].tolist() == [0, 0, 0]
+
+
+def small_runner() -> SimpleNamespace:
+    """What PackedInputs reads and replaces of a runner of a plain model."""
+
+    def buffer(size: int, dtype: torch.dtype = torch.int32) -> SimpleNamespace:
+        return SimpleNamespace(gpu=torch.zeros(size, dtype=dtype))
+
+    table = SimpleNamespace(max_num_blocks_per_req=5, slot_mapping=buffer(64), block_table=buffer(8))
+    return SimpleNamespace(
+        kv_cache_config=SimpleNamespace(kv_cache_groups=[SimpleNamespace(kv_cache_spec=None)]),
+        input_batch=SimpleNamespace(block_table=SimpleNamespace(block_tables=[table])),
+        input_ids=buffer(64),
+        query_start_loc=buffer(9),
+        positions=torch.zeros(64, dtype=torch.int64),
+        seq_lens=torch.zeros(8, dtype=torch.int32),
+        max_num_tokens=64,
+        max_num_reqs=8,
+        num_spec_tokens=0,
+        uses_mrope=False,
+        speculative_config=None,
+        device=torch.device("cpu"),
+    )
+
+
+def addresses(runner: SimpleNamespace) -> list[int]:
+    (table,) = runner.input_batch.block_table.block_tables
+    buffers = (runner.input_ids.gpu, runner.positions, runner.query_start_loc.gpu, runner.seq_lens)
+    return [buffer.data_ptr() for buffer in (*buffers, table.slot_mapping.gpu, table.block_table.gpu)]
+
+
+def test_release_gives_the_runner_its_own_buffers_back() -> None:
+    runner = small_runner()
+    inputs, own = PackedInputs(runner), addresses(runner)
+    inputs.bind(inputs.buffer.layout(16, 4))
+    first = addresses(runner)
+    assert not set(first) & set(own)
+    inputs.bind(inputs.buffer.layout(8, 8))
+    inputs.bind(inputs.buffer.layout(16, 4))
+    assert addresses(runner) == first  # a graph's
+    inputs.release()
+    assert addresses(runner) == own
+    inputs.release()
+    assert addresses(runner) == own
+
+
+def test_another_padding_than_vllm_s_ends_the_step() -> None:
+    inputs = PackedInputs(small_runner())
+    inputs.bind(inputs.buffer.layout(16, 4))
+    inputs.agree(16)
+    with pytest.raises(RuntimeError, match=r"laid out for 16 tokens.* pads the step to 24"):
+        inputs.agree(24)
