@@ -45,12 +45,15 @@ class PackedInputs:
         self._own: dict[str, Any] = {}
         self._last_tokens = NO_TOKENS  # that this step takes from the last one
         self._judged: SpecDecodeMetadata | None = None  # which still lacks its drafts
+        if self._recurrent():  # nothing on the device reads these counts: states are looked up on the host
+            runner.num_accepted_tokens.copy_to_gpu = lambda count=None: runner.num_accepted_tokens.gpu
 
     @staticmethod
     def suit(runner: Any) -> bool:
         """Whether the host knows all step inputs of this model; otherwise upstream prepares them."""
         groups = runner.kv_cache_config.kv_cache_groups
-        speculation = runner.speculative_config
+        speculation, drafter = runner.speculative_config, getattr(runner, "drafter", None)
+        own_tables = ("set_per_group_attn_metadata", "set_per_group_block_table")  # of Step 3.5 and Gemma 4
         return (
             not runner.enable_prompt_embeds
             and not runner.supports_mm_inputs
@@ -58,6 +61,7 @@ class PackedInputs:
             and runner.parallel_config.data_parallel_size == 1
             and runner.dcp_world_size == 1
             and (speculation is None or not speculation.use_ngram_gpu())
+            and not any(hasattr(drafter, name) for name in own_tables)
             and bool(groups)
             and all(PackedInputs._knows(group.kv_cache_spec, runner, index) for index, group in enumerate(groups))
         )
