@@ -43,7 +43,7 @@ def run_jobs(machine: Machine, folder: Path, model: Path, rounds: list, choices:
         {
             "model": str(model),
             "rounds": options.pop("rounds", rounds),
-            "watch": options.pop("watch", False),
+            **{name: options.pop(name) for name in ("watch", "linger_s") if name in options},
             "options": {**SMALL, **options},
         }
         for options in map(dict, choices)

@@ -5,6 +5,7 @@ from this one, which has imported everything and touched no chip. Job: a list of
     model, options   arguments of vllm.LLM
     rounds           lists of {"prompt": [token ids], "sampling": {arguments of SamplingParams}}, run one after another
     watch            optional: whether to look for copies that end inside a block of 32 bytes
+    linger_s         optional: how long the host waits before each step, in which the chip certainly ends the last one
 Answer: for each engine what the profile run left for the KV cache, how often it preempted, how many drafted tokens it
 accepted, and for each round what the requests got and the chip's counters.
 """
@@ -16,6 +17,7 @@ import json
 import multiprocessing
 import os
 import sys
+import time
 import traceback
 from contextlib import nullcontext
 from pathlib import Path
@@ -43,6 +45,18 @@ def answer(output: Any) -> dict[str, Any]:
         "prompt_logprobs": [scored(position) for position in output.prompt_logprobs or []],
         "cached_tokens": output.num_cached_tokens,
     }
+
+
+def linger(seconds: float) -> None:
+    from ascend_plugin.runner.model_runner import AscendModelRunner
+
+    update_states = AscendModelRunner._update_states
+
+    def update_late(runner: Any, scheduler_output: Any) -> Any:
+        time.sleep(seconds)
+        return update_states(runner, scheduler_output)
+
+    AscendModelRunner._update_states = update_late
 
 
 class RaggedCopies(TorchDispatchMode):
@@ -82,6 +96,8 @@ def run_engine(job: dict[str, Any]) -> dict[str, Any]:
     from ascend_emulator import counters
     from vllm import LLM, TokensPrompt
 
+    if job.get("linger_s"):
+        linger(job["linger_s"])
     engine = LLM(job["model"], disable_log_stats=False, **job["options"])
     rounds = []
     watch = RaggedCopies()
