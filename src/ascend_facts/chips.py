@@ -54,7 +54,8 @@ class Forms:
     device_random: bool  # the device draws random numbers; otherwise they come from the host
     events_per_collective: int  # that a captured collective holds
     graphs_with_collectives: int  # most graphs that are captured with collectives in them; 0 is any number
-    compensated_products: bool  # float32 products that must keep float32's precision are put together from float16 ones
+    compensated_products: bool  # sums that outlive a step are put together from products of float16 halves
+    token_scaled_products: bool  # int8 products take a scale for each token
 
 
 @dataclass(frozen=True, slots=True)

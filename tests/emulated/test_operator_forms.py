@@ -255,3 +255,124 @@ def test_launches_of_a_graph_share_scratch_memory_that_fits_the_longest_context(
 def test_a_task_of_a_graph_is_one_launch_or_refused(npu: Npu) -> None:
     with pytest.raises(RuntimeError, match="2 different numbers of tokens"):
         npu.call(graph_tasks, 96, [2, 1])
+
+
+# ---------------------------------------------------------------- int8
+
+
+def int8_products(outlier: float) -> dict[str, Any]:
+    """Errors against float64 of the same integers, relative to the largest result; what was launched."""
+    from ascend_plugin import detection
+    from ascend_plugin.quantization.int8 import DynamicProduct, StaticProduct, stored
+
+    torch.npu.config.allow_internal_format = True
+    chip = detection.current_chip()
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(6, 128, generator=generator) * torch.tensor([1e-3, 0.1, 1.0, 30.0, 300.0, 1.0])[:, None]
+    x[5, 3] = outlier
+    x = x.half()
+    weight = torch.randint(-127, 128, (96, 128), generator=generator, dtype=torch.int8)
+    scale = torch.rand(96, generator=generator) * 0.02 + 1e-3
+    held = stored(weight.npu(), chip)
+    by_token = x.double().abs().amax(1, keepdim=True) / 127
+    quantized = (x.double() / by_token).round()
+    expected = quantized @ weight.double().t() * scale * by_token
+    with Launched() as launched:
+        found = DynamicProduct(held, scale.npu(), torch.float16, chip)(x.npu()).cpu().double()
+    dynamic = ((found - expected).abs().amax(1) / expected.abs().amax(1)).tolist()
+    step = torch.tensor(0.25)
+    quantized = (x.double() / step + 3).round().clamp(-128, 127)
+    expected = quantized @ weight.double().t() * (scale * step).double()
+    static = StaticProduct(held, (scale * step).npu(), step.npu(), torch.tensor(3.0).npu(), None, torch.float16)
+    found = static(x.npu()).cpu().double()
+    return {
+        "dynamic": dynamic,
+        "static": float((found - expected).abs().max() / expected.abs().max()),
+        "factors": static.factor.shape[0],
+        "scaled in the product": any(len(dtypes) > 3 for dtypes, _ in launched.named("npu_quant_matmul")),
+    }
+
+
+@pytest.mark.parametrize("outlier", [1.0, 2e4])
+@pytest.mark.chips("310P3", "910B3")
+def test_int8_products(npu: Npu, request: pytest.FixtureRequest, outlier: float) -> None:
+    found = npu.call(int8_products, outlier)
+    assert max(found["dynamic"]) < 4e-3
+    assert found["static"] < 2e-3
+    assert found["factors"] == 128
+    assert found["scaled in the product"] == ("910B3" in request.node.name)
+
+
+# ---------------------------------------------------------------- paged attention of 310P beyond the fixed mask
+
+
+def prompts_after_prefixes(served: int) -> dict[str, Any]:
+    """Errors of chunks behind long prefixes; with the fixed mask, or a mask of its own beyond `served` keys."""
+    from dataclasses import replace
+    from types import SimpleNamespace
+
+    from vllm.config import CUDAGraphMode
+    from vllm.v1.kv_cache_interface import FullAttentionSpec
+
+    from ascend_plugin import detection
+    from ascend_plugin.attention import paged_nz
+    from ascend_plugin.attention.metadata import Phase
+
+    torch.npu.config.allow_internal_format = True
+    device, heads, kv_heads, size, block = torch.device("npu"), 2, 1, 64, 128
+    chip = detection.current_chip()
+    patched = replace(chip, forms=replace(chip.forms, compressed_mask_keys=served))
+    query_lens, seq_lens = [3, 16, 1], [2049, 2600, 2047]
+    config = SimpleNamespace(
+        scheduler_config=SimpleNamespace(max_num_batched_tokens=64),
+        model_config=SimpleNamespace(max_model_len=4096),
+        compilation_config=SimpleNamespace(cudagraph_mode=CUDAGraphMode.NONE),
+        uniform_decode_query_len=1,
+    )
+    spec = FullAttentionSpec(block_size=block, num_kv_heads=kv_heads, head_size=size, dtype=torch.float16)
+    original, paged_nz.detection.current_chip = paged_nz.detection.current_chip, lambda: patched
+    try:
+        builder = paged_nz.WindowMetadataBuilder(spec, ["a"], config, device)
+    finally:
+        paged_nz.detection.current_chip = original
+    width = -(-max(seq_lens) // block)
+    table = torch.arange(len(seq_lens) * width, dtype=torch.int32).view(len(seq_lens), width)
+    generator = torch.Generator().manual_seed(0)
+    keys, values = (torch.randn(len(seq_lens), width * block, size, generator=generator).half() for _ in range(2))
+    query = torch.randn(sum(query_lens), heads, size, generator=generator).half()
+    cache = tuple(paged_nz.allocate_cache(table.numel(), block, kv_heads, size, device) for _ in range(2))
+    layer = paged_nz.PagedNzAttention(heads, size, size**-0.5, num_kv_heads=kv_heads)
+    slots = torch.arange(table.numel() * block, dtype=torch.int32, device=device)
+    everything = (x.reshape(-1, kv_heads, size).npu() for x in (keys, values))
+    layer.write(*everything, cache, SimpleNamespace(slot_mapping=slots))
+    ends = torch.tensor([0, *query_lens]).cumsum(0).int()
+    common = SimpleNamespace(
+        query_start_loc_cpu=ends, seq_lens_cpu_upper_bound=torch.tensor(seq_lens, dtype=torch.int32),
+        seq_lens=torch.tensor(seq_lens, dtype=torch.int32).npu(), max_query_len=max(query_lens),
+        num_actual_tokens=sum(query_lens), num_reqs=len(query_lens), block_table_tensor=table.npu(),
+        slot_mapping=torch.zeros(sum(query_lens), dtype=torch.int32).npu(), causal=True,
+    )  # fmt: skip
+    metadata = builder.build(0, common)
+    assert metadata.phase is Phase.MIXED
+    out = torch.empty_like(query, device=device)
+    with Launched() as launched:
+        layer.attend(None, query.npu(), None, cache, metadata, out)
+    errors = []
+    for request, (new, total) in enumerate(zip(query_lens, seq_lens, strict=True)):
+        scores = torch.einsum(
+            "qhd,kd->hqk", query[ends[request] : ends[request + 1]].double(), keys[request, :total].double()
+        )
+        ahead = torch.arange(total)[None] > torch.arange(total - new, total)[:, None]
+        weights = (scores * size**-0.5).masked_fill(ahead, float("-inf")).softmax(-1)
+        expected = torch.einsum("hqk,kd->qhd", weights, values[request, :total].double())
+        errors.append(float((out[ends[request] : ends[request + 1]].cpu() - expected).abs().max()))
+    names = [name for name, _, _ in launched.calls if "splitfuse" in name]
+    return {"errors": errors, "operators": names}
+
+
+@pytest.mark.parametrize(("served", "operator"), [(0, "splitfuse_v2"), (2048, "splitfuse"), (3000, "splitfuse_v2")])
+@pytest.mark.chips("310P3")
+def test_chunks_behind_long_prefixes(npu: Npu, served: int, operator: str) -> None:
+    found = npu.call(prompts_after_prefixes, served)
+    assert max(found["errors"]) < 2e-3
+    assert found["operators"] == [f"atb::_npu_paged_attention_{operator}"]
