@@ -163,6 +163,11 @@ def _check_speculation(vllm_config: VllmConfig) -> None:
 
 def _check_parallel(vllm_config: VllmConfig, chip: ChipSpec) -> None:
     parallel = vllm_config.parallel_config
+    if parallel.world_size > 1 and not chip.has_full_hccl and os.environ.get("HCCL_OP_EXPANSION_MODE") == "AI_CPU":
+        raise UnsupportedChoice(
+            f"Unset HCCL_OP_EXPANSION_MODE: on {chip.soc_version} HCCL's AI_CPU mode knows AllReduce in a single "
+            "communicator only, and vLLM makes several."
+        )
     if parallel.enable_dbo:
         raise UnsupportedChoice("Leave out --enable-dbo: its overlap is written for CUDA streams.")
     if parallel.pipeline_parallel_size > 1 and not chip.has_full_hccl:
