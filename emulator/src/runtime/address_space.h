@@ -10,6 +10,8 @@
 
 namespace emulator {
 
+inline constexpr size_t kArenaBytes = size_t{1} << 44;  // 16 TiB of addresses: far above any machine's device memory
+
 // Reserves addresses; nothing is readable there yet. Throws Failure when the range is used up.
 void* reserve_addresses(size_t size_bytes, size_t alignment);
 void release_addresses(void* address, size_t size_bytes);

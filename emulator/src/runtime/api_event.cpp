@@ -36,15 +36,15 @@ aclrtEvent create(uint32_t flags) {
 extern "C" {
 
 aclError aclrtCreateEvent(aclrtEvent* event) {
-  return guarded("aclrtCreateEvent", [&] { *event = create(ACL_EVENT_SYNC | ACL_EVENT_TIME_LINE); });
+  return guarded("aclrtCreateEvent", [&] { required(event, "event") = create(ACL_EVENT_SYNC | ACL_EVENT_TIME_LINE); });
 }
 
 aclError aclrtCreateEventWithFlag(aclrtEvent* event, uint32_t flags) {
-  return guarded("aclrtCreateEventWithFlag", [&] { *event = create(flags); });
+  return guarded("aclrtCreateEventWithFlag", [&] { required(event, "event") = create(flags); });
 }
 
 aclError aclrtCreateEventExWithFlag(aclrtEvent* event, uint32_t flags) {
-  return guarded("aclrtCreateEventExWithFlag", [&] { *event = create(flags); });
+  return guarded("aclrtCreateEventExWithFlag", [&] { required(event, "event") = create(flags); });
 }
 
 aclError aclrtDestroyEvent(aclrtEvent event) {
@@ -75,19 +75,19 @@ aclError aclrtResetEvent(aclrtEvent event, aclrtStream stream) {
 
 aclError aclrtQueryEventStatus(aclrtEvent event, aclrtEventRecordedStatus* status) {
   return guarded("aclrtQueryEventStatus", [&] {
-    *status = is_complete(event) ? ACL_EVENT_RECORDED_STATUS_COMPLETE : ACL_EVENT_RECORDED_STATUS_NOT_READY;
+    required(status, "status") = is_complete(event) ? ACL_EVENT_RECORDED_STATUS_COMPLETE : ACL_EVENT_RECORDED_STATUS_NOT_READY;
   });
 }
 
 aclError aclrtQueryEvent(aclrtEvent event, aclrtEventStatus* status) {
   return guarded("aclrtQueryEvent", [&] {
-    *status = is_complete(event) ? ACL_EVENT_STATUS_COMPLETE : ACL_EVENT_STATUS_NOT_READY;
+    required(status, "status") = is_complete(event) ? ACL_EVENT_STATUS_COMPLETE : ACL_EVENT_STATUS_NOT_READY;
   });
 }
 
 aclError aclrtQueryEventWaitStatus(aclrtEvent event, aclrtEventWaitStatus* status) {
   return guarded("aclrtQueryEventWaitStatus", [&] {
-    *status = is_complete(event) ? ACL_EVENT_WAIT_STATUS_COMPLETE : ACL_EVENT_WAIT_STATUS_NOT_READY;
+    required(status, "status") = is_complete(event) ? ACL_EVENT_WAIT_STATUS_COMPLETE : ACL_EVENT_WAIT_STATUS_NOT_READY;
   });
 }
 
@@ -102,13 +102,13 @@ aclError aclrtSynchronizeEventWithTimeout(aclrtEvent event, int32_t timeout_ms) 
 aclError aclrtEventElapsedTime(float* elapsed_ms, aclrtEvent start, aclrtEvent end) {
   return guarded("aclrtEventElapsedTime", [&] {
     const int64_t elapsed_ns = Event::from_handle(end)->timestamp_ns() - Event::from_handle(start)->timestamp_ns();
-    *elapsed_ms = static_cast<float>(static_cast<double>(elapsed_ns) * 1e-6);
+    required(elapsed_ms, "ms") = static_cast<float>(static_cast<double>(elapsed_ns) * 1e-6);
   });
 }
 
 aclError aclrtEventGetTimestamp(aclrtEvent event, uint64_t* timestamp_us) {
   return guarded("aclrtEventGetTimestamp", [&] {
-    *timestamp_us = static_cast<uint64_t>(Event::from_handle(event)->timestamp_ns() / 1000);
+    required(timestamp_us, "timestamp") = static_cast<uint64_t>(Event::from_handle(event)->timestamp_ns() / 1000);
   });
 }
 
