@@ -25,7 +25,8 @@ Registry& registry() {
   return instance;
 }
 
-// Updates under way. A lock of their own: it is held while a stream's is taken, under which captures take the registry's.
+// Updates under way. Under a lock of their own: it is held while a stream's is taken, and under that captures take the
+// registry's.
 struct Updates {
   std::mutex mutex;
   std::map<const Stream*, std::unique_ptr<GroupUpdate>> by_stream;

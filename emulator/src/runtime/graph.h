@@ -34,7 +34,7 @@ class Graph : public std::enable_shared_from_this<Graph> {
   explicit Graph(Device& device);
   ~Graph();
 
-  // The graph of a handle. Throws Failure(107000), or 107026 for one whose capture has not ended, unless that is asked for.
+  // Throws Failure(107000), or 107026 for a graph whose capture has not ended, unless that is asked for.
   static std::shared_ptr<Graph> from_handle(aclmdlRI handle, bool may_be_unfinished = false);
   aclmdlRI handle() { return this; }
   static void publish(const std::shared_ptr<Graph>& graph);  // the handle becomes valid
