@@ -36,6 +36,7 @@ void reset_device(int id) {
   Capture::abandon(device);
   for (Stream* stream : device.streams()) GroupUpdate::abandon(*stream);
   for (Stream* stream : device.streams()) stream->destroy(/*force=*/device.has_failed());
+  Graph::discard_all(device);
   free_all_memory_of(device);
   device.clear_failure();
   device.set_count = 0;

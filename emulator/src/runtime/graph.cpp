@@ -128,6 +128,20 @@ void Graph::discard(Graph& graph) {
   table.graphs.erase(found);
 }
 
+void Graph::discard_all(const Device& device) {
+  std::vector<std::shared_ptr<Graph>> last;  // as above
+  auto& table = registry();
+  std::lock_guard lock(table.mutex);
+  for (auto it = table.graphs.begin(); it != table.graphs.end();) {
+    if (&it->second->device_ != &device) {
+      ++it;
+      continue;
+    }
+    last.push_back(std::move(it->second));
+    it = table.graphs.erase(it);
+  }
+}
+
 size_t Graph::add_node(TaskPtr task, int lane, bool updatable, std::vector<size_t> after) {
   if (task->kind() == TaskKind::kKernel || task->kind() == TaskKind::kCollective) launch_counts_.add(task->name());
   nodes_.push_back({.task = std::move(task), .lane = lane, .updatable = updatable, .after = std::move(after)});

@@ -40,6 +40,7 @@ class Graph : public std::enable_shared_from_this<Graph> {
   static void publish(const std::shared_ptr<Graph>& graph);  // the handle becomes valid
   static void destroy(aclmdlRI handle);                      // throws as from_handle()
   static void discard(Graph& graph);                         // of a capture that failed
+  static void discard_all(const Device& device);             // of a device that is reset: its memory goes too
   void finish() { is_finished_ = true; }                     // from now on its nodes are those it has
 
   uint32_t id() const { return id_; }

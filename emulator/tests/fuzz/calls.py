@@ -1,8 +1,9 @@
 """Random calls of CANN's C entry points: `python -m fuzz.calls LOG FIRST_SEED SEEDS CALLS`.
 
 Handles are right, stale, null, of another kind or no handle at all; addresses are of device and host memory that
-exists, or null; out-pointers exist or are null; numbers are small or at the edges of their types. LOG has the call
-under way, for the process that finds this one dead; the output says how often each function answered with what.
+exists, or null, and to free never of such, which tasks may use; out-pointers exist or are null; numbers are small or at
+the edges of their types. LOG has the call under way, for the process that finds this one dead; the output says how
+often each function answered with what.
 """
 
 from __future__ import annotations
@@ -42,8 +43,11 @@ LEFT_OUT = {
     "HcclCreateSubCommConfig",
     "HcclCommInitClusterInfo",
     "HcclCommInitClusterInfoConfig",
+    "HcclGroupStart",
+    "HcclBatchSendRecv",
 }
-ARRAYS = {"aclrtMemcpyBatch", "aclrtMemcpyBatchAsync", "aclCreateTensor", "HcclBatchSendRecv", "HcclCommInitAll"}
+HOST_ARRAYS = ("value", "Counts", "Displs", "ispls", "Matrix")  # the ends of names of void pointers to host memory
+ARRAYS = {"aclrtMemcpyBatch", "aclrtMemcpyBatchAsync", "aclCreateTensor"}
 ARRAY_PREFIXES = ("aclCreate", "aclSetTensor")
 
 
@@ -87,6 +91,7 @@ class Caller:
     def call(self, prototype: Prototype) -> None:
         # Either sizes are small, or no address is one of host memory, which has a size that only the program knows.
         may_be_huge = self.random.random() < 0.2 and not self.takes_array(prototype)
+        self.frees = "Free" in prototype.name
         texts, values = [], []
         for parameter in prototype.parameters:
             value = self.value(parameter, may_be_huge)
@@ -127,6 +132,8 @@ class Caller:
             return self.pointer(kind, parameter.name, may_be_huge)
         if kind in WIDE:
             return ctypes.c_uint64(pick.choice(HUGE_SIZES if may_be_huge and pick.random() < 0.5 else SMALL_SIZES))
+        if parameter.name == "ndev":
+            return ctypes.c_uint32(pick.choice((0, 1, 1 << 31)))  # with more, a rank waits for others that never call
         if "timeout" in parameter.name.lower():
             return ctypes.c_int32(pick.choice((0, 1, -1, -2)))
         return ctypes.c_int32(pick.choice(INTEGERS))
@@ -146,7 +153,9 @@ class Caller:
         pick = self.random
         if pick.random() < 0.15:
             return ctypes.c_void_p(None)
-        is_memory = kind == "void*" and (pick.random() < 0.7 or may_be_huge)
+        if self.frees and kind == "void*":
+            return ctypes.c_void_p(pick.choice((*WILD, *(address + 8 for address in self.addresses))))
+        is_memory = kind == "void*" and not name.endswith(HOST_ARRAYS) and (pick.random() < 0.7 or may_be_huge)
         if is_memory and self.addresses:
             return ctypes.c_void_p(pick.choice(self.addresses))
         if may_be_huge and kind == "void*":

@@ -33,7 +33,7 @@ NOISE = re.compile(r"/\*.*?\*/|//[^\n]*|#[^\n]*", re.DOTALL)
 
 @dataclass(frozen=True)
 class Parameter:
-    type: str  # without const and blanks: "void**", "aclrtStream"
+    type: str  # without const and blanks: "void**", "aclrtStream"; "text*" is a char* that the function writes
     name: str
 
 
@@ -58,10 +58,11 @@ def plain(declaration: str) -> str:
 
 
 def parameter(text: str) -> Parameter:
-    match = re.fullmatch(r"(.*?)(\w+)\s*(\[\w*\])?", text.strip(), re.DOTALL)
+    match = re.fullmatch(r"(.*?)(\w+)\s*((?:\[\w*\]\s*)*)", text.strip(), re.DOTALL)
     assert match, text
     kind, name, array = match.groups()
-    return Parameter(plain(kind) + ("*" if array else ""), name)
+    written = plain(kind) == "char*" and "const" not in kind
+    return Parameter("text*" if written else plain(kind) + ("*" if array else ""), name)
 
 
 def parse(text: str) -> Iterator[Prototype]:

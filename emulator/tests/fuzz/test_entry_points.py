@@ -26,7 +26,7 @@ def run(folder: Path, first_seed: int, seeds: int, calls: int = CALLS) -> dict[s
     log = folder / "call.txt"
     log.write_bytes(bytes(LOG_BYTES))
     command = [sys.executable, "-m", f"{__package__}.calls", str(log), str(first_seed), str(seeds), str(calls)]
-    with emulate(chip="910B3", count=2) as machine:
+    with emulate(chip="910B3", count=1) as machine:
         environment = {**os.environ, **machine.environment, "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
         process = subprocess.Popen(
             command, env=environment, cwd=HERE.parent, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
