@@ -29,8 +29,8 @@ test: setup-test ## the tests that every commit must pass (under 45 minutes on 2
 test-all: setup-test ## those and the slow ones
 	@$(VENV)/python -m pytest
 
-lint: setup-test ## ruff over everything
-	@$(VENV)/ruff check . && $(VENV)/ruff format --check .
+lint: setup-test ## ruff, formatting and types (mypy --strict), over everything
+	@$(VENV)/ruff check . && $(VENV)/ruff format --check . && $(VENV)/mypy
 
 bench: setup ## list the benchmarks, each of which prints both sides
 	@$(VENV)/python -m benchmarks

@@ -71,7 +71,8 @@ def _steps_of(row: Row, engines: list[dict[str, Any]]) -> dict[str, float] | Non
     for engine in engines:
         same = (engine["model"], engine["ranks"], engine["mode"]) == (row.model, row.tensor_parallel_size, "graph")
         if same and engine["online"] and "steps" in engine:
-            return engine["steps"]["decode"]
+            decode: dict[str, float] = engine["steps"]["decode"]
+            return decode
     return None
 
 

@@ -80,11 +80,12 @@ def _reset_counters(worker: Any) -> None:
 
 
 def _modelled_ns(worker: Any) -> dict[str, int]:
-    import torch
+    import torch_npu
     from ascend_emulator import counters
 
-    torch.npu.synchronize()
-    return counters.stats()["modelled_ns"]
+    torch_npu.npu.synchronize()
+    modelled: dict[str, int] = counters.stats()["modelled_ns"]
+    return modelled
 
 
 def run(

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ascend_cli.bench.results import Row
+from ascend_cli.bench.results import Latency, Row
 from ascend_cli.registry.cards import find_model
 from ascend_facts.chips import find
 from ascend_facts.roofline import Placement
@@ -81,6 +81,13 @@ def placement(row: Row) -> Placement:
     return Placement(find_model(row.model).shape, find(CHIP), row.tensor_parallel_size or 1)
 
 
+def median_ms(latency: Latency | None) -> float:
+    """Every online row of the published figures has its latencies."""
+    if latency is None:
+        raise ValueError("An online row of the published figures lacks a latency.")
+    return latency.median
+
+
 def fit(rows: list[Row]) -> Incumbent:
     """The two constants, from the two rows of concurrency 1."""
     small, large = (
@@ -88,9 +95,9 @@ def fit(rows: list[Row]) -> Incumbent:
         for model in ("qwen3-0.6b", "qwen3-32b")
     )
     unit = Incumbent(launch_us=1.0)
-    launched = Incumbent(launch_us=small.runs[0].tpot_ms.median / unit.host_ms(small))
+    launched = Incumbent(launch_us=median_ms(small.runs[0].tpot_ms) / unit.host_ms(small))
     tokens = large.workload.input_tokens
-    missing_ms = large.runs[0].ttft_ms.median - launched.prefill_ms(large, tokens)
+    missing_ms = median_ms(large.runs[0].ttft_ms) - launched.prefill_ms(large, tokens)
     return Incumbent(launched.launch_us, missing_ms * 1e3 / (tokens * placement(large).shape.layers))
 
 
@@ -103,7 +110,7 @@ def judge(rows: list[Row]) -> tuple[Incumbent, list[Prediction]]:
         if row.kind == "serve":
             requests = row.workload.concurrency or 1
             name += f"online, {requests} at once"
-            tpot, ttft = row.runs[0].tpot_ms.median, row.runs[0].ttft_ms.median
+            tpot, ttft = median_ms(row.runs[0].tpot_ms), median_ms(row.runs[0].ttft_ms)
             alone, small = requests == 1, row.model == "qwen3-0.6b"
             predictions.append(
                 Prediction(name, "TPOT ms", tpot, incumbent.decode_ms(row, requests), fitted=alone and small)

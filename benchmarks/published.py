@@ -157,7 +157,8 @@ def run_engine(
             [sys.executable, str(WORKER), str(job_file), str(result_file)], check=True, env=environment,
             stdout=sys.stderr,
         )  # fmt: skip
-        return json.loads(result_file.read_text()) | {"wall_s": time.monotonic() - started, "dilation": dilation}
+        result: dict[str, Any] = json.loads(result_file.read_text())
+        return result | {"wall_s": time.monotonic() - started, "dilation": dilation}
 
 
 # ----------------------------------------------------------------------------------------------------------- tables
@@ -167,7 +168,8 @@ def found(engines: list[dict[str, Any]], row: Row, mode: str, kind: str) -> dict
     for engine in engines:
         if (engine["model"], engine["ranks"], engine["mode"]) != (row.model, row.tensor_parallel_size, mode):
             continue
-        for workload in engine[kind]:
+        workloads: list[dict[str, Any]] = engine[kind]
+        for workload in workloads:
             if kind == "offline" or workload["concurrency"] == row.workload.concurrency:
                 return workload
     return None

@@ -14,6 +14,7 @@ from ascend_facts import model_results as kept
 
 if TYPE_CHECKING:
     from ascend_facts.model_results import ModelResult
+    from conformance.architectures import Architecture
 
 CHIPS = ["310P3", "910B3"]
 FAULTS = "faults"
@@ -42,7 +43,7 @@ def verify(
         bool, typer.Option("--missing", help="Leave out what the results already show as passed, or refused.")
     ] = False,
     store: Annotated[Path, typer.Option(help="Results, added to at each run.")] = kept.SHIPPED,
-    page: Annotated[Path, typer.Option(help="The table, written from the results.")] = PAGE,
+    page: Annotated[Path, typer.Option(help="The table of the results; the Chinese one goes to zh/.")] = PAGE,
     cache: Annotated[Path, typer.Option(help="Where checkpoints and logs are kept.")] = CACHE,
     json: options.Json = False,
 ) -> int:
@@ -66,14 +67,14 @@ def verify(
 
     from ascend_cli.output import emit_json, notice
     from conformance.places import Places
-    from conformance.table import render
+    from conformance.table import write
     from conformance.verify import HERE, Verifier
 
     def keep(result: ModelResult) -> None:
         store.parent.mkdir(parents=True, exist_ok=True)
         everything = kept.merge(kept.load(store), result)
         kept.store(store, everything)
-        page.write_text(render(everything, architectures()))
+        write(page, everything, architectures())
 
     done = []
     with Places() as places:
@@ -95,7 +96,7 @@ def _summary(result: ModelResult) -> str:
     return f"{result.name} on {result.chip}: {cells}{faults}"
 
 
-def _list(chosen: list, json: bool) -> int:
+def _list(chosen: list[Architecture], json: bool) -> int:
     from ascend_cli.output import console, emit_json
 
     if json:

@@ -53,7 +53,7 @@ def merge(model: torch.nn.Module, folder: Path) -> None:
             if name.endswith(".lora_A.weight"):
                 b = tensors[name.replace("lora_A", "lora_B")]
                 target = name.removeprefix("base_model.model.").replace(".lora_A", "")
-                parameters[target] += (ALPHA / RANK) * (b.float() @ a.float())
+                parameters[target].add_((ALPHA / RANK) * (b.float() @ a.float()))
 
 
 def main() -> None:

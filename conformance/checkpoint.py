@@ -133,7 +133,8 @@ def _draw(
     if re.search(r"embed|wte", name):
         return noise * (LOGIT_STD / parameter.shape[-1] ** 0.5 if tied else 1.0)
     fan_in = parameter.shape[-1] if "experts" in name else parameter[0].numel()  # experts are [experts, out, in]
-    return noise * _gain(name, branch_gain) / fan_in**0.5
+    root: float = fan_in**0.5
+    return noise * _gain(name, branch_gain) / root
 
 
 def _norm_value(name: str, parameter: torch.Tensor, noise: torch.Tensor, branch_gain: float) -> torch.Tensor:

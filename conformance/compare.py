@@ -45,7 +45,9 @@ def errors(observed: np.ndarray, expected: np.ndarray) -> np.ndarray:
     """Root mean square difference of each row ([rows, width] -> [rows])."""
     if observed.shape != expected.shape:
         raise ValueError(f"The engine answered with shape {observed.shape} where the reference has {expected.shape}.")
-    return np.sqrt(np.mean((observed.astype(np.float64) - expected.astype(np.float64)) ** 2, axis=-1))
+    squares = (observed.astype(np.float64) - expected.astype(np.float64)) ** 2
+    root: np.ndarray = np.sqrt(np.mean(squares, axis=-1))
+    return root
 
 
 def judge(error: np.ndarray, noise: np.ndarray, whole: tuple[np.ndarray, np.ndarray], routed: bool) -> Verdict:

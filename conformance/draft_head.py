@@ -53,7 +53,8 @@ class DraftHead(torch.nn.Module):
     def drafts(self, model: transformers.PreTrainedModel, tokens: torch.Tensor) -> torch.Tensor:
         """The tokens that follow each two of `tokens`, as drafted: place t stands for token t + 2."""
         read, _ = self.joined(model, tokens)
-        return model.lm_head(self.body.model(inputs_embeds=self.fc(read)[None]).last_hidden_state[0]).argmax(dim=-1)
+        logits: torch.Tensor = model.lm_head(self.body.model(inputs_embeds=self.fc(read)[None]).last_hidden_state[0])
+        return logits.argmax(dim=-1)
 
     def teach(self, model: transformers.PreTrainedModel, texts: list[tuple[torch.Tensor, list[int]]]) -> None:
         """Fit `fc` so that it hands on what the model is going to say, at the given places of each text."""
@@ -98,7 +99,8 @@ def build_draft_head(
 
 def _greedy(model: transformers.PreTrainedModel, prompt: list[int], count: int) -> torch.Tensor:
     options = {"do_sample": False, "eos_token_id": None, "pad_token_id": 0}
-    return model.generate(torch.tensor([prompt]), max_new_tokens=count, **options)[0]
+    sequences: torch.Tensor = model.generate(torch.tensor([prompt]), max_new_tokens=count, **options)
+    return sequences[0]
 
 
 def add_draft_head(head: DraftHead, directory: Path) -> None:

@@ -46,7 +46,7 @@ def run(job: dict[str, Any]) -> tuple[dict[str, Any], Rows]:
         print(traceback.format_exc(), file=sys.stderr)
         outcome = "refused" if is_refusal(error, "vllm", "ascend_plugin") else "failed"
         return {"outcome": outcome, "message": one_line(error)}, {}
-    report = {
+    report: dict[str, Any] = {
         "dtype": str(configuration.model_config.dtype).removeprefix("torch."),
         "block_size": configuration.cache_config.block_size,
         "graphs": configuration.compilation_config.cudagraph_mode.name,
@@ -117,10 +117,10 @@ def _answers(llm: LLM, job: dict[str, Any]) -> tuple[Rows, int]:
 def _generate(
     llm: LLM, job: dict[str, Any], prompts: list[list[int]], prompt_logprobs: int | None
 ) -> list[RequestOutput]:
-    from vllm import SamplingParams
+    from vllm import SamplingParams, TokensPrompt
     from vllm.lora.request import LoRARequest
 
-    adapters = [
+    adapters: list[Any] = [  # vLLM takes None for a prompt without one, which its annotation leaves out
         None,
         *(LoRARequest(Path(path).name, n, path) for n, path in enumerate(job.get("adapters", ()), start=1)),
     ]
@@ -134,7 +134,7 @@ def _generate(
         detokenize=False,
     )
     return llm.generate(
-        [{"prompt_token_ids": prompt} for prompt in prompts],
+        [TokensPrompt(prompt_token_ids=prompt) for prompt in prompts],
         parameters,
         use_tqdm=False,
         lora_request=[adapters[index % len(adapters)] for index in range(len(prompts))],
@@ -143,7 +143,7 @@ def _generate(
 
 def _collect(rows: Rows, check: str, outputs: list[RequestOutput], with_prompt: bool) -> None:
     for index, output in enumerate(outputs):
-        prompt, generated = list(output.prompt_token_ids), list(output.outputs[0].token_ids)
+        prompt, generated = list(output.prompt_token_ids or ()), list(output.outputs[0].token_ids)
         distributions = [dense(output.outputs[0].logprobs)]
         if with_prompt and len(prompt) > 1:
             distributions.insert(0, dense(output.prompt_logprobs))
@@ -172,11 +172,11 @@ def dense(logprobs: Any) -> np.ndarray:
 
 
 def _pool(llm: LLM, job: dict[str, Any]) -> Rows:
-    from vllm import PoolingParams
+    from vllm import PoolingParams, TokensPrompt
 
     # The number that a classifier computes, not its squashed form, in which a large error can hide.
     parameters = PoolingParams(use_activation=job["task"] == "embed")
-    prompts = [{"prompt_token_ids": prompt} for prompt in job["whole"]]
+    prompts = [TokensPrompt(prompt_token_ids=prompt) for prompt in job["whole"]]
     outputs = llm.encode(prompts, pooling_params=parameters, pooling_task=job["task"], use_tqdm=False)
     rows: Rows = {}
     for index, (prompt, output) in enumerate(zip(job["whole"], outputs, strict=True)):
@@ -191,7 +191,8 @@ def drafts(llm: LLM) -> tuple[int, int]:
     """How many tokens were drafted by speculation, and how many of them accepted."""
     counts = {metric.name: int(metric.value) for metric in llm.get_metrics() if hasattr(metric, "value")}
     names = ("vllm:spec_decode_num_draft_tokens", "vllm:spec_decode_num_accepted_tokens")
-    return tuple(counts.get(name, 0) for name in names)
+    drafted, accepted = (counts.get(name, 0) for name in names)
+    return drafted, accepted
 
 
 def versions() -> dict[str, str]:
@@ -214,7 +215,7 @@ def main() -> None:
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # one process less to start
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "fork")  # ranks need not import again; no device is open yet
     report, rows = run(job)
-    np.savez(job["output"], **rows)
+    np.savez(job["output"], allow_pickle=False, **rows)
     with open(job["report"], "w") as file:
         json.dump(report, file)
 

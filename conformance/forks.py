@@ -18,7 +18,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any, TextIO
 
 TIMED_OUT = 124  # what `timeout` answers
 
@@ -35,28 +35,38 @@ class ForkServer:
         if self._process is None or self._process.poll() is not None:
             command = [sys.executable, "-m", __name__, *self._modules]
             self._process = self._popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        orders, answers = pipes(self._process)
         order = {"module": module, "arguments": list(arguments), "log": str(log)}
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-        started = self._answer()
+        orders.write(json.dumps(order) + "\n")
+        orders.flush()
+        started = read_answer(answers)
         if started is None:
             return 1  # the server itself died, importing
-        if not select.select([self._process.stdout], [], [], timeout_s)[0]:
+        if not select.select([answers], [], [], timeout_s)[0]:
             os.killpg(started["pid"], signal.SIGKILL)
-            self._answer()
+            read_answer(answers)
             return TIMED_OUT
-        ended = self._answer()
-        return 1 if ended is None else ended["code"]
-
-    def _answer(self) -> dict[str, Any] | None:
-        line = self._process.stdout.readline()
-        return json.loads(line) if line else None
+        ended = read_answer(answers)
+        return 1 if ended is None else int(ended["code"])
 
     def close(self) -> None:
         if self._process is not None:
-            self._process.stdin.close()
+            pipes(self._process)[0].close()
             self._process.wait()
             self._process = None
+
+
+def pipes(process: subprocess.Popen[str]) -> tuple[IO[str], IO[str]]:
+    """Where the server reads orders and where it answers."""
+    if process.stdin is None or process.stdout is None:
+        raise ValueError("A fork server is spoken to through pipes: start it with stdin=PIPE and stdout=PIPE.")
+    return process.stdin, process.stdout
+
+
+def read_answer(answers: IO[str]) -> dict[str, Any] | None:
+    """The server's next line; None when it has ended."""
+    line = answers.readline()
+    return json.loads(line) if line else None
 
 
 def serve(orders: TextIO, answers: TextIO) -> dict[str, Any] | None:
@@ -64,7 +74,8 @@ def serve(orders: TextIO, answers: TextIO) -> dict[str, Any] | None:
     for line in iter(orders.readline, ""):
         pid = os.fork()
         if pid == 0:
-            return json.loads(line)
+            order: dict[str, Any] = json.loads(line)
+            return order
         print(json.dumps({"pid": pid}), file=answers, flush=True)
         print(json.dumps({"code": os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}), file=answers, flush=True)
     return None

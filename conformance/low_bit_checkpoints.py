@@ -43,7 +43,8 @@ def packed_words(values: torch.Tensor, order: Iterable[int] = range(8)) -> torch
 
 def _by_group(weight: torch.Tensor) -> torch.Tensor:
     """[out, in] as [groups, out, group size]."""
-    return weight.float().unflatten(1, (-1, FOUR_BIT_GROUP)).transpose(0, 1)
+    groups: torch.Tensor = weight.float().unflatten(1, (-1, FOUR_BIT_GROUP))
+    return groups.transpose(0, 1)
 
 
 def _from_groups(groups: torch.Tensor) -> torch.Tensor:

@@ -51,7 +51,8 @@ class Place:
 
     def replays(self) -> int | None:
         """Graphs replayed by all processes that have ended; None where nothing counts them."""
-        return self.machine.stats().get("total", {}).get("graphs", {}).get("replays")
+        replays: int | None = self.machine.stats().get("total", {}).get("graphs", {}).get("replays")
+        return replays
 
 
 class Places:

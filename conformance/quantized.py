@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +154,7 @@ def modelslim_w8a8(layers: list[Layer]) -> Stored:
         module.weight.copy_(weight * weight_scale.unsqueeze(1))
         if module.bias is not None:
             module.bias.copy_(folded * product_scale)
-        _quantized_inputs(module, lambda x, scale=scale, offset=offset: by_tensor(x, scale, offset))
+        _quantized_inputs(module, partial(by_tensor, scale=scale, offset=offset))
     stored.files[MODELSLIM_DESCRIPTION] = kinds
     return stored
 
@@ -197,14 +198,16 @@ def _experts_by_token(
 ) -> torch.Tensor:
     """The experts' output with the inputs of both products quantized by token; all [tokens, ..]."""
     output = torch.zeros_like(hidden)
-    for expert in range(module.num_experts):
+    gate_up_proj, down_proj = (parameter for parameter, _ in _projections(module))
+    activation: Callable[[torch.Tensor], torch.Tensor] = module.act_fn  # type: ignore[assignment]  # Module.__getattr__
+    for expert in range(len(gate_up_proj)):
         tokens, places = torch.where(ids == expert)
         if not len(tokens):
             continue
         seen = by_token(hidden[tokens].float()).to(hidden.dtype)
-        gate, up = torch.nn.functional.linear(seen, module.gate_up_proj[expert]).chunk(2, dim=-1)
-        inner = by_token((module.act_fn(gate) * up).float()).to(hidden.dtype)
-        result = torch.nn.functional.linear(inner, module.down_proj[expert]) * weights[tokens, places, None]
+        gate, up = torch.nn.functional.linear(seen, gate_up_proj[expert]).chunk(2, dim=-1)
+        inner = by_token((activation(gate) * up).float()).to(hidden.dtype)
+        result = torch.nn.functional.linear(inner, down_proj[expert]) * weights[tokens, places, None]
         output.index_add_(0, tokens, result.to(output.dtype))
     return output
 
@@ -221,7 +224,7 @@ def _compressed_tensors(layers: list[Layer], static: bool) -> Stored:
         if static:
             input_scale = max(-layer.low, layer.high) / 127
             stored.tensors[f"{layer.name}.input_scale"] = torch.tensor([input_scale])
-            _quantized_inputs(layer.module, lambda x, scale=input_scale: by_tensor(x, scale, 0.0))
+            _quantized_inputs(layer.module, partial(by_tensor, scale=input_scale, offset=0.0))
         else:
             _quantized_inputs(layer.module, by_token)
     int8 = {"num_bits": 8, "type": "int", "symmetric": True}
@@ -322,7 +325,11 @@ def weight_only_experts(
 
 def _projections(module: torch.nn.Module) -> list[tuple[torch.Tensor, tuple[str, ...]]]:
     """transformers' packed experts, [experts, out, in], with the names of the matrices that lie in each."""
-    return [(module.gate_up_proj, ("gate_proj", "up_proj")), (module.down_proj, ("down_proj",))]
+    names: list[tuple[str, tuple[str, ...]]] = [
+        ("gate_up_proj", ("gate_proj", "up_proj")),
+        ("down_proj", ("down_proj",)),
+    ]
+    return [(module.get_parameter(name), parts) for name, parts in names]
 
 
 EXPERT_SCHEMES: dict[str, Callable[[str, torch.nn.Module, Stored], None]] = {

@@ -46,10 +46,9 @@ DTYPES = {
 def answer(architecture: Architecture, model: torch.nn.Module, tokens: list[int]) -> torch.Tensor:
     """What the engine should answer for one sequence, [positions or 1, width], in fp32."""
     output = model(input_ids=torch.tensor([tokens]))
-    if architecture.task == "classify":
-        return output.logits.float()
-    if architecture.task == "generate":
-        return output.logits[0].float().log_softmax(dim=-1)
+    if architecture.task in ("classify", "generate"):
+        logits: torch.Tensor = output.logits.float()
+        return logits if architecture.task == "classify" else logits[0].log_softmax(dim=-1)
     # The token that stands for the text: the first of an encoder, the last of a causal model, which alone saw it all.
     position = 0 if "bert" in architecture.config["model_type"] else -1
     return torch.nn.functional.normalize(output.last_hidden_state[:, position].float(), dim=-1)
@@ -86,7 +85,7 @@ def run(job: dict[str, Any]) -> None:
                 if adapters[index] == adapter:
                     with torch.inference_mode():
                         results[f"{name}.{index}"] = answer(architecture, model, tokens).numpy()
-    np.savez(job["output"], **results)
+    np.savez(job["output"], allow_pickle=False, **results)
 
 
 def main() -> None:

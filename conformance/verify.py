@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ascend_cli.errors import AscendError
-from ascend_facts.model_results import Cell, ModelResult
+from ascend_facts.model_results import Cell, ModelResult, Outcome
 from conformance import faults
 from conformance.architectures import FACTS, Architecture
 from conformance.compare import Verdict, errors, judge
@@ -173,7 +173,7 @@ class Verifier:
         remote = {"trust_remote_code": True} if self.architecture.needs_remote_code else {}
         place = self.places.chips(chip)
         with tempfile.TemporaryDirectory(prefix="ascend-models-") as folder:
-            job = {
+            job: dict[str, Any] = {
                 "checkpoint": str(checkpoint),
                 "task": self.architecture.task,
                 "engine": {**COMMON_ENGINE, **remote, **setting.engine},
@@ -224,7 +224,7 @@ class Verifier:
     def _run_reference(self, sequences: list[Answered], dtypes: list[str]) -> Arrays:
         folders = [None, *map(str, self._adapters(self.checkpoint()))] if any(n for n, _ in sequences) else [None]
         with tempfile.TemporaryDirectory(prefix="ascend-models-") as folder:
-            job = {
+            job: dict[str, Any] = {
                 "architecture": self.architecture.name,
                 "directory": str(self.cache),
                 "seed": self.seed,
@@ -285,7 +285,7 @@ class Verifier:
             features = [feature for every in settings_for(self.architecture) for feature in every.features]
             result.cells.update(dict.fromkeys(features, Cell("refused", report["message"])))
         elif report["outcome"] != "ran":
-            outcome = "refused" if report["outcome"] == "refused" else "fails"
+            outcome: Outcome = "refused" if report["outcome"] == "refused" else "fails"
             result.cells.update(dict.fromkeys(setting.features, Cell(outcome, report["message"])))
         else:
             verdicts = self.judge(answer)
@@ -307,7 +307,7 @@ class Verifier:
         chosen = [verdicts[part] for part in parts]
         worst = max(chosen, key=lambda verdict: (not verdict.good, verdict.typical))
         missing = self._missing_evidence(feature, answer)
-        outcome = "pass" if worst.good and missing is None else "fails"
+        outcome: Outcome = "pass" if worst.good and missing is None else "fails"
         return Cell(outcome, missing or str(worst), round(worst.typical, 2), round(max(v.worst for v in chosen), 2))
 
     def _missing_evidence(self, feature: str, answer: Answer) -> str | None:

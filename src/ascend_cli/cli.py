@@ -17,7 +17,7 @@ from ascend_cli.serving.command import serve
 from ascend_cli.top.command import top
 
 # typer carries its own copy of click since 0.26 and uses the click package before: take the class that it raises.
-CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]  # type: ignore[assignment]
+CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(
     name="ascend",
@@ -64,8 +64,8 @@ def run(arguments: list[str] | None = None, application: typer.Typer = app, name
     except CommandLineError as error:
         context = getattr(error, "ctx", None)
         # A group without a command raises an error whose message is its help.
-        is_help = context is not None and type(error).__name__ == "NoArgsIsHelpError"
-        print(context.get_help() if is_help else f"{name}: {_one_line(error)}", file=sys.stderr)
+        is_help = type(error).__name__ == "NoArgsIsHelpError"
+        print(context.get_help() if context is not None and is_help else f"{name}: {_one_line(error)}", file=sys.stderr)
         return USAGE
     except BrokenPipeError:  # `ascend ... | head`: the reader has what it wanted
         sys.stderr.close()

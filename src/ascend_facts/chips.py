@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
@@ -28,6 +28,31 @@ class Link:
     topology: str  # as `npu-smi info -t topo` abbreviates it
     gbps: float
     latency_us: float
+
+
+@dataclass(frozen=True, slots=True)
+class Forms:
+    """Which form of an operation is sure to be right on a chip, where there are several.
+
+    The table holds what others run on the silicon, or else what is safest; what a probe found on the installed software
+    takes its place (see `probes`). A form says what the operators take, never which model is at hand.
+    """
+
+    fp32_out_nz: bool  # float16 times a weight in FRACTAL_NZ may give float32
+    row_index_copy: bool  # index_copy_ of whole rows; otherwise they are assigned by index
+    batched_row_products: bool  # a batch of products of single rows is work for the cube; otherwise for vector units
+    gating_float32: bool  # MoeGatingTopKSoftmax takes float32 logits; otherwise float16 only
+    gating_rows: int  # most tokens that it takes at once; 0 is any number
+    gating_experts: int  # most experts that it takes; 0 is any number
+    gating_expert_multiple: int  # of which the number of experts must be one
+    routing_width_multiple: int  # of which the width of rows in MoeInitRouting must be one
+    has_expert_parallel: bool  # grouped products may leave rows out, those of experts on other chips
+    rotary_modes: tuple[str, ...]  # of ApplyRotaryPosEmb
+    rotary_heads: int  # most heads of query and key together in one ApplyRotaryPosEmb
+    rotary_on_views: bool  # ApplyRotaryPosEmb may rotate columns of a wider tensor in place
+    compressed_mask_keys: int  # most keys that the fixed mask of paged attention serves; 0 is any number
+    compensated_products: bool  # sums that outlive a step are put together from products of float16 halves
+    token_scaled_products: bool  # int8 products take a scale for each token
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +108,12 @@ class ChipSpec:
     max_streams: int
     max_events: int
     max_notifies: int
+    forms: Forms
 
     image_suffix: str
     kubernetes_resources: Mapping[str, str]  # by flavor of device plugin
     fp8_tflops: float = 0.0  # 0 where the cube has no fp8
+    server_link: Link | None = None  # of the chips of one server with those of another; None where HCCL joins none
     server_step_tokens: int = 0  # that a server puts into a step unless told otherwise; 0 is vLLM's own choice
 
     @property
@@ -117,6 +144,14 @@ class ChipSpec:
     def has_fp8(self) -> bool:
         return self.fp8_tflops > 0
 
+    def link_of(self, ranks: int) -> Link:
+        """The slowest link among this many neighbouring chips: the card's, the server's, or the network's."""
+        if ranks <= self.chips_per_card:
+            return self.card_link
+        if ranks <= self.chips_per_server or self.server_link is None:
+            return self.node_link
+        return self.server_link
+
     def usable_memory_bytes(self, chip_index: int = 0) -> int:
         """Memory that PyTorch sees on chip `chip_index` of the machine (the chips of one Duo card differ)."""
         return self.usable_memory_mib[chip_index % len(self.usable_memory_mib)] << 20
@@ -137,8 +172,10 @@ class UnsupportedHeadSize(ValueError):
 
 
 def _typed(field_name: str, hint: Any, value: Any, where: str) -> Any:
-    if hint is Link:
+    if hint in (Link, Link | None):
         return Link(**value)
+    if hint is Forms:
+        return _forms(value, f"{where}, forms")
     if isinstance(value, list):
         return tuple(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
@@ -148,11 +185,28 @@ def _typed(field_name: str, hint: Any, value: Any, where: str) -> Any:
     return value
 
 
+def _forms(entry: Mapping[str, Any], where: str) -> Forms:
+    hints = get_type_hints(Forms)
+    if unknown := sorted(entry.keys() - hints.keys()):
+        raise ChipTableError(f"{where}: unknown field {', '.join(unknown)}.")
+    try:
+        return Forms(**{key: _typed(key, hints[key], value, where) for key, value in entry.items()})
+    except TypeError as error:
+        raise ChipTableError(f"{where}: {error}.") from error
+
+
+def with_forms(chip: ChipSpec, found: Mapping[str, Any], where: str) -> ChipSpec:
+    """The chip with some of its forms as found on the installed software. Raises ChipTableError; `where` names them."""
+    current = {field.name: getattr(chip.forms, field.name) for field in fields(Forms)}
+    return replace(chip, forms=_forms({**current, **found}, where))
+
+
 def _build(entry: Mapping[str, Any], families: Mapping[str, Mapping[str, Any]], where: str) -> ChipSpec:
     family = entry.get("family", "")
     if family not in families:
         raise ChipTableError(f"{where}: family {family!r} is not one of {', '.join(families)}.")
     merged = {**families[family], **entry}
+    merged["forms"] = {**families[family].get("forms", {}), **entry.get("forms", {})}
     hints = get_type_hints(ChipSpec)
     known = {field.name for field in fields(ChipSpec)}
     if unknown := sorted(merged.keys() - known):

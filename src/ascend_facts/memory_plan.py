@@ -8,20 +8,24 @@ measurements; everything else is arithmetic.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING
 
-from ascend_facts.chips import ChipSpec
-from ascend_facts.model_shape import BYTES_OF_DTYPE, ModelShape
+from ascend_facts.model_shape import BYTES_OF_DTYPE, ModelShape, Weights
+from ascend_facts.quantized_format import WeightFormat, bytes_of_weight
 
-# fp16+fp32: matrices in fp16, the embedding, the residual stream and all between products in fp32.
-WeightFormat = Literal["fp16", "fp32", "fp16+fp32", "fp8", "w8a8", "w4a16"]
+__all__ = ["MemoryPlan", "MemoryRequest", "WeightFormat", "explain", "plan_memory", "refusal", "request_on"]
 
-BYTES_OF_WEIGHT: dict[str, float] = {"fp32": 4.0, "fp16": 2.0, "fp16+fp32": 2.0, "fp8": 1.0, "w8a8": 1.0, "w4a16": 0.5}
-SCALES_SHARE = 0.01  # EST: scales, offsets and biases of a quantized matrix, as a share of its weights
+if TYPE_CHECKING:
+    from ascend_facts.chips import ChipSpec
 
-DEFAULT_MEMORY_FRACTION = 0.92  # vLLM 0.32's gpu_memory_utilization
-DEFAULT_BATCHED_TOKENS = 2048  # the most that vLLM 0.32 gives a server's step on a chip below 70 GiB
-DEFAULT_SEQUENCES = 256  # and its max_num_seqs
+OUTSIDE_LAYERS = ("embedding", "lm_head", "vision")  # on the first or the last stage of a pipeline
+
+DEFAULT_MEMORY_FRACTION = 0.92  # vLLM's gpu_memory_utilization
+DEFAULT_BATCHED_TOKENS = 2048
+DEFAULT_SEQUENCES = 256
+# The most that vLLM gives a server's step, and its max_num_seqs, by the memory of a chip from so many bytes on
+# (vllm/engine/arg_utils.py, get_batch_defaults).
+SERVER_DEFAULTS = ((160 << 30, 16384, 1024), (70 << 30, 8192, 1024), (0, DEFAULT_BATCHED_TOKENS, DEFAULT_SEQUENCES))
 
 RUNTIME_BYTES = 512 << 20  # EST: device context, streams and operator workspaces outside PyTorch's allocator
 COLLECTIVE_BUFFER_BYTES = 2 * (200 << 20)  # HCCL_BUFFSIZE is 200 MB, one to send and one to receive
@@ -29,24 +33,6 @@ GRAPH_BYTES = 300 << 20  # EST: memory of the captured graphs, all sizes
 HIDDEN_COPIES = 8  # EST: hidden-sized tensors alive at the widest point of a layer
 WIDE_COPIES = 3  # gate, up and their product
 SAMPLED_LOGIT_BYTES = 4  # the fp32 copy of a logit that sampling works on
-
-
-def checkpoint_format(
-    method: str | None, chip: ChipSpec, dtype: str = "float16", has_experts: bool = False
-) -> WeightFormat:
-    """How most weights of a checkpoint lie in the chip's memory; `method` is its quant_method, or None.
-
-    dtype: what the model runs in ("bfloat16" and "float16" are alike here).
-    """
-    if dtype == "float32":
-        return "fp16+fp32" if chip.rounds_float32_products else "fp32"
-    if method in ("ascend", "compressed-tensors"):
-        return "w8a8"
-    if method in ("awq", "gptq", "auto_awq", "auto_gptq"):
-        if "int4" in chip.weight_only_dtypes:
-            return "w4a16"
-        return "fp16" if has_experts else "w8a8"  # a weight of four bits takes a byte here, and that of an expert two
-    return "fp16"  # fp8 weights too: they are dequantized while they are loaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +48,50 @@ class MemoryRequest:
     cache_dtype: str = "float16"
     block_size: int = 128
     has_graphs: bool = True
+    pipeline_parallel_size: int = 1
+    expert_ranks: int = 0  # over which experts are divided; 0 is as everything else
+    copies_tied_head: bool = False  # FRACTAL_NZ products do not read a table that is looked up
+    separates_states: bool = False  # caches in FRACTAL_NZ cannot share memory with recurrent states
+    cache_limit_bytes: int = 0  # the cache is not larger than this; 0 is what is left
+
+
+def request_on(
+    chip: ChipSpec,
+    tensor_parallel_size: int = 1,
+    weight_format: WeightFormat = "fp16",
+    *,
+    chip_bytes: int = 0,
+    memory_fraction: float = DEFAULT_MEMORY_FRACTION,
+    batched_tokens: int = 0,
+    sequences: int = 0,
+    block_size: int = 0,
+    has_graphs: bool = True,
+    pipeline_parallel_size: int = 1,
+    expert_ranks: int = 0,
+    cache_limit_bytes: int = 0,
+) -> MemoryRequest:
+    """A request on chips of a kind, with what vLLM and the plugin choose there for all that is left at 0.
+
+    chip_bytes is the memory of the smallest chip; 0 is the table's, of which the chips of one card may differ.
+    """
+    ranks = tensor_parallel_size * pipeline_parallel_size
+    memory = chip_bytes or min(chip.usable_memory_bytes(index) for index in range(ranks))
+    tokens, most_sequences = next((tokens, count) for least, tokens, count in SERVER_DEFAULTS if memory >= least)
+    return MemoryRequest(
+        tensor_parallel_size=tensor_parallel_size,
+        chip_bytes=memory,
+        weight_format=weight_format,
+        memory_fraction=memory_fraction,
+        batched_tokens=batched_tokens or chip.server_step_tokens or tokens,
+        sequences=sequences or most_sequences,
+        block_size=block_size or chip.kv_block_sizes[0],
+        has_graphs=has_graphs and chip.has_graphs,
+        pipeline_parallel_size=pipeline_parallel_size,
+        expert_ranks=expert_ranks,
+        copies_tied_head=chip.weight_format == "nz",
+        separates_states=chip.kv_cache_format == "nz",
+        cache_limit_bytes=cache_limit_bytes,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,20 +106,37 @@ class MemoryPlan:
     graph_bytes: int
     runtime_bytes: int
     cache_bytes: int
-    cache_bytes_per_token: int
+    cache_bytes_per_token: int  # of layers that look back over everything
     state_bytes_per_sequence: int
+    windowed: tuple[tuple[int, int], ...] = ()  # (window in tokens, bytes a token) of layers that look back so far
+    cache_share: float = 1.0  # of cache_bytes that requests can use
 
     @property
     def fits(self) -> bool:
         """Whether one request of one cache block can be served."""
-        return self.cache_bytes >= self.bytes_of_request(self.request.block_size)
+        return self.usable_cache_bytes >= self.bytes_of_request(self.request.block_size)
+
+    @property
+    def usable_cache_bytes(self) -> int:
+        """What requests can use of the cache: its limit, if one is set, and the share that vLLM accounts for."""
+        limit = self.request.cache_limit_bytes
+        held = min(self.cache_bytes, limit) if limit else self.cache_bytes
+        return int(held * self.cache_share) if held > 0 else held
 
     @property
     def cache_tokens(self) -> int:
         """Tokens that the cache holds when one sequence fills it, in whole blocks."""
-        free = self.cache_bytes - self.state_bytes_per_sequence
-        block_bytes = self.cache_bytes_per_token * self.request.block_size
-        return max(0, free // block_bytes) * self.request.block_size if block_bytes else self.model_max_context
+        block = self.request.block_size
+        growth = self.cache_bytes_per_token * block
+        most = max(0, self.usable_cache_bytes) // growth if growth else -(-self.model_max_context // block)
+        least = 0  # blocks known to fit; searched, as windowed layers stop growing at some length
+        while least < most:
+            middle = (least + most + 1) // 2
+            if self.bytes_of_request(middle * block) <= self.usable_cache_bytes:
+                least = middle
+            else:
+                most = middle - 1
+        return least * block
 
     @property
     def max_context(self) -> int:
@@ -97,30 +144,60 @@ class MemoryPlan:
         return min(self.model_max_context, self.cache_tokens)
 
     def bytes_of_request(self, context_tokens: int) -> int:
-        """Cache of one request of this many tokens, prompt and answer together."""
-        blocks = -(-context_tokens // self.request.block_size)
-        return blocks * self.request.block_size * self.cache_bytes_per_token + self.state_bytes_per_sequence
+        """Cache of one request of this many tokens, prompt and answer together.
 
-    def fits_with_margin(self, cache_bytes: int) -> bool:
-        """Whether a cache of this size would fit even if all that is estimated were twice as large."""
+        A windowed layer keeps the window, the step being computed and one block more (vLLM, SlidingWindowSpec).
+        """
+        block = self.request.block_size
+        total = -(-context_tokens // block) * block * self.cache_bytes_per_token + self.state_bytes_per_sequence
+        for window, bytes_per_token in self.windowed:
+            kept = min(context_tokens, window - 1 + self.request.batched_tokens)
+            total += (-(-kept // block) + 1) * block * bytes_per_token
+        return total
+
+    def fits_with_margin(self, cache_bytes: int, weights_bytes: int) -> bool:
+        """Whether a cache of this size would fit even if all that is estimated were twice as large.
+
+        weights_bytes is what the loaded model was measured to take: the plan's own figure may be too low.
+        """
         estimated = self.activation_bytes + self.graph_bytes + self.runtime_bytes
-        return self.weights_bytes + cache_bytes + 2 * estimated <= self.budget_bytes
+        return max(self.weights_bytes, weights_bytes) + cache_bytes + 2 * estimated <= self.budget_bytes
 
     def concurrency(self, context_tokens: int) -> int:
         """Requests of this many tokens that the cache holds at once, within max_num_seqs."""
-        return min(self.request.sequences, max(0, self.cache_bytes) // self.bytes_of_request(context_tokens))
+        each = self.bytes_of_request(context_tokens)
+        held = max(0, self.usable_cache_bytes) // each if each else self.request.sequences
+        return min(self.request.sequences, held)
 
 
-def weight_bytes(shape: ModelShape, weight_format: WeightFormat, tensor_parallel_size: int = 1) -> int:
+def weight_bytes(shape: ModelShape, request: MemoryRequest) -> int:
     """Bytes of weights on one rank: split kinds divided, the others copied; only quantized kinds are stored small."""
-    full = _value_bytes(weight_format)
-    exact = weight_format in ("fp16", "fp32", "fp16+fp32")
-    small = BYTES_OF_WEIGHT[weight_format] * (1 if exact else 1 + SCALES_SHARE)
-    total = 0.0
+    ranks, stages = request.tensor_parallel_size, request.pipeline_parallel_size
+    share = -(-shape.layers // stages) / shape.layers if stages > 1 else 1.0
+    layered, outside = 0.0, dict.fromkeys(OUTSIDE_LAYERS, 0.0)
     for weights in shape.weights:
-        size = weights.parameters * (small if weights.quantized else full)
-        total += size / tensor_parallel_size if weights.split else size
-    return round(total)
+        size = weights.parameters * _bytes_each(weights, request.weight_format, shape.stored.group_size)
+        divided_by = (request.expert_ranks or ranks) if weights.experts else ranks
+        size /= divided_by if weights.split else 1
+        if weights.kind in outside:
+            outside[weights.kind] += size
+        else:
+            layered += size * share
+    copy = 0.0
+    if request.copies_tied_head and shape.has_tied_head:
+        copy = shape.vocab_size * shape.hidden_size * 2 / ranks
+    first, last = outside["embedding"] + outside["vision"], outside["lm_head"] + copy
+    ends = first + last if stages == 1 else max(first, last)
+    return round(layered + ends)
+
+
+def _bytes_each(weights: Weights, weight_format: WeightFormat, group_size: int) -> float:
+    """Bytes of one weight of this kind in this format."""
+    if weights.kind == "lm_head" and weight_format == "fp16+fp32":
+        return 2.0  # its product rounds it, so it is kept rounded
+    if not weights.quantized:
+        return _value_bytes(weight_format)
+    return bytes_of_weight(weight_format, group_size)
 
 
 def _value_bytes(weight_format: WeightFormat) -> int:
@@ -130,16 +207,23 @@ def _value_bytes(weight_format: WeightFormat) -> int:
 
 def plan_memory(shape: ModelShape, request: MemoryRequest) -> MemoryPlan:
     """Divide one chip's memory among what serving `shape` needs."""
-    ranks = request.tensor_parallel_size
+    ranks, stages = request.tensor_parallel_size, request.pipeline_parallel_size
     value_bytes = BYTES_OF_DTYPE[request.cache_dtype]
     layer_width = HIDDEN_COPIES * shape.hidden_size + WIDE_COPIES * shape.intermediate_size // ranks
-    weights = weight_bytes(shape, request.weight_format, ranks)
+    weights = weight_bytes(shape, request)
     width = _value_bytes(request.weight_format)
     logits = request.sequences * shape.vocab_size * (width + SAMPLED_LOGIT_BYTES)
     activations = request.batched_tokens * layer_width * width + logits
     graphs = GRAPH_BYTES if request.has_graphs else 0
-    runtime = RUNTIME_BYTES + (COLLECTIVE_BUFFER_BYTES if ranks > 1 else 0)
+    runtime = RUNTIME_BYTES + (COLLECTIVE_BUFFER_BYTES if ranks * stages > 1 else 0)
     budget = int(request.chip_bytes * request.memory_fraction)
+    growth = shape.cache_values_per_token(ranks) * value_bytes + shape.indexer_bytes_per_token
+    windowed = tuple(
+        (layers.window, -(-layers.values_per_token(ranks) * value_bytes // stages))
+        for layers in shape.caches
+        if layers.window
+    )
+    has_states = shape.recurrent_layers > 0 and bool(shape.caches)
     return MemoryPlan(
         request=request,
         model_max_context=shape.max_context,
@@ -149,8 +233,10 @@ def plan_memory(shape: ModelShape, request: MemoryRequest) -> MemoryPlan:
         graph_bytes=graphs,
         runtime_bytes=runtime,
         cache_bytes=budget - weights - activations - graphs - runtime,
-        cache_bytes_per_token=shape.cache_values_per_token(ranks) * value_bytes,
-        state_bytes_per_sequence=shape.state_values_per_sequence * value_bytes // ranks,
+        cache_bytes_per_token=-(-growth // stages),
+        state_bytes_per_sequence=shape.state_bytes_per_sequence(request.cache_dtype) // (ranks * stages),
+        windowed=windowed,
+        cache_share=0.5 if has_states and request.separates_states else 1.0,
     )
 
 
@@ -179,8 +265,21 @@ def explain(plan: MemoryPlan) -> list[tuple[str, int, str]]:
         ("activations", -plan.activation_bytes, f"{request.batched_tokens:,} tokens in a step (estimate)"),
         ("graphs", -plan.graph_bytes, "captured decode graphs (estimate)" if plan.graph_bytes else "eager"),
         ("runtime", -plan.runtime_bytes, "context" + (" and HCCL buffers" if ranks > 1 else "") + " (estimate)"),
-        ("left for the cache", plan.cache_bytes, f"{plan.cache_bytes_per_token:,} bytes a token"),
+        ("left for the cache", plan.cache_bytes, _about_cache(plan)),
     ]
+
+
+def _about_cache(plan: MemoryPlan) -> str:
+    """What a token takes of the cache, and what takes from the cache itself."""
+    parts = [f"{plan.cache_bytes_per_token:,} bytes a token"]
+    parts += [f"{each:,} a token of the last {window:,}" for window, each in plan.windowed]
+    if plan.state_bytes_per_sequence:
+        parts.append(f"{plan.state_bytes_per_sequence:,} a sequence")
+    if plan.cache_share < 1:
+        parts.append(f"{plan.cache_share:.0%} of it: states lie apart from keys and values here")
+    if plan.request.cache_limit_bytes:
+        parts.append(f"held to {_gib(plan.request.cache_limit_bytes)}")
+    return ", ".join(parts)
 
 
 def refusal(name: str, shape: ModelShape, plan: MemoryPlan, chip_name: str, chips: int = 64) -> str:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from ascend_facts.quantized_format import not_run
+
+if TYPE_CHECKING:
+    from ascend_facts.chips import ChipSpec
+    from ascend_facts.model_shape import ModelShape
 
 Outcome = Literal["pass", "refused", "fails", "impossible"]
 SCHEMA = "ascend.models/1"
@@ -62,6 +68,39 @@ class ModelResult:
 def shipped() -> dict[tuple[str, str], ModelResult]:
     """The results that ship with this version, by (row, chip)."""
     return load(SHIPPED)
+
+
+# Chips that run the same operators are stood for by the one that results are of.
+STANDS_FOR: Mapping[str, str] = {"310p": "310P3", "910b": "910B3", "910_93": "910B3"}
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is known of a structure on a chip: run, refused with the reason, or not run yet."""
+
+    outcome: Literal["run", "refused", "not run yet"]
+    detail: str
+    rows: tuple[str, ...] = ()
+
+
+def standing(shape: ModelShape, chip: ChipSpec, rows: Iterable[ModelResult] | None = None) -> Standing:
+    """Whether a model's structure was run on this chip, from results; never inferred from another structure's."""
+    if reason := not_run(shape.stored, chip):
+        return Standing("refused", reason)
+    seen = STANDS_FOR.get(chip.family, "")
+    rows = shipped().values() if rows is None else rows
+    found = [row for row in rows if row.chip == seen and row.architecture == shape.architecture]
+    wrong = [row.name for row in found if not row.good]
+    names = tuple(row.name for row in found)
+    if found and not wrong:
+        return Standing("run", f"its structure was run on an emulated {seen} (`ascend models {names[0]}`)", names)
+    if wrong:
+        return Standing("refused", f"its structure gave wrong answers on an emulated {seen}: {', '.join(wrong)}", names)
+    if shape.is_latent:
+        return Standing("refused", "its latent attention (MLA) has no backend in this plugin yet")
+    return Standing(
+        "not run yet", f"{shape.architecture} has not been run on {chip.name}: it may work, nobody has seen it"
+    )
 
 
 def load(path: Path) -> dict[tuple[str, str], ModelResult]:

@@ -1,26 +1,43 @@
 """Sizes of a model, from its config.json alone: parameters by kind, cache per token, state per sequence.
 
-Pure arithmetic on a dictionary (Hugging Face field names): imports neither torch nor transformers, so that `ascend
-plan` answers at once and the plugin can refuse a model before a byte of its weights is read.
+Pure arithmetic on a dictionary (see config_fields for the spellings): imports neither torch nor transformers, so that
+`ascend plan` answers at once and the plugin can refuse a model before a byte of its weights is read. Where a
+checkpoint is at hand its own tensors are counted instead (see checkpoint).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
+
+from ascend_facts.attention_shape import (
+    INDEXER_KEY_BYTES,
+    CacheLayers,
+    Heads,
+    attention_parameters,
+    cache_layers,
+    heads_of,
+    indexer_layers,
+    indexer_parameters,
+)
+from ascend_facts.config_fields import Fields, UnreadableConfig, language_section
+from ascend_facts.families import Family, families, family_of
+from ascend_facts.feed_forward_shape import FeedForward, feed_forward
+from ascend_facts.quantized_format import UNQUANTIZED, Quantization, read_quantization
+from ascend_facts.state_shape import Mixers, mixers
+from ascend_facts.vision_shape import vision_parameters
 
 if TYPE_CHECKING:
     from ascend_facts.chips import ChipSpec
 
+__all__ = ["BYTES_OF_DTYPE", "ModelShape", "UnreadableConfig", "Weights", "read_model_shape"]
+
 BYTES_OF_DTYPE = {"float32": 4, "float16": 2, "bfloat16": 2, "float8": 1, "int8": 1}
-NORMS_A_LAYER = 2
 # Their activations exceed float16: vLLM runs them in bfloat16 or float32 (config/model.py, "Numerical instability").
 BEYOND_FLOAT16 = frozenset({"gemma2", "gemma3", "gemma3_text", "glm4"})
 
-
-class UnreadableConfig(ValueError):
-    """config.json lacks a size that the arithmetic needs; the message names the field."""
+Kind = Literal["embedding", "attention", "linear attention", "mlp", "experts", "router", "norms", "lm_head", "vision"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +48,7 @@ class Weights:
     table, which is looked up). `experts` and `experts_per_token` are 0 but for routed experts.
     """
 
-    kind: Literal["embedding", "attention", "linear attention", "mlp", "experts", "router", "norms", "lm_head"]
+    kind: Kind
     parameters: int
     per_token: int
     split: bool  # divided over tensor-parallel ranks; a copy on each otherwise
@@ -41,8 +58,8 @@ class Weights:
 
     def parameters_read(self, tokens: int) -> float:
         """Parameters that a step of `tokens` tokens reads from memory, if routing is uniform."""
-        if self.kind == "embedding":
-            return 0.0  # one row a token
+        if self.kind in ("embedding", "vision"):
+            return 0.0  # one row a token; the tower runs for pictures only
         if not self.experts:
             return float(self.parameters)
         touched = 1 - (1 - self.experts_per_token / self.experts) ** tokens
@@ -67,8 +84,14 @@ class ModelShape:
     vocab_size: int
     max_context: int
     weights: tuple[Weights, ...]
-    mla_cache_width: int = 0  # width of the latent cache (DeepSeek's MLA); 0 for ordinary attention
-    state_values_per_sequence: int = 0  # recurrent state of the linear-attention layers
+    caches: tuple[CacheLayers, ...]
+    stored: Quantization = UNQUANTIZED
+    recurrent_layers: int = 0
+    window_values: int = 0  # of one recurrent layer and sequence: kept in the model's dtype
+    matrix_values: int = 0  # of one recurrent layer and sequence: kept in state_dtype
+    state_dtype: str = ""  # empty: as the model
+    indexer_bytes_per_token: int = 0
+    is_counted: bool = True  # whether published totals hold this family's counts, or the checkpoint's tensors do
 
     @property
     def parameters(self) -> int:
@@ -88,175 +111,156 @@ class ModelShape:
     def has_experts(self) -> bool:
         return any(weights.experts for weights in self.weights)
 
+    @property
+    def is_latent(self) -> bool:
+        """Whether its cache is one latent vector a token (MLA)."""
+        return any(layers.is_latent for layers in self.caches)
+
+    @property
+    def has_tied_head(self) -> bool:
+        return any(weights.kind == "lm_head" and not weights.parameters for weights in self.weights)
+
+    @property
+    def state_values_per_sequence(self) -> int:
+        return self.recurrent_layers * (self.window_values + self.matrix_values)
+
+    def state_bytes_per_sequence(self, cache_dtype: str) -> int:
+        """Bytes of one sequence's recurrent states, before they are divided over ranks."""
+        own = BYTES_OF_DTYPE.get(self.state_dtype, BYTES_OF_DTYPE[cache_dtype])
+        return self.recurrent_layers * (self.window_values * BYTES_OF_DTYPE[cache_dtype] + self.matrix_values * own)
+
     def cache_values_per_token(self, tensor_parallel_size: int) -> int:
-        """Values that one token adds to one rank's cache, all layers; MLA's latent is not divided."""
-        if self.mla_cache_width:
-            return self.attention_layers * self.mla_cache_width
-        heads = max(1, self.kv_heads // tensor_parallel_size)
-        return 2 * self.attention_layers * heads * self.head_dim
+        """Values that one more token adds to one rank's cache, all layers that look back over everything."""
+        return sum(layers.values_per_token(tensor_parallel_size) for layers in self.caches if not layers.window)
+
+    def attended_values(self, tensor_parallel_size: int, context_tokens: int) -> int:
+        """Values that attention reads of one sequence's cache on one rank: of windowed layers only the window."""
+        return sum(
+            layers.values_per_token(tensor_parallel_size) * min(context_tokens, layers.window or context_tokens)
+            for layers in self.caches
+        )
 
     def splits_into(self, tensor_parallel_size: int) -> bool:
         """Whether vLLM can divide the heads: queries evenly; key-value heads evenly, or each copied to some ranks."""
         even = self.kv_heads % tensor_parallel_size == 0 or tensor_parallel_size % self.kv_heads == 0
-        return self.heads % tensor_parallel_size == 0 and (even or bool(self.mla_cache_width))
+        return self.heads % tensor_parallel_size == 0 and (even or self.is_latent)
 
 
 def read_model_shape(config: Mapping[str, Any]) -> ModelShape:
-    """The shape of a Hugging Face config.json. Raises UnreadableConfig, naming the field that is missing."""
-    text = _Fields({**config, **config.get("text_config", {})})
-    layers = text.size("num_hidden_layers")
-    heads = text.size("num_attention_heads")
-    hidden_size = text.size("hidden_size")
-    linear_layers = _linear_attention_layers(text, layers)
-    architectures = config.get("architectures") or ["unknown"]
-    quantization = config.get("quantization_config") or text.get("quantization_config") or {}
+    """The shape of a Hugging Face config.json. Raises UnreadableConfig, naming the field that is wrong or missing."""
+    section = language_section(config)
+    model_type = Fields(section).text("model_type", "unknown")
+    family = family_of(model_type)
+    text = Fields(section, family.defaults)
+    _refuse_encoder_decoders(text)
+    layers = _layers(text)
+    heads, mixed = heads_of(text), mixers(text, layers)
+    forward = feed_forward(text, family, mixed.feed_forward)
+    hidden_size, max_context = text.size("hidden_size"), text.optional_size("max_position_embeddings") or 2048
+    caches = () if family.encoder else cache_layers(text, mixed.attention, heads, max_context)
+    stored = read_quantization(config, section)
+    weights = [
+        replace(entry, quantized=entry.quantized and entry.kind not in stored.plain_kinds)
+        for entry in _weights(text, family, layers, heads, mixed, forward)
+    ]
+    if vision := vision_parameters(config, hidden_size):
+        weights.append(Weights("vision", vision, 0, split=True, quantized=False))
     return ModelShape(
-        architecture=str(architectures[0]),
-        model_type=str(text.get("model_type") or "unknown"),
-        dtype=str(text.get("dtype") or text.get("torch_dtype") or "float16"),
-        quantization=quantization.get("quant_method"),
+        architecture=_architecture(config),
+        model_type=model_type,
+        dtype=text.text("dtype", "float16").removeprefix("torch."),
+        quantization=stored.method,
         layers=layers,
-        attention_layers=layers - linear_layers,
+        attention_layers=mixed.attention,
         hidden_size=hidden_size,
-        heads=heads,
-        kv_heads=text.get("num_key_value_heads") or heads,
-        head_dim=text.get("head_dim") or hidden_size // heads,
-        intermediate_size=text.get("intermediate_size") or text.size("moe_intermediate_size"),
+        heads=heads.queries,
+        kv_heads=heads.key_values,
+        head_dim=heads.width,
+        intermediate_size=forward.widest,
         vocab_size=text.size("vocab_size"),
-        max_context=text.get("max_position_embeddings") or 2048,
-        weights=tuple(_weights(text, layers, linear_layers)),
-        mla_cache_width=_mla_cache_width(text),
-        state_values_per_sequence=linear_layers * _state_values(text) if linear_layers else 0,
+        max_context=max_context,
+        weights=tuple(weights),
+        caches=caches,
+        stored=stored,
+        recurrent_layers=mixed.recurrent,
+        window_values=mixed.window_values,
+        matrix_values=mixed.matrix_values,
+        state_dtype=text.text("state_dtype"),
+        indexer_bytes_per_token=indexer_layers(text, mixed.attention) * INDEXER_KEY_BYTES,
+        is_counted=model_type in families(),
     )
 
 
-class _Fields:
-    """config.json's fields, of which a missing one is an error that names it."""
-
-    def __init__(self, fields: Mapping[str, Any]) -> None:
-        self.fields = fields
-
-    def get(self, name: str) -> Any:
-        return self.fields.get(name)
-
-    def size(self, name: str) -> int:
-        value = self.fields.get(name)
-        if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-            raise UnreadableConfig(f"config.json has no usable {name!r} ({value!r}): a positive whole number is needed")
-        return value
+def _architecture(config: Mapping[str, Any]) -> str:
+    names = Fields(config).items("architectures")
+    return str(names[0])[:200] if names else "unknown"
 
 
-def _weights(text: _Fields, layers: int, linear_layers: int) -> list[Weights]:
+def _refuse_encoder_decoders(text: Fields) -> None:
+    if text.flag("is_encoder_decoder") or text.optional_size("encoder_layers") or text.optional_size("d_kv"):
+        raise UnreadableConfig("this is a model of an encoder and a decoder, which is not counted here")
+
+
+def _layers(text: Fields) -> int:
+    if not text.raw("num_hidden_layers") and (blocks := text.items("layers_block_type")):
+        return len(blocks)  # Nemotron 3 names the layers one by one and not their number
+    return text.size("num_hidden_layers")
+
+
+def _weights(
+    text: Fields, family: Family, layers: int, heads: Heads, mixed: Mixers, forward: FeedForward
+) -> list[Weights]:
     hidden_size = text.size("hidden_size")
     vocabulary = text.size("vocab_size") * hidden_size
-    tied = bool(text.get("tie_word_embeddings"))
-    kinds = [Weights("embedding", vocabulary, 0, split=True, quantized=False)]
-    attention = (layers - linear_layers) * _attention_parameters(text)
+    tied = text.flag("tie_word_embeddings", default=family.tied)
+    kinds = [Weights("embedding", vocabulary + _positions(text, family), 0, split=True, quantized=False)]
+    attention = _attention(text, family, heads, mixed.attention)
     kinds.append(Weights("attention", attention, attention, split=True, quantized=True))
-    if linear_layers:
-        linear = linear_layers * _linear_attention_parameters(text)
+    if mixed.recurrent:
+        linear = mixed.recurrent * mixed.parameters
         kinds.append(Weights("linear attention", linear, linear, split=True, quantized=True))
-    kinds.extend(_feed_forward(text, layers))
-    norms = (layers * NORMS_A_LAYER + 1) * hidden_size
+    kinds.append(Weights("mlp", forward.always, forward.always, split=True, quantized=True))
+    if forward.experts:
+        share = forward.routed * forward.experts_per_token // forward.experts
+        kinds.append(Weights("experts", forward.routed, share, True, True, forward.experts, forward.experts_per_token))
+        kinds.append(Weights("router", forward.router, forward.router, split=False, quantized=False))
+    norms = _norms(text, family, layers)
     kinds.append(Weights("norms", norms, norms, split=False, quantized=False))
-    # A tied head reads the embedding table as a matrix: no memory of its own, the same traffic. Chips whose weights
-    # are FRACTAL_NZ keep a copy for the product: models with tied heads are small, and the profile run counts it.
-    kinds.append(Weights("lm_head", 0 if tied else vocabulary, vocabulary, split=True, quantized=False))
+    if family.encoder:
+        return kinds
+    # A tied head reads the embedding table as a matrix: no parameters of its own, the same traffic.
+    bias = text.size("vocab_size") if family.head_bias else 0
+    kinds.append(Weights("lm_head", bias if tied else vocabulary + bias, vocabulary, split=True, quantized=False))
     return kinds
 
 
-def _attention_parameters(text: _Fields) -> int:
-    """One layer's projections and, where the model has them, biases and norms of queries and keys."""
-    hidden_size, heads = text.size("hidden_size"), text.size("num_attention_heads")
-    if text.get("kv_lora_rank"):
-        return _mla_parameters(text, hidden_size, heads)
-    head_dim = text.get("head_dim") or hidden_size // heads
-    kv_heads = text.get("num_key_value_heads") or heads
-    query_width, kv_width = heads * head_dim, kv_heads * head_dim
-    gate_width = query_width if text.get("attn_output_gate") else 0  # Qwen3.5: a gate as wide as the queries
-    projections = hidden_size * (query_width + gate_width + 2 * kv_width) + query_width * hidden_size
-    has_bias = text.get("attention_bias") or text.get("model_type") == "qwen2"
-    bias = query_width + 2 * kv_width if has_bias else 0
-    has_qk_norm = str(text.get("model_type")).startswith("qwen3")
-    return projections + bias + (2 * head_dim if has_qk_norm else 0)
+def _attention(text: Fields, family: Family, heads: Heads, layers: int) -> int:
+    """Attention of all layers; Gemma 4's layers that see everything have heads of their own, keys that are values."""
+    wide = text.optional_size("global_head_dim")
+    kinds = text.items("layer_types")
+    plain = layers * attention_parameters(text, family, heads)
+    if not wide or not kinds:
+        return plain + indexer_parameters(text, layers)
+    full = sum(kind == "full_attention" for kind in kinds)
+    kv_heads = text.optional_size("num_global_key_value_heads") or heads.key_values
+    matrices = 1 if text.flag("attention_k_eq_v") else 2
+    projections = text.size("hidden_size") * wide * (2 * heads.queries + matrices * kv_heads) + 2 * wide
+    return plain // layers * (layers - full) + full * projections
 
 
-def _mla_parameters(text: _Fields, hidden_size: int, heads: int) -> int:
-    """Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434, section 2.1)."""
-    nope, rope = text.size("qk_nope_head_dim"), text.size("qk_rope_head_dim")
-    value, latent = text.size("v_head_dim"), text.size("kv_lora_rank")
-    query_rank = text.get("q_lora_rank")
-    query_width = heads * (nope + rope)
-    query = (
-        hidden_size * query_rank + query_rank * query_width + query_rank if query_rank else hidden_size * query_width
-    )
-    key_value = hidden_size * (latent + rope) + latent * heads * (nope + value) + latent
-    return query + key_value + heads * value * hidden_size
+def _positions(text: Fields, family: Family) -> int:
+    """Learned positions, and the types of tokens of encoders."""
+    if family.positions is None:
+        return 0
+    rows = text.size("max_position_embeddings") + family.positions
+    types = text.optional_size("type_vocab_size") if family.encoder else 0
+    return (rows + types) * text.size("hidden_size")
 
 
-def _mla_cache_width(text: _Fields) -> int:
-    return text.size("kv_lora_rank") + text.size("qk_rope_head_dim") if text.get("kv_lora_rank") else 0
-
-
-def _feed_forward(text: _Fields, layers: int) -> list[Weights]:
-    """Dense layers, or routed and shared experts with the dense layers before them."""
+def _norms(text: Fields, family: Family, layers: int) -> int:
     hidden_size = text.size("hidden_size")
-    experts = text.get("num_experts") or text.get("n_routed_experts") or text.get("num_local_experts") or 0
-    if not experts:
-        dense = layers * 3 * hidden_size * text.size("intermediate_size")
-        return [Weights("mlp", dense, dense, split=True, quantized=True)]
-    dense_layers = text.get("first_k_dense_replace") or 0
-    dense_layers += len(text.get("mlp_only_layers") or [])
-    expert_layers = layers - dense_layers
-    width = text.get("moe_intermediate_size") or text.size("intermediate_size")
-    per_token = text.get("num_experts_per_tok") or 1
-    expert = 3 * hidden_size * width
-    always = expert_layers * _shared_expert_parameters(text, hidden_size, width)
-    if dense_layers:
-        always += dense_layers * 3 * hidden_size * text.size("intermediate_size")
-    routed, active = expert_layers * experts * expert, expert_layers * per_token * expert
-    router = expert_layers * experts * hidden_size
-    return [
-        Weights("mlp", always, always, split=True, quantized=True),
-        Weights("experts", routed, active, True, True, experts, per_token),
-        Weights("router", router, router, split=False, quantized=False),
-    ]
-
-
-def _shared_expert_parameters(text: _Fields, hidden_size: int, width: int) -> int:
-    shared = text.get("n_shared_experts") or 0
-    if shared:
-        return int(3 * hidden_size * width * shared)
-    shared_width = text.get("shared_expert_intermediate_size") or 0
-    return 3 * hidden_size * shared_width + hidden_size if shared_width else 0
-
-
-def _linear_attention_layers(text: _Fields, layers: int) -> int:
-    kinds = text.get("layer_types")
-    if kinds:
-        return sum(kind == "linear_attention" for kind in kinds)
-    interval = text.get("full_attention_interval")
-    return layers - layers // interval if interval else 0
-
-
-def _linear_attention_widths(text: _Fields) -> tuple[int, int]:
-    keys = text.size("linear_num_key_heads") * text.size("linear_key_head_dim")
-    values = text.size("linear_num_value_heads") * text.size("linear_value_head_dim")
-    return keys, values
-
-
-def _linear_attention_parameters(text: _Fields) -> int:
-    """One gated delta net layer: q, k, v, output gate, decay and beta, convolution, norm and output projection."""
-    hidden_size, value_heads = text.size("hidden_size"), text.size("linear_num_value_heads")
-    keys, values = _linear_attention_widths(text)
-    convolution = (2 * keys + values) * text.size("linear_conv_kernel_dim")
-    projections = hidden_size * (2 * keys + 2 * values) + hidden_size * 2 * value_heads + values * hidden_size
-    return projections + convolution + 2 * value_heads + text.size("linear_value_head_dim")
-
-
-def _state_values(text: _Fields) -> int:
-    """Values of one linear-attention layer's state for one sequence: convolution window and recurrent matrix."""
-    keys, values = _linear_attention_widths(text)
-    window = (2 * keys + values) * (text.size("linear_conv_kernel_dim") - 1)
-    matrix = values * text.size("linear_key_head_dim")
-    return window + matrix
+    layer = family.norms
+    if text.text("model_type") == "falcon" and text.flag("new_decoder_architecture"):
+        layer = 2  # one before each of the parallel branches
+    norms = (layers * layer + 1 + family.extra_norms) * family.norm_values * hidden_size
+    return norms + (hidden_size**2 + hidden_size if family.encoder else 0)  # an encoder's pooler

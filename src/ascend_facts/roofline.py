@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ascend_facts.chips import ChipSpec
-from ascend_facts.memory_plan import BYTES_OF_WEIGHT, WeightFormat
 from ascend_facts.model_shape import ModelShape
+from ascend_facts.quantized_format import WeightFormat, bytes_of_weight
 
 CACHE_VALUE_BYTES = 2
 
@@ -24,6 +24,12 @@ CACHE_VALUE_BYTES = 2
 @cache
 def assumptions() -> dict[str, Any]:
     return tomllib.loads(Path(__file__).with_name("assumptions.toml").read_text(encoding="utf-8"))
+
+
+def _device() -> dict[str, float]:
+    """Shares of the peaks that are reached, and how many operators and collectives a step has."""
+    device: dict[str, float] = assumptions()["device"]
+    return device
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +48,29 @@ class Placement:
             read = weights.parameters_read(tokens)
             if weights.kind == "lm_head" and not weights.parameters:  # tied: the embedding table is read as the head
                 read = weights.per_token
-            width = BYTES_OF_WEIGHT[self.weight_format if weights.quantized else "fp16"]
+            weight_format = self.weight_format if weights.quantized else "fp16"
+            width = bytes_of_weight(weight_format, self.shape.stored.group_size)
             total += read * width / (self.ranks if weights.split else 1)
-        cache = cached_tokens * self.shape.cache_values_per_token(self.ranks) * CACHE_VALUE_BYTES
-        state = (
-            2 * sequences * self.shape.state_values_per_sequence * CACHE_VALUE_BYTES / self.ranks
-        )  # read and written
-        return total + cache + state
+        values = sequences * self.shape.attended_values(self.ranks, cached_tokens // sequences)
+        state = sequences * self.shape.state_bytes_per_sequence("float16") / self.ranks
+        return total + values * CACHE_VALUE_BYTES + 2 * state  # states are read and written
 
     def step_operations(self, tokens: int, head_tokens: int, attended_pairs: float) -> float:
         """Multiplications and additions of one rank; the head runs only for the tokens that are sampled from."""
         total = 0.0
         for weights in self.shape.weights:
             total += 2 * weights.per_token * (head_tokens if weights.kind == "lm_head" else tokens)
-        attention = 4 * attended_pairs * self.shape.attention_layers * self.shape.heads * self.shape.head_dim
-        return (total + attention) / self.ranks
+        return (total + attended_pairs * self._operations_a_pair()) / self.ranks
+
+    def _operations_a_pair(self) -> int:
+        """Of a query and a cached token, all layers: two products with the key's width and the value's.
+
+        The latent of MLA is key and value at once, for every head.
+        """
+        heads = self.shape.heads
+        return sum(
+            2 * heads * layers.layers * layers.values * (2 if layers.is_latent else 1) for layers in self.shape.caches
+        )
 
     @property
     def peak_operations_a_second(self) -> float:
@@ -82,20 +96,20 @@ class Placement:
         """Modelled time of a step's all-reduces over the slowest link taking part."""
         if self.ranks == 1:
             return 0.0
-        link = self.chip.card_link if self.ranks <= self.chip.chips_per_card else self.chip.node_link
+        link = self.chip.link_of(self.ranks)
         message = tokens * self.shape.hidden_size * CACHE_VALUE_BYTES
         seconds_moving = 2 * (self.ranks - 1) / self.ranks * message / (link.gbps * 1e9)
         each_ms = link.latency_us / 1e3 + seconds_moving * 1e3
-        return assumptions()["device"]["collectives_a_layer"] * self.shape.layers * each_ms
+        return _device()["collectives_a_layer"] * self.shape.layers * each_ms
 
     def launches_ms(self) -> float:
-        device = assumptions()["device"]
+        device = _device()
         launches = device["launches_a_layer"] * self.shape.layers + device["launches_a_step"]
         return launches * self.chip.launch_us / 1e3
 
     def modelled_decode_ms(self, sequences: int, context: int) -> float:
         """Expected time of a decode step replayed as a graph."""
-        device = assumptions()["device"]
+        device = _device()
         reading_ms = 1e3 * self.step_bytes(sequences, sequences * context, sequences) / (self.chip.bandwidth_gbps * 1e9)
         operations = self.step_operations(sequences, sequences, float(sequences * context))
         computing_ms = 1e3 * operations / self.peak_operations_a_second
@@ -104,12 +118,12 @@ class Placement:
 
     def modelled_eager_decode_ms(self, sequences: int, context: int) -> float:
         """Expected time of the same step launched op by op from the host of the published figures."""
-        host_ms = assumptions()["published"]["host_ms_a_layer"] * self.shape.layers
+        host_ms = float(assumptions()["published"]["host_ms_a_layer"]) * self.shape.layers
         return max(host_ms, self.modelled_decode_ms(sequences, context))
 
     def modelled_prefill_ms(self, tokens: int) -> float:
         operations = self.step_operations(tokens, 1, tokens * tokens / 2)
-        computing_ms = 1e3 * operations / self.peak_operations_a_second / assumptions()["device"]["compute_share"]
+        computing_ms = 1e3 * operations / self.peak_operations_a_second / _device()["compute_share"]
         reading_ms = 1e3 * self.step_bytes(tokens, 0, 1) / (self.chip.bandwidth_gbps * 1e9)
-        busy_ms = max(computing_ms, reading_ms / assumptions()["device"]["bandwidth_share"])
+        busy_ms = max(computing_ms, reading_ms / _device()["bandwidth_share"])
         return busy_ms + self.launches_ms() + self.collectives_ms(tokens)

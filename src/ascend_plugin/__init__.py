@@ -36,7 +36,7 @@ def register() -> str | None:
         os.environ.setdefault(name, value)
     from ascend_plugin import compat
 
-    compat.install_import_patches()
+    compat.prepare_process()
     return PLATFORM
 
 

@@ -14,10 +14,11 @@ from ascend_plugin.graphs import budget
 from ascend_plugin.log import plugin_logger
 
 if TYPE_CHECKING:
-    from vllm.config import ModelConfig, VllmConfig
+    from vllm.config import VllmConfig
 
 logger = plugin_logger(__name__)
 
+WORKER = "ascend_plugin.worker.AscendWorker"
 KV_CACHE_DTYPES = ("auto", "float16", "bfloat16")
 
 
@@ -28,6 +29,8 @@ class UnsupportedChoice(ValueError):
 def apply_defaults(vllm_config: VllmConfig, chip: ChipSpec) -> None:
     """Fill in what the user left open, before vLLM derives other settings from it. A user's choice is kept."""
     quantization.detect(vllm_config)
+    if _rounds_weights(vllm_config, chip):
+        quantization.round_float32(vllm_config)
     compilation = vllm_config.compilation_config
     if compilation.mode is None:
         compilation.mode = CompilationMode.NONE  # there is no compiler backend; graphs are captured from eager code
@@ -38,22 +41,8 @@ def apply_defaults(vllm_config: VllmConfig, chip: ChipSpec) -> None:
         budget.choose_capture_sizes(vllm_config, chip)
 
 
-def server_step_tokens(model_config: ModelConfig, chip: ChipSpec) -> int:
-    """Most tokens that a server's step should have on this chip; 0 leaves the choice to vLLM.
-
-    vLLM's 2,048 put eight prompts of 256 tokens into one step, and the first waits for the last. On a chip that is
-    bound by its cube from a few hundred tokens on, smaller steps cost nothing and each prompt waits for itself. Not
-    for experts (few tokens reach each, so that larger steps save reading), recurrent layers (whose cache blocks may
-    be larger) and images (which must fit into a step whole).
-    """
-    special = model_config.is_moe or model_config.is_hybrid or model_config.is_multimodal_model
-    return 0 if special or model_config.runner_type != "generate" else chip.server_step_tokens
-
-
 def check_and_update(vllm_config: VllmConfig, chip: ChipSpec) -> None:
     """The last word on the configuration. Raises UnsupportedChoice."""
-    from ascend_plugin.platform import WORKER, AscendPlatform
-
     parallel = vllm_config.parallel_config
     if parallel.worker_cls == "auto":
         parallel.worker_cls = WORKER
@@ -65,11 +54,21 @@ def check_and_update(vllm_config: VllmConfig, chip: ChipSpec) -> None:
         raise UnsupportedChoice("Leave out --fully-sharded-loras: adapters are whole on every chip of this plugin.")
     if vllm_config.model_config is None:
         return
-    AscendPlatform.check_if_supports_dtype(vllm_config.model_config.dtype)
+    check_dtype(vllm_config.model_config.dtype, chip)
     _prepare_float32(vllm_config, chip)
     _check_speculation(vllm_config)
     if vllm_config.model_config.enable_sleep_mode:
         raise UnsupportedChoice("Leave out --enable-sleep-mode: this plugin cannot give device memory back yet.")
+
+
+def check_dtype(dtype: torch.dtype, chip: ChipSpec) -> None:
+    """Raises UnsupportedChoice for a dtype that the chip cannot compute in."""
+    name = str(dtype).removeprefix("torch.")
+    if name not in chip.model_dtypes:
+        raise UnsupportedChoice(
+            f"Leave out --dtype {name} (or give --dtype {chip.preferred_dtype}): {chip.soc_version} computes in "
+            f"{' and '.join(chip.model_dtypes)} only. A {name} checkpoint is converted while it loads."
+        )
 
 
 def spawn_if_device_is_open() -> None:
@@ -77,9 +76,18 @@ def spawn_if_device_is_open() -> None:
 
     torch_npu says "Cannot re-initialize NPU in forked subprocess"; vLLM's own guard knows CUDA and XPU only.
     """
-    if torch.npu.is_initialized() and os.environ.get("VLLM_WORKER_MULTIPROC_METHOD") != "spawn":
+    import torch_npu
+
+    if torch_npu.npu.is_initialized() and os.environ.get("VLLM_WORKER_MULTIPROC_METHOD") != "spawn":
         logger.info("A device is open in this process: the engine's processes are spawned, not forked.")
         os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
+
+
+def _rounds_weights(vllm_config: VllmConfig, chip: ChipSpec) -> bool:
+    """Whether this is a float32 model without a quantization, on a chip that multiplies float16 and nothing wider."""
+    model = vllm_config.model_config
+    beyond_float16 = model is not None and model.dtype == torch.float32 and chip.rounds_float32_products
+    return beyond_float16 and model.quantization is None
 
 
 def _prepare_float32(vllm_config: VllmConfig, chip: ChipSpec) -> None:
@@ -93,7 +101,7 @@ def _prepare_float32(vllm_config: VllmConfig, chip: ChipSpec) -> None:
     kinds = {
         "experts": model.get_num_experts() > 0,
         "recurrent layers": model.is_hybrid,
-        "quantized weights": model.quantization is not None,
+        "quantized weights": quantization.stored_method(model.quantization) is not None,
         "pooling": model.runner_type != "generate",
     }
     if found := [name for name, present in kinds.items() if present]:
@@ -137,6 +145,11 @@ def _check_parallel(vllm_config: VllmConfig, chip: ChipSpec) -> None:
         raise UnsupportedChoice(
             "Leave out --pipeline-parallel-size and raise --tensor-parallel-size: HCCL has neither Send nor Receive "
             f"on {chip.soc_version}."
+        )
+    if parallel.enable_expert_parallel and not chip.forms.has_expert_parallel:
+        raise UnsupportedChoice(
+            f"Leave out --enable-expert-parallel: on {chip.soc_version} nobody has run products of experts that leave "
+            "out the rows of others. Tensor parallelism divides experts too."
         )
     if parallel.nnodes_within_dp > 1 and not chip.has_full_hccl:
         raise UnsupportedChoice(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 from functools import cache
 
-from ascend_facts import chips
+from ascend_facts import chips, probes
 from ascend_facts.chips import ChipSpec
 
 ACL_LIBRARY = "libascendcl.so"
@@ -34,15 +34,18 @@ def soc_version() -> str | None:
 
 @cache
 def current_chip() -> ChipSpec:
-    """Facts of the chip in this machine. Raises NoChip, or UnknownChip for one that the table does not know."""
+    """Facts of the chip in this machine, its forms as a probe found them if there was one.
+
+    Raises NoChip, UnknownChip for one that the table does not know, or ProbeFileError.
+    """
     name = soc_version()
     if name is None:
         raise NoChip(f"No Ascend chip found: {ACL_LIBRARY} cannot be loaded or names none. Run `ascend doctor`.")
-    return chips.find(name)
+    return probes.as_found(chips.find(name))
 
 
 def device_count() -> int:
     """Chips visible to this process (after ASCEND_RT_VISIBLE_DEVICES)."""
     import torch_npu
 
-    return torch_npu.npu.device_count()
+    return int(torch_npu.npu.device_count())

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from ascend_cli.errors import UsageError
-from ascend_facts.model_results import Cell, ModelResult, load, merge, settled, store
+from ascend_facts.model_results import FEATURES, Cell, ModelResult, load, merge, settled, shipped, store
 from conformance.architectures import QUICK, architectures, select
 from conformance.compare import LIMIT, errors, judge
 from conformance.faults import FAULTS, MEANINGS, WRONG_HISTORY, misread
 from conformance.prompts import CHUNK_TOKENS, make_prompts
-from conformance.table import render
+from conformance.table import render, write
+from conformance.table_texts import CHINESE
 
 
 @pytest.mark.parametrize("architecture", architectures().values(), ids=lambda entry: entry.name)
@@ -115,3 +116,16 @@ def test_the_page_gives_the_reason_of_what_does_not_pass() -> None:
     assert "`gemma2`: refused: 310P3 has no bfloat16" in page
     assert "* **shifted-window**: " in page
     assert "| dense | `gemma2` | 310P3 | rope-theta | shifted-window |" in page
+
+
+def test_the_chinese_page_has_a_word_for_everything() -> None:
+    assert set(CHINESE.features) == set(FEATURES)
+    assert set(CHINESE.faults) == set(MEANINGS)
+    assert set(CHINESE.groups) == {entry.group for entry in architectures().values()}
+
+
+def test_the_shipped_pages_are_written_from_the_shipped_results(tmp_path: Path) -> None:
+    write(tmp_path / "models.md", shipped(), architectures())
+    docs = Path(__file__).parents[2] / "docs"
+    for page in ("models.md", "zh/models.md"):
+        assert (docs / page).read_text(encoding="utf-8") == (tmp_path / page).read_text(encoding="utf-8"), page

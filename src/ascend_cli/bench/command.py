@@ -40,12 +40,9 @@ def _say(text: str) -> None:
 
 
 def _key(file: Path | None) -> str | None:
-    if file is None:
-        return None
-    try:
-        return file.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise UsageError(f"--api-key-file {file} cannot be read ({error.strerror}): give a readable file") from error
+    from ascend_cli.secret import read_key
+
+    return None if file is None else read_key(file)
 
 
 def _finish(rows: list[Row], output: Path | None, json: bool, slo_text: str) -> int:
@@ -233,7 +230,7 @@ def compare(
 ) -> int:
     """Hold B against A, point by point. Exit code 1 if something got worse by more than the runs' own spread."""
     from ascend_cli.bench.compare import compare as compare_rows
-    from ascend_cli.bench.results import load
+    from ascend_cli.bench.sources import load
     from ascend_cli.output import console, emit_json
 
     found = compare_rows(load(a), load(b))
@@ -280,7 +277,7 @@ def report(
     from ascend_cli.bench.html import html_report
     from ascend_cli.bench.judge import Slo
     from ascend_cli.bench.markdown import markdown_report
-    from ascend_cli.bench.results import load
+    from ascend_cli.bench.sources import load
     from ascend_cli.output import emit_json
 
     objective = Slo.parse(slo) if slo else None

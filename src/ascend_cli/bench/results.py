@@ -15,7 +15,6 @@ from typing import Any
 from ascend_cli.errors import UsageError
 
 SCHEMA = "ascend.bench/1"
-ATLAS_300I_DUO = "atlas-300i-duo"  # names the published figures wherever a file is expected
 PERCENTILES = (50, 90, 95, 99)
 WARM_UP_SHORTFALL = 0.07  # a first run this much slower than the median of the rest was warming up
 
@@ -183,14 +182,10 @@ def save(rows: Iterable[Row], file: Path) -> None:
 
 
 def load(source: str | Path) -> list[Row]:
-    """Rows of a results file, of every one in a folder, or of the data set "atlas-300i-duo".
+    """Rows of a results file, or of every one in a folder.
 
     Raises UsageError if there are none, or they are of another schema.
     """
-    if str(source) == ATLAS_300I_DUO:
-        from ascend_cli.bench.published import published_rows
-
-        return published_rows()
     path = Path(source)
     if path.is_dir():
         rows = [row for file in sorted(path.glob("*.json")) for row in _load_file(file)]

@@ -1,4 +1,4 @@
-"""Running `vllm bench` and reading what it writes, in the shapes of vLLM 0.32."""
+"""Running `vllm bench` and reading what it writes, in the shapes of vLLM 0.33."""
 
 from __future__ import annotations
 
@@ -12,20 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from ascend_cli.bench.results import Latency, Request, Run, Workload
-from ascend_cli.errors import AscendError, UsageError
+from ascend_cli.errors import AscendError
+from ascend_cli.hardware.vllm import vllm_command
 
-INSTALL = "vLLM is not installed here: `make setup`, or run this inside the container that serves"
 LAST_LINES = 15
-
-
-def vllm_command() -> str:
-    """The `vllm` beside this Python, else the one on the search path. Raises UsageError if there is none."""
-    from ascend_cli.hardware.host import beside_python
-
-    found = beside_python("vllm")
-    if found is None:
-        raise UsageError(INSTALL)
-    return str(found)
 
 
 def throughput_command(model: str, workload: Workload, output: Path, flags: Sequence[str]) -> list[str]:
@@ -107,7 +97,7 @@ def parse_throughput(document: Mapping[str, Any], printed: str) -> Run:
     prompt = re.search(r"Total num prompt tokens:\s+(\d+)", printed)
     output = re.search(r"Total num output tokens:\s+(\d+)", printed)
     if prompt is None or output is None:
-        raise AscendError("`vllm bench throughput` printed no token totals: this release reads those of vLLM 0.32")
+        raise AscendError("`vllm bench throughput` printed no token totals: this release reads those of vLLM 0.33")
     return Run(
         duration_s=float(document["elapsed_time"]),
         completed=int(document["num_requests"]),

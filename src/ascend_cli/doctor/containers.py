@@ -45,7 +45,7 @@ def _shared_memory(host: Host) -> Iterator[Finding]:
 
 def _ascend_runtime(host: Host) -> Finding:
     try:
-        runtimes = json.loads(host.read("/etc/docker/daemon.json") or "{}").get("runtimes", {})
+        runtimes = json.loads(host.read("/etc/docker/daemon.json") or "{}").get("runtimes") or {}
     except (ValueError, AttributeError):
         return warning(
             "ascend runtime",

@@ -14,6 +14,7 @@ from ascend_cli.doctor.advisories import open_advisories, parse_version
 from ascend_cli.doctor.findings import Finding, error, note, ok, warning
 from ascend_cli.errors import UsageError
 from ascend_cli.hardware import Host
+from ascend_facts.versions import row
 
 DRIVER = "/usr/local/Ascend/driver/version.info"
 FIRMWARE = "/usr/local/Ascend/firmware/version.info"
@@ -78,7 +79,7 @@ def check_cann(host: Host, emulated: bool) -> Iterator[Finding]:
         yield error(
             "cann",
             f"CANN {found} is older than {oldest}",
-            "torch_npu 2.13 calls functions it lacks",
+            f"torch_npu {row().tested_torch} calls functions it lacks",
             f"update it: {install}",
         )
     else:
@@ -102,20 +103,21 @@ def find_cann(host: Host) -> str | None:
 
 def check_packages(versions: dict[str, str | None] | None = None) -> Iterator[Finding]:
     """Python and the packages of the row, read from their metadata; nothing is imported."""
-    row = supported()["row"]
+    supported_row = row()
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    if python == row["python"]:
+    if python in supported_row.pythons:
         yield ok("python", f"Python {python}")
     else:
-        why = "torch_npu 2.13 and vLLM 0.32 are supported together on one Python"
-        yield error(
-            "python", f"Python {python}, supported is {row['python']}", why, f"python{row['python']} scripts/setup.py"
-        )
+        why = f"torch_npu {supported_row.tested_torch} and vLLM {supported_row.vllm} are supported together on those"
+        pythons = " and ".join(supported_row.pythons)
+        fix = f"python{supported_row.pythons[0]} scripts/setup.py"
+        yield error("python", f"Python {python}, supported are {pythons}", why, fix)
     found = installed() if versions is None else versions
-    for package in ("torch", "torch_npu", "vllm"):
-        yield _package(package, found.get(package), row[package])
+    for package in ("torch", "torch_npu"):
+        yield _package(package, found.get(package), *supported_row.torch)
+    yield _package("vllm", found.get("vllm"), supported_row.vllm)
     plugin = found.get("ascend-plugin")
-    yield ok("ascend-plugin", f"ascend-plugin {plugin}") if plugin else _package("ascend-plugin", None, "")
+    yield ok("ascend-plugin", f"ascend-plugin {plugin}") if plugin else _package("ascend-plugin", None)
     if found.get("vllm-ascend"):
         why = "vLLM loads one platform plugin and stops when two offer themselves"
         yield error("vllm-ascend", "vllm-ascend is installed beside ascend-plugin", why, "pip uninstall vllm-ascend")
@@ -127,14 +129,15 @@ def check_packages(versions: dict[str, str | None] | None = None) -> Iterator[Fi
         )
 
 
-def _package(package: str, version: str | None, wanted: str) -> Finding:
+def _package(package: str, version: str | None, *wanted: str) -> Finding:
     if version is None:
         return error(
             package, f"{package} is not installed", "serving needs it", "make setup (or python3.11 scripts/setup.py)"
         )
-    if wanted and version.split("+")[0] != wanted:
-        why = f"the row that is tested together has {wanted}; their C++ interfaces differ between releases"
-        return error(package, f"{package} {version}, supported is {wanted}", why, f"pip install {package}=={wanted}")
+    if wanted and version.split("+")[0] not in wanted:
+        why = f"the row that is tested together has {wanted[0]}; their C++ interfaces differ between releases"
+        fix = f"pip install {package}=={wanted[0]}"
+        return error(package, f"{package} {version}, supported is {' or '.join(wanted)}", why, fix)
     return ok(package, f"{package} {version}")
 
 
@@ -153,7 +156,10 @@ def _installed(name: str) -> str | None:
 def _is_310p() -> bool:
     from ascend_cli.hardware import default_chip
 
-    return default_chip().family == "310p"
+    try:
+        return default_chip().family == "310p"
+    except UsageError:
+        return False  # the chips' own findings say why it cannot be told
 
 
 def check_advisories(version: str | None) -> Iterator[Finding]:

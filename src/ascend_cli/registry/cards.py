@@ -12,12 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from ascend_cli.errors import UsageError
+from ascend_facts.checkpoint import UnreadableCheckpoint, measured
 from ascend_facts.model_shape import ModelShape, UnreadableConfig, read_model_shape
+from ascend_facts.quantized_format import MODELSLIM_KINDS
 
 CARDS = Path(__file__).with_name("cards.toml")
 MODELSLIM_DESCRIPTION = (
     "quant_model_description.json"  # such a checkpoint is quantized, and config.json silent about it
 )
+MODELOPT_DESCRIPTION = "hf_quant_config.json"
+MISTRAL_PARAMETERS = "params.json"  # Mistral's own releases have no config.json
+LARGEST_CONFIG_BYTES = 64 << 20  # descriptions name every tensor of a model
 CARD_FIELDS = ("family", "hub", "parameters_b", "active_parameters_b")  # of the card, not of config.json
 
 
@@ -33,10 +38,20 @@ class Model:
 
     @property
     def shape(self) -> ModelShape:
+        """Its sizes: parameters counted from the tensors where all weights are here, else from config.json.
+
+        Raises UsageError for a configuration that cannot be read.
+        """
         try:
-            return read_model_shape(self.config)
+            shape = read_model_shape(self.config)
         except UnreadableConfig as error:
-            raise UsageError(f"{self.name}: {error}.") from error
+            raise UsageError(f"{self.name}: {error}") from error
+        if self.folder is None:
+            return shape
+        try:
+            return measured(shape, self.folder)
+        except UnreadableCheckpoint:
+            return shape  # a broken file is for the loader to name; the plan rests on config.json
 
 
 @cache
@@ -75,16 +90,42 @@ def find_model(model: str) -> Model:
 def _read_config(folder: Path) -> dict[str, Any]:
     file = folder / "config.json"
     if not file.is_file():
+        if (folder / MISTRAL_PARAMETERS).is_file():
+            return {"architectures": ["MistralForCausalLM"], "model_type": "mistral"} | _json(
+                folder / MISTRAL_PARAMETERS
+            )
         raise UsageError(f"{folder} has no config.json: give the folder that holds the model's config.json and weights")
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{file} cannot be read ({error}): download it again") from error
-    if not isinstance(config, dict):
-        raise UsageError(f"{file} is not a JSON object: download it again")
+    config = _json(file)
     if (folder / MODELSLIM_DESCRIPTION).is_file():
-        config.setdefault("quantization_config", {"quant_method": "ascend"})
+        config.setdefault("quantization_config", _modelslim(folder / MODELSLIM_DESCRIPTION))
+    elif "quantization_config" not in config and (folder / MODELOPT_DESCRIPTION).is_file():
+        inner = _json(folder / MODELOPT_DESCRIPTION).get("quantization")
+        if isinstance(inner, dict):
+            config["quantization_config"] = {"quant_method": "modelopt", **inner}
     return config
+
+
+def _json(file: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises UsageError for anything else."""
+    try:
+        if file.stat().st_size > LARGEST_CONFIG_BYTES:
+            raise UsageError(f"{file} is larger than any configuration: download it again")
+        document = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        why = "it is nested too deep" if isinstance(error, RecursionError) else error
+        raise UsageError(f"{file} cannot be read ({why}): download it again") from error
+    if not isinstance(document, dict):
+        raise UsageError(f"{file} is not a JSON object: download it again")
+    return document
+
+
+def _modelslim(file: Path) -> dict[str, Any]:
+    """What ModelSlim says of a checkpoint: the kind it names, or a tensor's that the plugin does not read."""
+    kinds = {value for value in _json(file).values() if isinstance(value, str)}
+    named = _json(file).get("model_quant_type")
+    odd = sorted(kind for kind in kinds if kind.startswith("W") and kind not in MODELSLIM_KINDS)
+    kind = odd[0] if odd else named if isinstance(named, str) else "W8A8"
+    return {"quant_method": "ascend", "model_quant_type": kind}
 
 
 def _cached_snapshot(hub_id: str) -> Path | None:

@@ -14,13 +14,13 @@ from typing import NoReturn
 def main() -> NoReturn:
     gc.disable()
     # `serve` imports it once it has read its flags, which would be after garbage collection is on again.
-    import vllm.entrypoints.openai.api_server
-    from vllm.entrypoints.cli.main import main as vllm
+    import vllm.entrypoints.openai.api_server  # noqa: F401
+    from vllm.entrypoints.cli.main import main as run_vllm
 
     gc.freeze()
     gc.enable()
     sys.argv[0] = "vllm"
-    sys.exit(vllm())
+    sys.exit(run_vllm())
 
 
 if __name__ == "__main__":

@@ -38,7 +38,8 @@ def top(
     first = take(url)
     if not first.chips and not first.server_answers:
         raise UsageError(
-            f"npu-smi shows no chip and no server answers at {url}: start one with `ascend serve`, or give --url"
+            f"{first.chips_problem or 'npu-smi shows no chip'}, and no server answers at {url}: "
+            "start one with `ascend serve`, or give --url"
         )
     time.sleep(min(interval_s, 1.0) if once or json else 0.2)
     second = take(url)
@@ -78,6 +79,10 @@ def _bar(share: float, width: int = 20) -> str:
     return "█" * filled + "░" * (width - filled)
 
 
+def _mib(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"
+
+
 def _chips(sample: Sample) -> Table:
     from rich import box
     from rich.table import Table
@@ -86,15 +91,15 @@ def _chips(sample: Sample) -> Table:
     for name in ("chip", "card", "name", "health", "AI cores", "memory", "", "temperature", "power"):
         table.add_column(name, justify="right")
     for chip in sample.chips:
-        share = chip.memory_used_mib / chip.memory_total_mib if chip.memory_total_mib else 0.0
+        used, total = chip.memory_used_mib, chip.memory_total_mib
         table.add_row(
             str(chip.device_id),
             f"{chip.npu_id}.{chip.chip_id}",
             chip.name,
             chip.health,
             "-" if chip.utilisation_percent is None else f"{chip.utilisation_percent:.0f} %",
-            _bar(share),
-            f"{chip.memory_used_mib:,} / {chip.memory_total_mib:,} MiB",
+            _bar(used / total) if used is not None and total else "-",
+            f"{_mib(used)} / {_mib(total)} MiB",
             "-" if chip.temperature_c is None else f"{chip.temperature_c:.0f} C",
             "-" if chip.power_w is None else f"{chip.power_w:.0f} W",
         )

@@ -41,6 +41,7 @@ class AscendMetadata(AttentionMetadata):
     slot_mapping: torch.Tensor  # [T] int32, device; negative for padding
     causal: bool
     window_mask: torch.Tensor | None = None  # device, where a sliding window cuts and the operators take it as a mask
+    long_mask: torch.Tensor | None = None  # device: the causal one, where keys are more than a fixed mask serves
     shared: dict[Any, Any] = field(default_factory=dict)  # what layers derive from this once and use again
 
     @cached_property

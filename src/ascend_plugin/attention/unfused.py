@@ -109,7 +109,7 @@ class UnfusedPagedAttention:
             width = min(width, max(1, -(-keys // block_size)))
         # A window and its queries touch at most this many blocks.
         touched = width if self.window is None else -(-(self.window + end - begin - 2) // block_size) + 1
-        if touched >= width:
+        if self.window is None or touched >= width:
             return Part(tokens, positions, table[:, :width], 0)
         oldest = (positions[:, :1] - (self.window - 1)).clamp_(min=0)
         first = torch.div(oldest, block_size, rounding_mode="floor")

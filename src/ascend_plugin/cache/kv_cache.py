@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from math import prod
 
 import torch
@@ -17,6 +17,7 @@ from vllm.v1.kv_cache_interface import (
 from ascend_plugin.attention.paged_nz import allocate_cache, allocate_plain_cache
 
 Pair = tuple[torch.Tensor, torch.Tensor]
+PageShape = tuple[int, int, int, int]
 
 
 def _spec_of(group_spec: KVCacheSpec, layer: str) -> KVCacheSpec:
@@ -36,7 +37,7 @@ def allocate_nz(
     accounted_share). Raises NotImplementedError for any other kind of state, and for attention layers of both kinds.
     """
 
-    def states(shape: tuple[int, ...]) -> torch.Tensor:
+    def states(shape: PageShape) -> torch.Tensor:
         return torch.zeros(shape, dtype=torch.int8, device=device)
 
     attention = {
@@ -47,13 +48,15 @@ def allocate_nz(
     }
     if unfused and set(unfused) != attention:
         raise NotImplementedError("Some layers of this model cap their scores and others do not: it does not run here.")
+    pages: Callable[[int, int, int, int, torch.device], torch.Tensor]
     pages = allocate_plain_cache if unfused else allocate_cache
 
-    def keys_and_values(shape: tuple[int, ...]) -> Pair:
+    def keys_and_values(shape: PageShape) -> Pair:
         return pages(*shape, device), pages(*shape, device)
 
     caches: dict[str, Pair | torch.Tensor] = {}
-    by_address: dict[tuple[int, tuple[int, ...]], Pair | torch.Tensor] = {}
+    by_address: dict[tuple[int, PageShape], Pair | torch.Tensor] = {}
+    allocate: Callable[[PageShape], Pair | torch.Tensor]
     for tensor in config.kv_cache_tensors:
         group_index, group = next(
             (index, group)

@@ -54,7 +54,9 @@ def rejection_greedy_sample(
     index, exists = _draft_grid(cu_num_draft_tokens, max_spec_len, draft_token_ids.shape[0])
     drafts, targets = draft_token_ids[index], target_argmax[index].to(draft_token_ids.dtype)
     if synthetic_mode:
-        accepted = (uniform_probs[index] < synthetic_conditional_rates[None, :max_spec_len]) & (drafts >= 0)
+        accepted = (_given(uniform_probs)[index] < _given(synthetic_conditional_rates)[None, :max_spec_len]) & (
+            drafts >= 0
+        )
         tokens = torch.where(accepted, drafts, targets)
     else:
         accepted, tokens = drafts == targets, targets
@@ -82,7 +84,7 @@ def rejection_random_sample(
     drafts = draft_token_ids[index].to(torch.int64)
     uniform = uniform_probs[index].to(torch.float32)
     if synthetic_mode:
-        accepted = uniform < synthetic_conditional_rates[None, :max_spec_len]
+        accepted = uniform < _given(synthetic_conditional_rates)[None, :max_spec_len]
     else:
         column = drafts.clamp(min=0)
         target = target_probs[index, column]
@@ -131,3 +133,10 @@ def sample_recovered_tokens(
     else:
         excess = (target_probs - draft_probs).clamp_(min=0.0)
     output_token_ids.copy_((excess * inv_q[request]).argmax(dim=-1))
+
+
+def _given(tensor: torch.Tensor | None) -> torch.Tensor:
+    """An argument that vLLM leaves out unless acceptance is synthetic."""
+    if tensor is None:
+        raise ValueError("Synthetic acceptance of drafts needs its rates and uniform numbers: vLLM gave none.")
+    return tensor

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 
@@ -89,11 +90,15 @@ def chunked(
     rate: torch.Tensor,
     state: torch.Tensor,
     plan: ChunkPlan,
+    rounded: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Run whole sequences (or their next pieces) through the rule.
 
     q, k [tokens, key heads, keys], of unit length; v [tokens, heads, values]; g, rate [tokens, heads]; state
     [sequences, heads, values, keys]; all fp32. Returns the outputs [tokens, heads, values] and the states afterwards.
+
+    rounded: the device rounds the operands of products to float16. What a chunk adds to the state is then put together
+    from products of halves: states outlive their chunk, so that errors in them add up, most where keys are alike.
     """
     q, k, v, g, rate = (_to_chunks(x, plan) for x in (q * q.shape[-1] ** -0.5, k, v, g, rate))
     repeats = v.shape[1] // k.shape[1]
@@ -110,7 +115,7 @@ def chunked(
     queries = q * total.exp().unsqueeze(-1)
     remaining = (total[..., -1:] - total).exp().unsqueeze(-1) * k
     decay = total[..., -1, None, None].exp()
-    return _pass_state(queries, scores, corrected, responses, remaining, decay, state, plan)
+    return _pass_state(queries, scores, corrected, responses, remaining, decay, state, plan, rounded)
 
 
 def _pass_state(
@@ -122,9 +127,13 @@ def _pass_state(
     decay: torch.Tensor,
     state: torch.Tensor,
     plan: ChunkPlan,
+    rounded: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The one sequential part: from chunk to chunk, for all sequences that still have one."""
     state = state.index_select(0, plan.order)
+    if rounded:
+        remaining_high, remaining_low = _halves(remaining)
+        remaining = torch.cat([remaining_high, remaining_high, remaining_low], dim=-2)
     outputs, first = [], 0
     for members in plan.active:
         here = slice(first, first + members)
@@ -132,6 +141,9 @@ def _pass_state(
         before_t = before.transpose(-1, -2)
         values = corrected[here] - torch.matmul(responses[here], before_t)
         outputs.append(torch.matmul(queries[here], before_t) + torch.matmul(scores[here], values))
+        if rounded:  # all but the product of both low halves, 2^-22 of the whole
+            high, low = _halves(values)
+            values = torch.cat([high, low, high], dim=-2)
         after = decay[here] * before + torch.matmul(values.transpose(-1, -2), remaining[here])
         state = after if members == state.shape[0] else torch.cat([after, state[members:]])
         first += members
@@ -142,10 +154,17 @@ def _pass_state(
     return by_slot.index_select(0, plan.slot_of_token), final
 
 
+def _halves(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """x as float16 holds it, and what is missing; both survive being rounded to float16."""
+    high = x.to(torch.float16).to(x.dtype)
+    return high, x - high
+
+
 def _to_chunks(x: torch.Tensor, plan: ChunkPlan) -> torch.Tensor:
     """[tokens, heads, ...] -> [chunks, heads, C, ...], zeros where a chunk has no token (which change no state)."""
     padded = torch.cat([x, x.new_zeros(1, *x.shape[1:])])
-    return padded.index_select(0, plan.token_of_slot).unflatten(0, (-1, CHUNK)).transpose(1, 2)
+    chunks: torch.Tensor = padded.index_select(0, plan.token_of_slot).unflatten(0, (-1, CHUNK))
+    return chunks.transpose(1, 2)
 
 
 def inverse_of_unit_lower(below: torch.Tensor) -> torch.Tensor:
@@ -195,9 +214,8 @@ def convolve(
     rows = x.new_empty(x.shape[0] + state.shape[0] * (kernel - 1), x.shape[1])
     rows[plan.heads.flatten()] = state.flatten(0, 1).to(x.dtype)
     rows[plan.window] = x
-    total = sum(
-        rows.index_select(0, plan.window - (kernel - 1 - tap)).float() * weight[:, tap].float() for tap in range(kernel)
-    )
+    windows = (rows.index_select(0, plan.window - (kernel - 1 - tap)) for tap in range(kernel))
+    total = reduce(torch.add, (window.float() * weight[:, tap].float() for tap, window in enumerate(windows)))
     return _activate(total, bias, x.dtype), rows[plan.tails]
 
 
@@ -220,7 +238,7 @@ def convolve_steps(
     """
     length, kernel = x.shape[0], weight.shape[-1]
     inputs = torch.cat([state.to(x.dtype).transpose(0, 1), x])
-    total = sum(inputs[tap : tap + length].float() * weight[:, tap].float() for tap in range(kernel))
+    total = reduce(torch.add, (inputs[tap : tap + length].float() * weight[:, tap].float() for tap in range(kernel)))
     return _activate(total, bias, x.dtype), inputs
 
 

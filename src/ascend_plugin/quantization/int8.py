@@ -4,6 +4,9 @@ The arithmetic is CANN's (documents of aclnnAscendQuantV3, aclnnDynamicQuantV2, 
 
     static    q = round(x / input_scale + input_offset);   y = (q @ W + int_bias) * scale
     dynamic   s = max|x| / 127 of each token, q = round(x / s);   y = (q @ W) * scale * s
+
+Where the product is not known to be right with a scale for each token (the chip table's forms.token_scaled_products),
+it is that of the static kind, and tokens are scaled behind it.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from ascend_facts.chips import ChipSpec
 from ascend_plugin.ops.formats import FRACTAL_NZ
 
 DYNAMIC_ALIGNMENT_310P = 32  # aclnnDynamicQuant's document: a token's width on Ascend 310P
+HEADROOM = 128.0  # a power of two above the largest quantized value: before tokens are scaled, sums stay in float16
 
 
 def stored(weight: torch.Tensor, chip: ChipSpec) -> torch.Tensor:
@@ -44,12 +48,13 @@ class StaticProduct:
     ) -> None:
         self.weight = weight.t()
         self.int_bias = int_bias
-        self.factor = (1.0 / input_scale.float()).to(dtype).reshape(1)
+        factor = (1.0 / input_scale.float()).to(dtype).reshape(1)
         # The chip takes the factor in the activations' dtype: results are scaled back by what it was rounded to.
-        scale = scale / (self.factor.float() * input_scale.float())
-        # fp16 results take the scale in the chip's 64-bit form, converted once; bf16 results take it as it is.
-        self.scale = torch_npu.npu_trans_quant_param(scale, round_mode=1) if dtype == torch.float16 else scale
-        self.offset = None if input_offset is None else input_offset.to(dtype).reshape(1)
+        self.scale = _scale_of_results(scale / (factor.float() * input_scale.float()), dtype)
+        # One for each input, as others run it on the silicon, although the documents take one for all.
+        width = weight.shape[1]
+        self.factor = factor.repeat(width)
+        self.offset = None if input_offset is None else input_offset.to(dtype).reshape(1).repeat(width)
         self.dtype = dtype
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
@@ -72,14 +77,23 @@ class DynamicProduct:
                 f"in widths that are multiples of {DYNAMIC_ALIGNMENT_310P}, and a layer here has {weight.shape[1]}."
             )
         self.weight = weight.t()
-        self.scale = scale
+        self.scales_tokens = chip.forms.token_scaled_products
+        self.scale = scale if self.scales_tokens else _scale_of_results(scale / HEADROOM, dtype)
         self.dtype = dtype
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         quantized, by_token = torch_npu.npu_dynamic_quant(x)
-        return torch_npu.npu_quant_matmul(
-            quantized, self.weight, self.scale, pertoken_scale=by_token, output_dtype=self.dtype
-        )
+        if self.scales_tokens:
+            return torch_npu.npu_quant_matmul(
+                quantized, self.weight, self.scale, pertoken_scale=by_token, output_dtype=self.dtype
+            )
+        product = torch_npu.npu_quant_matmul(quantized, self.weight, self.scale, output_dtype=self.dtype)
+        return product.mul_((by_token * HEADROOM).to(self.dtype).unsqueeze(-1))
+
+
+def _scale_of_results(scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The scale [out] fp32 as products of that dtype take it: fp16 ones in the chip's 64 bits, bf16 ones as it is."""
+    return torch_npu.npu_trans_quant_param(scale, round_mode=1) if dtype == torch.float16 else scale
 
 
 def sums_of_outputs(weight: torch.Tensor) -> torch.Tensor:

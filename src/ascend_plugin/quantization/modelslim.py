@@ -16,7 +16,8 @@ import torch
 from vllm.model_executor.layers.quantization.base_config import QuantizationConfig, QuantizeMethodBase
 
 from ascend_plugin import detection
-from ascend_plugin.quantization import DESCRIPTION, MODELSLIM
+from ascend_plugin.quantization.errors import UnsupportedCheckpoint
+from ascend_plugin.quantization.names import DESCRIPTION, MODELSLIM
 
 FLOAT, STATIC, DYNAMIC = "FLOAT", "W8A8", "W8A8_DYNAMIC"
 KINDS = (FLOAT, STATIC, DYNAMIC)
@@ -24,10 +25,6 @@ NOT_YET = {
     "W8A8S": "sparse weights",
     "W8A8SC": "sparse weights, compressed for one tensor-parallel size",
 }
-
-
-class UnsupportedCheckpoint(ValueError):
-    """The checkpoint is quantized in a way that the plugin or the chip does not run; the message has the remedy."""
 
 
 class ModelSlimConfig(QuantizationConfig):

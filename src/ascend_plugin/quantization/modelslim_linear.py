@@ -14,9 +14,9 @@ from vllm.model_executor.layers.linear import (
 from vllm.model_executor.parameter import ChannelQuantScaleParameter, ModelWeightParameter, PerTensorScaleParameter
 
 from ascend_plugin import detection
+from ascend_plugin.quantization.errors import UnsupportedCheckpoint
 from ascend_plugin.quantization.held import keep_only_weight
 from ascend_plugin.quantization.int8 import DynamicProduct, StaticProduct, stored
-from ascend_plugin.quantization.modelslim import UnsupportedCheckpoint
 
 
 class _Linear(LinearMethodBase):

@@ -20,14 +20,13 @@ from vllm.v1.kv_cache_interface import AttentionSpec, EncoderOnlyAttentionSpec, 
 from vllm.v1.outputs import SamplerOutput
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
-from ascend_plugin import detection
+from ascend_plugin import compat, detection
 from ascend_plugin.attention.base import unfused_attention_of
 from ascend_plugin.attention.unfused import GRAPH_KEYS
 from ascend_plugin.cache import kv_cache
 from ascend_plugin.graphs import budget
 from ascend_plugin.graphs.wrapper import AscendGraphWrapper
-from ascend_plugin.module_calls import bypass_module_dispatch
-from ascend_plugin.ops import linear, sampling
+from ascend_plugin.ops import sampling, structured_output
 from ascend_plugin.runner.packed_inputs import Layout, StepInputs, fill_batch, fill_sampled, fill_slots
 from ascend_plugin.weight_upload import PinnedUploads
 
@@ -65,8 +64,7 @@ class AscendModelRunner(GPUModelRunner):
         drafter = getattr(getattr(self, "drafter", None), "model", None)
         for model in (self.get_model(), drafter):
             if isinstance(model, torch.nn.Module):
-                linear.prepare_weights(model, self.chip)
-                bypass_module_dispatch(model)
+                compat.prepare_model(model, self.chip)
 
     def _limit_graphs(self) -> None:
         """Capture no batch whose unfused attention would read too much in every replay (see attention/unfused.py)."""
@@ -426,6 +424,14 @@ class AscendModelRunner(GPUModelRunner):
         return metadata, None
 
     # ------------------------------------------------------------------ sampling
+
+    def sample_tokens(self, grammar_output: Any) -> Any:
+        """Sample after the grammars' masks, which upstream would apply with shifts that Ascend 310P has not."""
+        state = self.execute_model_state
+        if grammar_output is None or state is None:
+            return super().sample_tokens(grammar_output)
+        structured_output.apply_grammar_bitmask(state.scheduler_output, grammar_output, self.input_batch, state.logits)
+        return super().sample_tokens(None)
 
     def _sample(self, logits: torch.Tensor | None, spec_decode_metadata: Any) -> SamplerOutput:
         """Sample; a batch in which every request only wants the likeliest token takes the short way."""

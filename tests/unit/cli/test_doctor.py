@@ -95,7 +95,7 @@ def test_the_text_says_what_why_and_what_to_do(ascend: Ascend, tmp_path: Path) -
         assert part in answer.out
 
 
-ROW = {"torch": "2.13.0+cpu", "torch_npu": "2.13.0", "vllm": "0.32.0", "ascend-plugin": "0.1.0"}
+ROW = {"torch": "2.13.0+cpu", "torch_npu": "2.13.0", "vllm": "0.33.0", "ascend-plugin": "0.1.0"}
 
 
 def package_findings(**changes: str | None) -> dict[str, str]:
