@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parent
 CANN_HOME = PACKAGE / "cann"
 
 # A later library may need an earlier one. torch_npu finds each by its SONAME once it is loaded, so no search path
-# (LD_LIBRARY_PATH) is needed; libnnopbase is opened by graph capture, libascend_ml by the profiler.
+# (LD_LIBRARY_PATH) is needed; libascend_ml is opened by the profiler.
 LIBRARIES = (
     "libascendcl.so",
     "libemulator_math.so",
@@ -23,12 +23,12 @@ LIBRARIES = (
     "libacl_tdt_channel.so",
     "libgraph.so",
     "libge_runner.so",
-    "libnnopbase.so",
     "libascend_ml.so",
     "libhccl.so",
     "libatb.so",
 )
 OPERATORS = "libopapi.so"  # linked with torch, so there is one for each series of torch: lib/torch-2.13
+AFTER_OPERATORS = ("libnnopbase.so",)  # opened by graph capture; needs the operators
 
 _loaded: list[ctypes.CDLL] = []
 
@@ -109,7 +109,11 @@ def loaded() -> list[ctypes.CDLL]:
 def load_libraries() -> None:
     """Load the emulated CANN libraries so that torch_npu's are resolved to them. Raises EmulatorError."""
     folder = library_folder()
-    for path in [*(folder / name for name in LIBRARIES), operators_of(folder)]:
+    for path in [
+        *(folder / name for name in LIBRARIES),
+        operators_of(folder),
+        *(folder / name for name in AFTER_OPERATORS),
+    ]:
         if not path.exists():
             if folder != PACKAGE / "lib":
                 continue  # a build folder: targets not built yet are missed only if something asks for them

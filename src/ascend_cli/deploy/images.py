@@ -12,6 +12,7 @@ from typing import Any
 from ascend_cli.deploy.names import check_image
 from ascend_cli.errors import UsageError
 from ascend_facts.chips import ChipSpec
+from ascend_facts.versions import row
 
 TAG = re.compile(r"v(?P<version>\d+\.\d+\.\d+(?:rc\d+)?)(?:-(?P<suffix>310p|a3|a5))?(?P<system>-openeuler)?")
 GRAMMAR = "vX.Y.Z[rcN][-310p|-a3|-a5][-openeuler], such as v0.23.0-310p-openeuler"
@@ -65,9 +66,7 @@ def own_reference(chip: ChipSpec) -> str:
 
 def own_image(chip: ChipSpec) -> Image:
     """This project's own image: built locally, with user 1000 and no flags."""
-    from ascend_cli.doctor.versions import supported
-
-    return Image(own_reference(chip), version=supported()["row"]["vllm"], has_user_1000=True)
+    return Image(own_reference(chip), version=row().vllm, has_user_1000=True)
 
 
 def find_image(

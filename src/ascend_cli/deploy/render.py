@@ -14,6 +14,7 @@ from ascend_cli.deploy.images import cann_image, own_reference
 from ascend_cli.deploy.kubernetes import Cluster
 from ascend_cli.deploy.service import Service
 from ascend_facts.chips import ChipSpec
+from ascend_facts.versions import row
 
 TEMPLATES = Path(__file__).with_name("templates")
 PIN = (
@@ -90,8 +91,6 @@ def _before_compose(service: Service) -> list[str]:
 
 
 def render_dockerfile(chip: ChipSpec, system: str, mirror: str = "none") -> str:
-    from ascend_cli.doctor.versions import supported
-
     return _render(
         "Dockerfile.j2",
         chip=chip,
@@ -99,5 +98,5 @@ def render_dockerfile(chip: ChipSpec, system: str, mirror: str = "none") -> str:
         base=cann_image(chip, system, mirror),
         user=service_module.USER,
         reference=own_reference(chip),
-        row=supported()["row"],
+        row=row(),
     )
