@@ -114,7 +114,7 @@ def run_engines(rows: list[Row], chosen: argparse.Namespace) -> Iterator[dict[st
                     if (row.model, row.tensor_parallel_size) == (model, ranks)
                     for workload in workloads_of(row, kind, chosen)
                 ]
-                if workloads:
+                if workloads and ranks is not None:
                     print(f"{model}, {ranks} chips, {mode}, {kind} ...", file=sys.stderr, flush=True)
                     result = run_engine(model, ranks, mode, kind, workloads, chosen)
                     yield {**engine, "online": [], "offline": [], **result}

@@ -24,7 +24,7 @@ class AcceptedTokens:
     def __init__(self, max_requests: int, width: int, device: torch.device) -> None:
         on_host = device.type == "cpu"
         self._buffer = torch.zeros(max_requests * width, dtype=torch.int32, pin_memory=not on_host)
-        self._arrived = None if on_host else torch.npu.Event()
+        self._arrived: Any = None if on_host else getattr(torch, device.type).Event()
         self._sampled: torch.Tensor | None = None  # of a step whose counts are still to be collected
         self._names: list[str] = []
         self._after: AfterAcceptance | None = None

@@ -32,7 +32,8 @@ class DeviceBlockTable:
         if rows is None:
             return None
         kept[:] = wanted
-        return rows, _span(changed.any(axis=0)) if rows.stop - rows.start == 1 else slice(None)
+        columns = _span(changed.any(axis=0)) if rows.stop - rows.start == 1 else None
+        return rows, columns or slice(None)
 
     def upload(self, rows: slice, columns: slice) -> None:
         """Send a part that is contiguous; the host's copy must stay as it is until it has arrived."""
