@@ -51,6 +51,9 @@ class Forms:
     rotary_heads: int  # most heads of query and key together in one ApplyRotaryPosEmb
     rotary_on_views: bool  # ApplyRotaryPosEmb may rotate columns of a wider tensor in place
     compressed_mask_keys: int  # most keys that the fixed mask of paged attention serves; 0 is any number
+    device_random: bool  # the device draws random numbers; otherwise they come from the host
+    events_per_collective: int  # that a captured collective holds
+    graphs_with_collectives: int  # most graphs that are captured with collectives in them; 0 is any number
     compensated_products: bool  # sums that outlive a step are put together from products of float16 halves
     token_scaled_products: bool  # int8 products take a scale for each token
 
@@ -102,7 +105,6 @@ class ChipSpec:
     graph_lengths_on_device: bool
     has_triton: bool
     has_top_k_top_p: bool
-    has_device_random: bool
     has_moe_all_to_all: bool
     has_infinity: bool
     max_streams: int

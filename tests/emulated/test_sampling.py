@@ -13,7 +13,7 @@ import pytest
 from .assertions import NOISE, PROMPTS, TIE, gap, log_softmax, requests, tokens_of
 
 PROMPT = PROMPTS[0]
-SEEDED = {"temperature": 0.8, "top_p": 0.9, "top_k": 50, "seed": 7}
+SEEDED = {"temperature": 1.0, "seed": 7}  # of the whole vocabulary: no filter hides what rounding changes
 CITY = r'\{"city": "(Beijing|Paris)"\}'  # not a JSON schema: those admit blanks, which this model would never end
 FORCED = 123
 ROUNDS = {
