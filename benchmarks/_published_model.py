@@ -141,7 +141,7 @@ def model_table(incumbent: Incumbent, predictions: list[Prediction]) -> list[str
 PREFACE = """# Fidelity of modelled time
 
 Written by `python -m benchmarks published --fidelity docs/fidelity.md`. Nothing here ran on a card:
-the only measurements of hardware are the published figures.
+the only measurements of hardware are the published figures. 中文：[建模时间的可信度](zh/fidelity.md).
 
 ## What is modelled
 

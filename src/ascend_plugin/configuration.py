@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 import torch
+from vllm import envs
 from vllm.config import CompilationMode, CUDAGraphMode
 
 from ascend_facts.chips import ChipSpec
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 logger = plugin_logger(__name__)
 
 WORKER = "ascend_plugin.worker.AscendWorker"
+REJECTION_METHODS = ("standard", "synthetic")
 KV_CACHE_DTYPES = ("auto", "float16", "bfloat16")
 
 
@@ -27,7 +29,11 @@ class UnsupportedChoice(ValueError):
 
 
 def apply_defaults(vllm_config: VllmConfig, chip: ChipSpec) -> None:
-    """Fill in what the user left open, before vLLM derives other settings from it. A user's choice is kept."""
+    """Fill in what the user left open, before vLLM derives other settings from it. A user's choice is kept.
+
+    Raises UnsupportedChoice for what vLLM would derive a great deal from.
+    """
+    _check_runner(vllm_config)
     quantization.detect(vllm_config)
     if _rounds_weights(vllm_config, chip):
         quantization.round_float32(vllm_config)
@@ -61,7 +67,20 @@ def check_and_update(vllm_config: VllmConfig, chip: ChipSpec) -> None:
         raise UnsupportedChoice("Leave out --enable-sleep-mode: this plugin cannot give device memory back yet.")
 
 
-def check_dtype(dtype: torch.dtype, chip: ChipSpec) -> None:
+def _check_runner(vllm_config: VllmConfig) -> None:
+    """Refuse what brings in vLLM's second model runner, whose worker would end with "requires Triton"."""
+    if vllm_config.watermark_config is not None:
+        raise UnsupportedChoice("Leave out --watermark-config: only vLLM's second model runner, in Triton, watermarks.")
+    if vllm_config.attention_config.hisparse_config is not None:
+        raise UnsupportedChoice("Leave out the HiSparse options: only vLLM's second model runner, in Triton, has them.")
+    if envs.VLLM_USE_V2_MODEL_RUNNER:
+        raise UnsupportedChoice(
+            "Unset VLLM_USE_V2_MODEL_RUNNER: vLLM's second model runner is written in Triton, and this plugin runs the "
+            "first one."
+        )
+
+
+def check_dtype(dtype: torch.dtype | str, chip: ChipSpec) -> None:
     """Raises UnsupportedChoice for a dtype that the chip cannot compute in."""
     name = str(dtype).removeprefix("torch.")
     if name not in chip.model_dtypes:
@@ -127,6 +146,11 @@ def _check_speculation(vllm_config: VllmConfig) -> None:
         raise UnsupportedChoice(
             'Set "num_speculative_tokens" to 1 in --speculative-config: more drafts a step are not right yet before '
             "recurrent layers (gated delta net)."
+        )
+    if speculation.rejection_sample_method not in REJECTION_METHODS:
+        raise UnsupportedChoice(
+            f'Leave out "rejection_sample_method": "{speculation.rejection_sample_method}" in --speculative-config: it '
+            f"is a Triton kernel without a stand-in here, which {' and '.join(REJECTION_METHODS)} have."
         )
     draft = speculation.draft_model_config
     if draft is not None and draft.uses_mrope and not model.uses_mrope:

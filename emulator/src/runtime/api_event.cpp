@@ -40,15 +40,17 @@ aclrtEvent create(uint32_t flags) {
 extern "C" {
 
 aclError aclrtCreateEvent(aclrtEvent* event) {
-  return guarded("aclrtCreateEvent", [&] { required(event, "event") = create(ACL_EVENT_SYNC | ACL_EVENT_TIME_LINE); });
+  return guarded("aclrtCreateEvent", [&] {
+    give(event, "event", [&] { return create(ACL_EVENT_SYNC | ACL_EVENT_TIME_LINE); });
+  });
 }
 
 aclError aclrtCreateEventWithFlag(aclrtEvent* event, uint32_t flags) {
-  return guarded("aclrtCreateEventWithFlag", [&] { required(event, "event") = create(flags); });
+  return guarded("aclrtCreateEventWithFlag", [&] { give(event, "event", [&] { return create(flags); }); });
 }
 
 aclError aclrtCreateEventExWithFlag(aclrtEvent* event, uint32_t flags) {
-  return guarded("aclrtCreateEventExWithFlag", [&] { required(event, "event") = create(flags); });
+  return guarded("aclrtCreateEventExWithFlag", [&] { give(event, "event", [&] { return create(flags); }); });
 }
 
 aclError aclrtDestroyEvent(aclrtEvent event) {
@@ -79,19 +81,21 @@ aclError aclrtResetEvent(aclrtEvent event, aclrtStream stream) {
 
 aclError aclrtQueryEventStatus(aclrtEvent event, aclrtEventRecordedStatus* status) {
   return guarded("aclrtQueryEventStatus", [&] {
-    required(status, "status") = is_complete(event) ? ACL_EVENT_RECORDED_STATUS_COMPLETE : ACL_EVENT_RECORDED_STATUS_NOT_READY;
+    give(status, "status",
+         [&] { return is_complete(event) ? ACL_EVENT_RECORDED_STATUS_COMPLETE : ACL_EVENT_RECORDED_STATUS_NOT_READY; });
   });
 }
 
 aclError aclrtQueryEvent(aclrtEvent event, aclrtEventStatus* status) {
   return guarded("aclrtQueryEvent", [&] {
-    required(status, "status") = is_complete(event) ? ACL_EVENT_STATUS_COMPLETE : ACL_EVENT_STATUS_NOT_READY;
+    give(status, "status", [&] { return is_complete(event) ? ACL_EVENT_STATUS_COMPLETE : ACL_EVENT_STATUS_NOT_READY; });
   });
 }
 
 aclError aclrtQueryEventWaitStatus(aclrtEvent event, aclrtEventWaitStatus* status) {
   return guarded("aclrtQueryEventWaitStatus", [&] {
-    required(status, "status") = is_complete(event) ? ACL_EVENT_WAIT_STATUS_COMPLETE : ACL_EVENT_WAIT_STATUS_NOT_READY;
+    give(status, "status",
+         [&] { return is_complete(event) ? ACL_EVENT_WAIT_STATUS_COMPLETE : ACL_EVENT_WAIT_STATUS_NOT_READY; });
   });
 }
 
@@ -105,14 +109,16 @@ aclError aclrtSynchronizeEventWithTimeout(aclrtEvent event, int32_t timeout_ms) 
 
 aclError aclrtEventElapsedTime(float* elapsed_ms, aclrtEvent start, aclrtEvent end) {
   return guarded("aclrtEventElapsedTime", [&] {
+    require_address(elapsed_ms, "ms");
     const int64_t elapsed_ns = Event::from_handle(end)->timestamp_ns() - Event::from_handle(start)->timestamp_ns();
-    required(elapsed_ms, "ms") = static_cast<float>(static_cast<double>(elapsed_ns) * 1e-6);
+    *elapsed_ms = static_cast<float>(static_cast<double>(elapsed_ns) * 1e-6);
   });
 }
 
 aclError aclrtEventGetTimestamp(aclrtEvent event, uint64_t* timestamp_us) {
   return guarded("aclrtEventGetTimestamp", [&] {
-    required(timestamp_us, "timestamp") = static_cast<uint64_t>(Event::from_handle(event)->timestamp_ns() / 1000);
+    give(timestamp_us, "timestamp",
+         [&] { return static_cast<uint64_t>(Event::from_handle(event)->timestamp_ns() / 1000); });
   });
 }
 

@@ -294,7 +294,7 @@ def _advice(
         lines.append(
             f"The layers of {shape.model_type} are counted in the commonest form: no published total holds the count."
         )
-    if smallest is not None and best:
+    if smallest is not None and best and by_size[best].fits:
         lines.extend(_about_splits(question, by_size, smallest, best))
     lines.extend(_about_formats(question, by_size, quantized, smallest))
     if best and 1 < best <= chip.chips_per_card:

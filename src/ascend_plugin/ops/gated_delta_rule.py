@@ -18,6 +18,7 @@ from functools import reduce
 
 import torch
 
+WORDS = 8  # of int64 in 64 bytes
 CHUNK = 64  # tokens: a power of two, so that the triangular inverse is built by doubling
 
 
@@ -63,9 +64,19 @@ def plan_chunks(lengths: Sequence[int], kernel: int, device: torch.device) -> Ch
     window = torch.arange(total) + (sequence_of_token + 1) * history
     heads = (starts[:-1] + torch.arange(len(lengths)) * history).unsqueeze(1) + torch.arange(history)
     tails = heads + torch.tensor(lengths).unsqueeze(1)
-    to_device = (slots, slot_of_token, torch.tensor(order), window, tails, heads)
-    slots, slot_of_token, order_, window, tails, heads = (x.to(device, non_blocking=True) for x in to_device)
+    on_host = (slots, slot_of_token, torch.tensor(order), window, tails, heads)
+    slots, slot_of_token, order_, window, tails, heads = upload(on_host, device)
     return ChunkPlan(slots, slot_of_token, order_, active, window, tails, heads)
+
+
+def upload(arrays: Sequence[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
+    """int64 arrays on the device by one copy from pinned memory; each begins where the chip's vector units can read."""
+    sizes = [-(-array.numel() // WORDS) * WORDS for array in arrays]
+    packed = torch.zeros(sum(sizes), dtype=torch.int64, pin_memory=device.type != "cpu")
+    for part, array in zip(packed.split(sizes), arrays, strict=True):
+        part[: array.numel()] = array.flatten()
+    parts = packed.to(device, non_blocking=True).split(sizes)
+    return [part[: array.numel()].view(array.shape) for part, array in zip(parts, arrays, strict=True)]
 
 
 def gates(
