@@ -131,7 +131,7 @@ def make_plan(question: PlanRequest) -> Plan:
     smallest = next((choice.tensor_parallel_size for choice in choices if choice.fits), None)
     best = question.tensor_parallel_size or _best(choices)
     shown = best or sizes[-1]
-    memory = plan_memory(shape, _request(question, shown, question.weight_format))
+    memory = plan_memory(shape, memory_request(question, shown))
     quantized = _quantized(question, shape)
     known = standing(shape, chip)
     servable = bool(best) and memory.fits and known.outcome != "refused" and _on_one_server(question, shown)
@@ -169,12 +169,15 @@ def _sizes(chips: int) -> list[int]:
     return sizes if chips in sizes else [*sizes, chips]
 
 
-def _request(question: PlanRequest, ranks: int, weight_format: WeightFormat) -> MemoryRequest:
-    """The chips of a Duo card differ in memory: the smallest of the first replica's decides, as it does in vLLM."""
+def memory_request(question: PlanRequest, ranks: int, weight_format: WeightFormat | None = None) -> MemoryRequest:
+    """What a question means for one tensor-parallel size, in the question's format of weights or another.
+
+    The chips of a Duo card differ in memory: the smallest of the first replica's decides, as it does in vLLM.
+    """
     return request_on(
         question.chip,
         ranks,
-        weight_format,
+        weight_format or question.weight_format,
         memory_fraction=question.memory_fraction,
         batched_tokens=question.batched_tokens,
         sequences=question.sequences,
@@ -184,7 +187,7 @@ def _request(question: PlanRequest, ranks: int, weight_format: WeightFormat) -> 
 
 
 def _choice(question: PlanRequest, shape: ModelShape, ranks: int, weight_format: WeightFormat) -> Candidate:
-    memory = plan_memory(shape, _request(question, ranks, weight_format))
+    memory = plan_memory(shape, memory_request(question, ranks, weight_format))
     placement = Placement(shape, question.chip, ranks, weight_format)
     load, context = question.workload, question.context or question.workload.context
     fits = memory.fits and memory.max_context >= context
@@ -276,12 +279,12 @@ def _advice(
         else:
             lines.append(refusal(name, shape, memory, chip.name))
     elif smallest is None:
-        widest = plan_memory(shape, _request(question, choices[-1].tensor_parallel_size, question.weight_format))
+        widest = plan_memory(shape, memory_request(question, choices[-1].tensor_parallel_size))
         lines.append(
             _context_too_long(name, widest, question) if widest.fits else refusal(name, shape, widest, chip.name)
         )
     elif smallest > 1:
-        single = plan_memory(shape, _request(question, 1, question.weight_format))
+        single = plan_memory(shape, memory_request(question, 1))
         lines.append(
             f"{name} in {question.weight_format} needs at least {smallest} {chip.name} chips: "
             f"{gib(single.weights_bytes)} of weights, {gib(single.budget_bytes)} usable on one chip."

@@ -72,6 +72,6 @@ def _table(device: torch.device) -> torch.Tensor:
 def _noise() -> np.ndarray:
     """[ROWS, WIDTH] fp32 Gumbel noise: in each column one number of every ROWS-th part of the distribution."""
     random = np.random.default_rng(TABLE_SEED)
-    parts = random.permuted(np.tile(np.arange(ROWS)[:, None], WIDTH), axis=0)
-    quantiles = np.clip((parts + random.random((ROWS, WIDTH))) / ROWS, 2.0**-60, 1 - 2.0**-53)
-    return (-np.log(-np.log(quantiles))).astype(np.float32)
+    parts = random.permuted(np.tile(np.arange(ROWS, dtype=np.int32), (WIDTH, 1)), axis=1)
+    quantiles = np.clip((parts + random.random((WIDTH, ROWS))) / ROWS, 2.0**-60, 1 - 2.0**-53)
+    return np.ascontiguousarray((-np.log(-np.log(quantiles))).T.astype(np.float32))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from ascend_cli.plan.planner import Candidate, PlanRequest, Workload, make_plan,
 from ascend_cli.registry.cards import Model
 from ascend_facts import chips
 from ascend_facts.attention_shape import CacheLayers
-from ascend_facts.chips import Link, UnknownChip, UnsupportedHeadSize, by_soc_id, find
+from ascend_facts.chips import ChipTableError, Link, UnknownChip, UnsupportedHeadSize, by_soc_id, find, load
 from ascend_facts.config_fields import Fields, UnreadableConfig, language_section
 from ascend_facts.feed_forward_shape import expert_layers
 from ascend_facts.memory_plan import (
@@ -604,3 +605,37 @@ def test_facts_that_follow_from_the_table() -> None:
     assert A2.kv_block_size(512) == 128
     with pytest.raises(UnsupportedHeadSize, match=r"no head size above 256; this model has 257"):
         DUO.kv_block_size(257)
+
+
+# ---------------------------------------------------------------------------------------------- tables of data
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('soc_version = "Ascend310P3"\n', "", "chip 310P3: .*missing 1 required .*soc_version"),
+        ("npu_arch = 2002", 'colour = "red"\nnpu_arch = 2002', "chip 310P3: unknown field colour"),
+        ('family = "310p"', 'family = "311p"', "chip 310P3: family '311p' is not one of 310p, 910b"),
+        ("npu_arch = 2002", "npu_arch = true", "chip 310P3: npu_arch is True, expected int"),
+        ('soc_version = "Ascend310P3"', "soc_version = 3", "chip 310P3: soc_version is 3, expected str"),
+    ],
+)
+def test_a_chip_table_that_does_not_fit_says_where(old: str, new: str, message: str, tmp_path: Path) -> None:
+    text = chips.TABLE.read_text(encoding="utf-8")
+    assert old in text
+    table = tmp_path / "table.toml"
+    table.write_text(text.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(ChipTableError, match=f"table.toml, {message}"):
+        load(table)
+
+
+def test_a_chip_s_own_figures_replace_its_family_s() -> None:
+    loaded = {chip.name: chip for chip in load()}
+    assert list(loaded) == [chip.name for chip in chips.chips()]
+    assert (loaded["310P3"].family, loaded["310P3"].product) == ("310p", "atlas_inference")
+    assert loaded["310P3"].launch_us == 6.0 and isinstance(loaded["310P3"].launch_us, float)
+    assert loaded["310P3"].card_link == Link("PCIe 4.0 x16", "PIX", 28.0, 20.0)
+    assert loaded["310P3"].server_link is None
+    assert loaded["910B3"].server_link == Link("RoCE 200 GbE", "NET", 25.0, 30.0)
+    assert loaded["310P3"].memory_mib == (44278, 43693)
+    assert isinstance(loaded["310P3"].memory_mib, tuple)
