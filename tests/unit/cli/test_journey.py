@@ -2,7 +2,8 @@
 
 `docker` and `vllm` are stand-ins (journey/): docker's runs a container's command on this machine as the container's
 user, with its key, mounts and published port; vllm's server checks keys as vLLM does. Everything of `ascend` is real,
-on hosts with the npu-smi of two Duo cards, of A2 and of A3. It happens in a network of its own: port 8000 is free there.
+on hosts with the npu-smi of two Duo cards, of A2 and of A3. It happens in a network of its own, where port 8000 is
+free.
 """
 
 from __future__ import annotations
