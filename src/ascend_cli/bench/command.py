@@ -252,9 +252,9 @@ def compare(
     from rich.table import Table
 
     table = Table("point", "metric", "A", "B", "B / A", "verdict", box=box.SIMPLE_HEAD, pad_edge=False)
-    colours = {"better": "green", "worse": "red", "same": "dim", "unknown": "yellow"}
+    colors = {"better": "green", "worse": "red", "same": "dim", "unknown": "yellow"}
     for change in found.changes:
-        verdict = f"[{colours[change.verdict]}]{change.verdict}[/]"
+        verdict = f"[{colors[change.verdict]}]{change.verdict}[/]"
         table.add_row(change.point, change.metric, f"{change.a:.2f}", f"{change.b:.2f}", f"{change.ratio:.2f}", verdict)
     out = console()
     out.print(table)

@@ -104,7 +104,7 @@ def _measure(
 @contextmanager
 def started_server(asked: Asked, setting: Setting, say: Callable[[str], None]) -> Iterator[str]:
     """A `vllm serve` with a setting, stopped at the end; its output goes to a log in the sweep's folder."""
-    from ascend_cli.deploy.service import port_is_taken
+    from ascend_cli.net import port_is_taken
     from ascend_cli.serving import records
     from ascend_cli.serving.decide import machine_here, model_files, prepare
 

@@ -198,8 +198,8 @@ def _run_of(document: Mapping[str, Any]) -> Run:
 def _latency(document: Mapping[str, Any], metric: str) -> Latency | None:
     if document.get(f"mean_{metric}_ms") is None:
         return None
-    values = [float(document[f"{statistic}_{metric}_ms"]) for statistic in ("mean", "median", "p99")]
-    return Latency(*values, std=float(document.get(f"std_{metric}_ms") or 0.0))
+    mean, median, p99 = (float(document[f"{statistic}_{metric}_ms"]) for statistic in ("mean", "median", "p99"))
+    return Latency(mean, median, p99, std=float(document.get(f"std_{metric}_ms") or 0.0))
 
 
 def _requests(document: Mapping[str, Any]) -> list[Request]:

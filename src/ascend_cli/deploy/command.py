@@ -125,6 +125,7 @@ def deploy(
     Safe by default: loopback only, no host network, not root where the image allows it, a key from a file, a
     read-only container without capabilities, a health check, offline when the weights are local.
     """
+    from ascend_cli import net
     from ascend_cli.deploy import render, service
     from ascend_cli.deploy.images import check_mirror, find_image, own_reference, proxy_image
     from ascend_cli.deploy.kubernetes import Cluster
@@ -161,7 +162,7 @@ def deploy(
         # MindCluster's device plugin fails the pods of other schedulers, unless it was installed without Volcano.
         scheduler=("volcano" if flavor is Flavour.mindcluster else "") if scheduler is None else scheduler,
     )
-    if check_port and service.port_is_taken(port):
+    if check_port and net.port_is_taken(port):
         raise UsageError(f"port {port} is taken on this machine: choose another with --port")
     chosen = service.Options(
         target=target.value,

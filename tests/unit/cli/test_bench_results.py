@@ -253,7 +253,7 @@ def test_what_cannot_be_compared_is_said() -> None:
     assert any("means nothing for hardware" in line for line in emulated.caveats)
 
 
-def test_compare_with_the_brief(ascend: Ascend, tmp_path: Path) -> None:
+def test_compare_with_the_published_figures(ascend: Ascend, tmp_path: Path) -> None:
     mine = [
         replace(one, runs=tuple(replace(run, duration_s=run.duration_s / 2) for run in one.runs))
         for one in published_rows()

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from ascend_cli.doctor.advisories import advisories, open_advisories, parse_version
+from ascend_cli.doctor.variables import check_variables
 from ascend_cli.doctor.versions import check_packages
+from ascend_cli.hardware import Host
 
 from .conftest import Ascend
 
@@ -136,6 +138,16 @@ ROW = {"torch": "2.13.0+cpu", "torch_npu": "2.13.0", "vllm": "0.33.0", "ascend-p
 
 def package_findings(**changes: str | None) -> dict[str, str]:
     return {finding.check: finding.status.value for finding in check_packages(ROW | changes)}
+
+
+@needs_root
+@pytest.mark.parametrize(("chip", "found"), [("310P3", 1), ("910B3", 0)])
+def test_an_expansion_mode_that_hccl_has_not_on_the_chip_is_an_error(tmp_path: Path, chip: str, found: int) -> None:
+    host_layout.create(tmp_path / "host", chip, 2)
+    host = Host(tmp_path / "host")
+    findings = list(check_variables(host, {"HCCL_OP_EXPANSION_MODE": "AI_CPU"}))
+    assert [finding.fix for finding in findings] == ["unset HCCL_OP_EXPANSION_MODE"] * found
+    assert not list(check_variables(host, {"HCCL_OP_EXPANSION_MODE": "HOST"}))
 
 
 def test_the_supported_row_is_sound() -> None:
