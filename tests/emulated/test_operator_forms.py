@@ -137,6 +137,41 @@ def test_experts_are_weighed(npu: Npu, request: pytest.FixtureRequest) -> None:
     assert on_cube == ("910B3" in request.node.name)
 
 
+def refusals() -> list[str]:
+    """Of experts 72 wide, and of expert parallelism."""
+    from types import SimpleNamespace
+
+    from vllm.config import ParallelConfig
+    from vllm.model_executor.layers.fused_moe.activation import MoEActivation
+
+    from ascend_plugin import configuration, detection
+    from ascend_plugin.ops import moe
+
+    config = SimpleNamespace(has_bias=False, hidden_dim=72)
+    layer = SimpleNamespace(moe_config=config, activation=MoEActivation.SILU, apply_router_weight_on_input=False)
+    parallel = SimpleNamespace(parallel_config=ParallelConfig(tensor_parallel_size=2, enable_expert_parallel=True))
+    said = []
+    for attempt in (
+        lambda: moe.refuse_uncovered(layer),
+        lambda: configuration._check_parallel(parallel, detection.current_chip()),
+    ):
+        try:
+            attempt()
+        except (NotImplementedError, ValueError) as refusal:
+            said.append(str(refusal))
+    return said
+
+
+@pytest.mark.chips("310P3", "910B3")
+def test_what_310p_does_not_route_is_refused(npu: Npu, request: pytest.FixtureRequest) -> None:
+    said = npu.call(refusals)
+    if "910B3" in request.node.name:
+        assert said == []
+        return
+    assert "multiple of 32, and these have 72" in said[0]
+    assert said[1].startswith("Leave out --enable-expert-parallel")
+
+
 # ---------------------------------------------------------------- rotary embedding
 
 

@@ -44,6 +44,12 @@ Value& required(Value* pointer, const char* name) {
   if (pointer == nullptr) fail(ACL_ERROR_INVALID_PARAM, "%s must not be null.", name);
   return *pointer;
 }
+// The result of make() in it; nothing is made for null.
+template <typename Value, typename Make>
+void give(Value* pointer, const char* name, Make&& make) {
+  required(pointer, name);
+  *pointer = make();
+}
 inline void require_address(const void* address, const char* name) {
   if (address == nullptr) fail(ACL_ERROR_INVALID_PARAM, "%s must not be null.", name);
 }

@@ -1,5 +1,5 @@
-// A child of fork() has the memory of its parent and none of its stream threads: whatever it queued would wait for ever.
-// As on hardware, a process that was forked from one that used devices cannot use them.
+// A child of fork() has the memory of its parent and none of its stream threads: whatever it queued would wait for
+// ever. As on hardware, a process that was forked from one that used devices cannot use them.
 #pragma once
 
 #include <atomic>

@@ -16,8 +16,8 @@ inline void relax_cpu() {
 #endif
 }
 
-// Polls a condition for a moment. True as soon as it holds. The time is long enough to span the host's between two small
-// operators, and short enough not to matter when idle.
+// Polls a condition for a moment. True as soon as it holds. The time is long enough to span the host's between two
+// small operators, and short enough not to matter when idle.
 template <typename Condition>
 bool spin_until(Condition&& condition) {
   const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(20);

@@ -41,10 +41,6 @@ bool must_give_up();
 // What such a task may throw then. It is nobody's failure.
 struct GaveUp {};
 
-// For a call that cannot be captured because it waits for its result: throws Failure(107027) if the stream is being
-// captured, and the capture is spoiled, as on hardware.
-void refuse_capture(aclrtStream stream, const char* function);
-
 // Appends to the stream's queue, or to the graph being captured from it. A null stream is the context's default.
 // Returns at once; throws Failure if the stream is unknown or the device has failed.
 void submit(aclrtStream stream, TaskPtr task);

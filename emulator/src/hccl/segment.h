@@ -2,7 +2,8 @@
 // name in the file system, so that a killed rank leaves nothing behind.
 //
 // Waiting is by futex on words in this memory, after a short spin when there is a core for every rank. A waiter looks
-// every 100 ms whether its peers still live, which a killed process cannot tell, and whether its own stream must give up.
+// every 100 ms whether its peers still live, which a killed process cannot tell, and whether its own stream must give
+// up.
 #pragma once
 
 #include <atomic>
@@ -100,7 +101,8 @@ class Segment {
                          const std::function<bool(uint32_t)>& peers);
   void ring(uint32_t rank);
 
-  // Declares the communicator dead for every rank; the first description wins. Throws it as a Failure. `rank`: the caller's.
+  // Declares the communicator dead for every rank; the first description wins. Throws it as a Failure. `rank` is the
+  // caller's.
   [[noreturn]] void fail_all(uint32_t rank, int32_t code, const std::string& why);
   void throw_if_failed();
 

@@ -21,8 +21,8 @@ Tables& tables() {
 size_t size_on(const Device& device, size_t size_bytes, size_t unit) {
   if (size_bytes == 0) fail(ACL_ERROR_INVALID_PARAM, "the size must be positive.");
   if (size_bytes > static_cast<size_t>(device.memory_bytes())) {
-    fail(kMemoryAllocation, "Device %d is out of memory: %zu bytes were asked for, it has %ld.", device.id(), size_bytes,
-         static_cast<long>(device.memory_bytes()));
+    fail(kMemoryAllocation, "Device %d is out of memory: %zu bytes were asked for, it has %ld.", device.id(),
+         size_bytes, static_cast<long>(device.memory_bytes()));
   }
   return round_up_to(size_bytes, unit);
 }

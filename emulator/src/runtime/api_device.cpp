@@ -36,6 +36,7 @@ void reset_device(int id) {
   Capture::abandon(device);
   for (Stream* stream : device.streams()) GroupUpdate::abandon(*stream);
   for (Stream* stream : device.streams()) stream->destroy(/*force=*/device.has_failed());
+  Graph::discard_all(device);
   free_all_memory_of(device);
   device.clear_failure();
   device.set_count = 0;
@@ -114,7 +115,7 @@ extern "C" {
 aclError aclrtGetDeviceCount(uint32_t* count) {
   return guarded("aclrtGetDeviceCount", [&] {
     chip();
-    required(count, "count") = static_cast<uint32_t>(device_count());
+    give(count, "count", [&] { return static_cast<uint32_t>(device_count()); });
     if (*count == 0) fail(ACL_ERROR_RT_NO_DEVICE, "ASCEND_RT_VISIBLE_DEVICES leaves no device.");
   });
 }
@@ -142,7 +143,7 @@ aclError aclrtGetDevice(int32_t* id) {
   return guarded("aclrtGetDevice", [&] {
     // Asking for the default device does not make it the thread's.
     const bool is_implicit = current_device_or_null() == nullptr && default_device() >= 0;
-    required(id, "deviceId") = is_implicit ? default_device() : current_device().id();
+    give(id, "deviceId", [&] { return is_implicit ? default_device() : current_device().id(); });
   });
 }
 
@@ -165,13 +166,13 @@ aclError aclrtSetCurrentContext(aclrtContext context) {
 }
 
 aclError aclrtGetCurrentContext(aclrtContext* context) {
-  return guarded("aclrtGetCurrentContext", [&] { required(context, "context") = &current_context(); });
+  return guarded("aclrtGetCurrentContext", [&] { give(context, "context", [&] { return &current_context(); }); });
 }
 
 aclError aclrtGetPrimaryCtxState(int32_t id, uint32_t* flags, int32_t* active) {
   return guarded("aclrtGetPrimaryCtxState", [&] {
     if (flags != nullptr) *flags = 0;
-    required(active, "active") = device_at(id).set_count > 0 ? 1 : 0;
+    give(active, "active", [&] { return device_at(id).set_count > 0 ? 1 : 0; });
   });
 }
 
@@ -210,8 +211,9 @@ aclError aclGetDeviceCapability(uint32_t id, aclDeviceInfo info, int64_t* value)
 }
 
 aclError aclrtGetDeviceInfo(uint32_t id, aclrtDevAttr attribute, int64_t* value) {
-  return guarded("aclrtGetDeviceInfo",
-                 [&] { required(value, "value") = device_attribute(device_at(static_cast<int>(id)), attribute); });
+  return guarded("aclrtGetDeviceInfo", [&] {
+    give(value, "value", [&] { return device_attribute(device_at(static_cast<int>(id)), attribute); });
+  });
 }
 
 // Stable for one chip of the machine: programs tell chips apart by it.
@@ -242,7 +244,9 @@ aclError aclrtDeviceGetBareTgid(int32_t* process) {
 }
 
 aclError aclrtGetLogicDevIdByUserDevId(const int32_t user, int32_t* const logical) {
-  return guarded("aclrtGetLogicDevIdByUserDevId", [&] { required(logical, "logicDevId") = device_at(user).chip_index(); });
+  return guarded("aclrtGetLogicDevIdByUserDevId", [&] {
+    give(logical, "logicDevId", [&] { return device_at(user).chip_index(); });
+  });
 }
 
 aclError aclrtGetUserDevIdByLogicDevId(const int32_t logical, int32_t* const user) {
@@ -259,14 +263,16 @@ aclError aclrtGetUserDevIdByLogicDevId(const int32_t logical, int32_t* const use
 }
 
 aclError aclrtGetPhyDevIdByLogicDevId(const int32_t logical, int32_t* const physical) {
-  return guarded("aclrtGetPhyDevIdByLogicDevId", [&] { required(physical, "phyDevId") = device_at(logical).chip_index(); });
+  return guarded("aclrtGetPhyDevIdByLogicDevId", [&] {
+    give(physical, "phyDevId", [&] { return device_at(logical).chip_index(); });
+  });
 }
 
 aclError aclrtDeviceCanAccessPeer(int32_t* can_access, int32_t id, int32_t peer) {
   return guarded("aclrtDeviceCanAccessPeer", [&] {
     device_at(id);
     device_at(peer);
-    required(can_access, "canAccessPeer") = id != peer ? 1 : 0;
+    give(can_access, "canAccessPeer", [&] { return id != peer ? 1 : 0; });
   });
 }
 
@@ -284,7 +290,7 @@ aclError aclrtDeviceDisablePeerAccess(int32_t peer) {
 aclError aclrtGetDeviceResLimit(int32_t id, aclrtDevResLimitType type, uint32_t* value) {
   return guarded("aclrtGetDeviceResLimit", [&] {
     std::lock_guard lock(g_limits_mutex);
-    required(value, "value") = limit_of(&device_at(id), nullptr).of(type);
+    give(value, "value", [&] { return limit_of(&device_at(id), nullptr).of(type); });
   });
 }
 
@@ -306,7 +312,7 @@ aclError aclrtGetStreamResLimit(aclrtStream handle, aclrtDevResLimitType type, u
   return guarded("aclrtGetStreamResLimit", [&] {
     Stream& stream = Stream::from_handle(handle);
     std::lock_guard lock(g_limits_mutex);
-    required(value, "value") = limit_of(&stream, &stream.device()).of(type);
+    give(value, "value", [&] { return limit_of(&stream, &stream.device()).of(type); });
   });
 }
 
@@ -337,7 +343,7 @@ aclError aclrtUnuseStreamResInCurrentThread(aclrtStream handle) {
 aclError aclrtGetResInCurrentThread(aclrtDevResLimitType type, uint32_t* value) {
   return guarded("aclrtGetResInCurrentThread", [&] {
     std::lock_guard lock(g_limits_mutex);
-    required(value, "value") = limit_of(t_limit_owner, &current_device()).of(type);
+    give(value, "value", [&] { return limit_of(t_limit_owner, &current_device()).of(type); });
   });
 }
 

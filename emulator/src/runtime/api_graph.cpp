@@ -79,7 +79,7 @@ aclError aclmdlRICaptureEnd(aclrtStream handle, aclmdlRI* model) {
 
 aclError aclmdlRICaptureThreadExchangeMode(aclmdlRICaptureMode* mode) {
   return guarded("aclmdlRICaptureThreadExchangeMode", [&] {
-    required(mode, "mode") = exchange_thread_capture_mode(checked_mode(*mode));
+    give(mode, "mode", [&] { return exchange_thread_capture_mode(checked_mode(*mode)); });
   });
 }
 
@@ -102,7 +102,9 @@ aclError aclmdlRIDestroy(aclmdlRI model) {
 }
 
 aclError aclmdlRIGetId(aclmdlRI model, uint32_t* id) {
-  return guarded("aclmdlRIGetId", [&] { required(id, "modelRIId") = Graph::from_handle(model, /*may_be_unfinished=*/true)->id(); });
+  return guarded("aclmdlRIGetId", [&] {
+    give(id, "modelRIId", [&] { return Graph::from_handle(model, /*may_be_unfinished=*/true)->id(); });
+  });
 }
 
 aclError aclmdlRICaptureTaskGrpBegin(aclrtStream handle) {
@@ -115,7 +117,7 @@ aclError aclmdlRICaptureTaskGrpBegin(aclrtStream handle) {
 aclError aclmdlRICaptureTaskGrpEnd(aclrtStream handle, aclrtTaskGrp* group) {
   return guarded("aclmdlRICaptureTaskGrpEnd", [&] {
     Stream& stream = Stream::from_handle(handle);
-    required(group, "handle") = capture_of(stream)->end_group(stream);
+    give(group, "handle", [&] { return capture_of(stream)->end_group(stream); });
   });
 }
 

@@ -92,11 +92,13 @@ aclError aclrtFreeWithDevSync(void* address) {
 }
 
 aclError aclrtMallocHost(void** address, size_t size) {
-  return guarded("aclrtMallocHost", [&] { required(address, "hostPtr") = allocate_pinned_memory(size); });
+  return guarded("aclrtMallocHost", [&] { give(address, "hostPtr", [&] { return allocate_pinned_memory(size); }); });
 }
 
 aclError aclrtMallocHostWithCfg(void** address, uint64_t size, aclrtMallocConfig* cfg) {
-  return guarded("aclrtMallocHostWithCfg", [&] { required(address, "hostPtr") = allocate_pinned_memory(size); });
+  return guarded("aclrtMallocHostWithCfg", [&] {
+    give(address, "hostPtr", [&] { return allocate_pinned_memory(size); });
+  });
 }
 
 aclError aclrtFreeHost(void* address) {
@@ -170,7 +172,9 @@ aclError aclrtGetMemUsageInfo(int32_t id, aclrtMemUsageInfo* info, size_t capaci
 }
 
 aclError aclrtReserveMemAddress(void** address, size_t size, size_t alignment, void* expected, uint64_t flags) {
-  return guarded("aclrtReserveMemAddress", [&] { required(address, "virPtr") = reserve_range(size, alignment); });
+  return guarded("aclrtReserveMemAddress", [&] {
+    give(address, "virPtr", [&] { return reserve_range(size, alignment); });
+  });
 }
 
 aclError aclrtReleaseMemAddress(void* address) {
@@ -223,7 +227,7 @@ aclError aclrtIpcMemGetExportKey(void* address, size_t size, char* key, size_t c
 
 aclError aclrtIpcMemImportByKey(void** address, const char* key, uint64_t flags) {
   return guarded("aclrtIpcMemImportByKey", [&] {
-    required(address, "devPtr") = map_shared(current_device(), decode(key));
+    give(address, "devPtr", [&] { return map_shared(current_device(), decode(key)); });
     std::lock_guard lock(g_imports_mutex);
     imports()[key] = *address;
   });

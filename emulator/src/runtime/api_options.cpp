@@ -34,7 +34,7 @@ aclError aclrtSetSysParamOpt(aclSysParamOpt option, int64_t value) {
 }
 
 aclError aclrtGetSysParamOpt(aclSysParamOpt option, int64_t* value) {
-  return guarded("aclrtGetSysParamOpt", [&] { required(value, "value") = option_value(option); });
+  return guarded("aclrtGetSysParamOpt", [&] { give(value, "value", [&] { return option_value(option).load(); }); });
 }
 
 aclError aclrtCtxSetSysParamOpt(aclSysParamOpt option, int64_t value) {
@@ -42,7 +42,7 @@ aclError aclrtCtxSetSysParamOpt(aclSysParamOpt option, int64_t value) {
 }
 
 aclError aclrtCtxGetSysParamOpt(aclSysParamOpt option, int64_t* value) {
-  return guarded("aclrtCtxGetSysParamOpt", [&] { required(value, "value") = option_value(option); });
+  return guarded("aclrtCtxGetSysParamOpt", [&] { give(value, "value", [&] { return option_value(option).load(); }); });
 }
 
 // Kernels compute with IEEE infinities in either mode: saturation of the older chips is not emulated.
@@ -88,7 +88,9 @@ aclError aclrtSetStreamOverflowSwitch(aclrtStream handle, uint32_t flag) {
 }
 
 aclError aclrtGetStreamOverflowSwitch(aclrtStream handle, uint32_t* flag) {
-  return guarded("aclrtGetStreamOverflowSwitch", [&] { required(flag, "flag") = Stream::from_handle(handle).overflow_switch; });
+  return guarded("aclrtGetStreamOverflowSwitch", [&] {
+    give(flag, "flag", [&] { return Stream::from_handle(handle).overflow_switch.load(); });
+  });
 }
 
 aclError aclrtSetStreamAttribute(aclrtStream handle, aclrtStreamAttr attribute, aclrtStreamAttrValue* value) {

@@ -54,12 +54,15 @@ class HostFunctionTask : public Task {
 extern "C" {
 
 aclError aclrtCreateStream(aclrtStream* stream) {
-  return guarded("aclrtCreateStream", [&] { required(stream, "stream") = current_device().create_stream(0, 0)->handle(); });
+  return guarded("aclrtCreateStream", [&] {
+    give(stream, "stream", [&] { return current_device().create_stream(0, 0)->handle(); });
+  });
 }
 
 aclError aclrtCreateStreamWithConfig(aclrtStream* stream, uint32_t priority, uint32_t flags) {
-  return guarded("aclrtCreateStreamWithConfig",
-                 [&] { required(stream, "stream") = current_device().create_stream(priority, flags)->handle(); });
+  return guarded("aclrtCreateStreamWithConfig", [&] {
+    give(stream, "stream", [&] { return current_device().create_stream(priority, flags)->handle(); });
+  });
 }
 
 aclError aclrtDestroyStream(aclrtStream handle) {
@@ -92,15 +95,19 @@ aclError aclrtStreamQuery(aclrtStream handle, aclrtStreamStatus* status) {
 }
 
 aclError aclrtStreamGetId(aclrtStream stream, int32_t* id) {
-  return guarded("aclrtStreamGetId", [&] { required(id, "streamId") = Stream::from_handle(stream).id(); });
+  return guarded("aclrtStreamGetId", [&] { give(id, "streamId", [&] { return Stream::from_handle(stream).id(); }); });
 }
 
 aclError aclrtStreamGetPriority(aclrtStream stream, uint32_t* priority) {
-  return guarded("aclrtStreamGetPriority", [&] { required(priority, "priority") = Stream::from_handle(stream).priority(); });
+  return guarded("aclrtStreamGetPriority", [&] {
+    give(priority, "priority", [&] { return Stream::from_handle(stream).priority(); });
+  });
 }
 
 aclError aclrtStreamGetFlags(aclrtStream stream, uint32_t* flags) {
-  return guarded("aclrtStreamGetFlags", [&] { required(flags, "flags") = Stream::from_handle(stream).flags(); });
+  return guarded("aclrtStreamGetFlags", [&] {
+    give(flags, "flags", [&] { return Stream::from_handle(stream).flags(); });
+  });
 }
 
 aclError aclrtDeviceGetStreamPriorityRange(int32_t* least, int32_t* greatest) {
@@ -111,14 +118,14 @@ aclError aclrtDeviceGetStreamPriorityRange(int32_t* least, int32_t* greatest) {
 
 aclError aclrtCtxGetCurrentDefaultStream(aclrtStream* stream) {
   return guarded("aclrtCtxGetCurrentDefaultStream",
-                 [&] { required(stream, "stream") = current_device().default_stream().handle(); });
+                 [&] { give(stream, "stream", [&] { return current_device().default_stream().handle(); }); });
 }
 
 aclError aclrtGetStreamAvailableNum(uint32_t* count) {
   return guarded("aclrtGetStreamAvailableNum", [&] {
     const Device& device = current_device();
     const int held = static_cast<int>(device.streams().size()) + device.reserved().streams;
-    required(count, "streamCount") = static_cast<uint32_t>(std::max(0, chip().max_streams - held));
+    give(count, "streamCount", [&] { return static_cast<uint32_t>(std::max(0, chip().max_streams - held)); });
   });
 }
 

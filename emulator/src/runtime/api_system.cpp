@@ -104,7 +104,7 @@ aclError aclGetCannAttributeList(const aclCannAttr** attributes, size_t* count) 
     static const aclCannAttr kWithBf16[] = {ACL_CANN_ATTR_INF_NAN, ACL_CANN_ATTR_BF16, ACL_CANN_ATTR_JIT_COMPILE};
     static const aclCannAttr kWithoutBf16[] = {ACL_CANN_ATTR_JIT_COMPILE};
     require_address(count, "num");
-    required(attributes, "cannAttrList") = chip().has_bf16 ? kWithBf16 : kWithoutBf16;
+    give(attributes, "cannAttrList", [&] { return chip().has_bf16 ? kWithBf16 : kWithoutBf16; });
     *count = chip().has_bf16 ? 3 : 1;
   });
 }
@@ -144,7 +144,8 @@ void aclAppLog(aclLogLevel level, const char* function, const char* file, uint32
   va_start(arguments, format);
   vsnprintf(text, sizeof text, format, arguments);
   va_end(arguments);
-  std::printf("[%s] APP %s:%u %s: %s\n", kNames[std::clamp<int>(level, ACL_DEBUG, ACL_ERROR)], file == nullptr ? "" : file, line,
+  std::printf("[%s] APP %s:%u %s: %s\n", kNames[std::clamp<int>(level, ACL_DEBUG, ACL_ERROR)],
+              file == nullptr ? "" : file, line,
               function == nullptr ? "" : function, text);
 }
 

@@ -51,17 +51,6 @@ void refuse_during_capture() {
   }
 }
 
-void refuse_capture(aclrtStream handle, const char* function) {
-  const Stream& stream = Stream::from_handle(handle);
-  const auto capture = Capture::of(stream);
-  if (capture == nullptr) return;
-  capture->invalidate();
-  fail(ACL_ERROR_RT_STREAM_CAPTURED,
-       "%s waits for a result whose size only the device knows, and stream %d is being captured. Run it before the "
-       "capture.",
-       function, stream.id());
-}
-
 void refuse_on_captured_stream(const Stream& stream) {
   if (Capture::of(stream) != nullptr) {
     fail(ACL_ERROR_RT_STREAM_CAPTURED, "not allowed: stream %d is being captured.", stream.id());

@@ -17,8 +17,8 @@ namespace emulator {
 class Stream;
 class Device;
 
-// What aclrtSetCurrentContext takes. Every device has a primary one, which aclrtSetDevice makes current. A destroyed one
-// keeps its few bytes: it may be the current one of other threads, whose next call is refused.
+// What aclrtSetCurrentContext takes. Every device has a primary one, which aclrtSetDevice makes current. A destroyed
+// one keeps its few bytes: it may be the current one of other threads, whose next call is refused.
 struct Context {
   Device* device = nullptr;
   std::atomic<bool> is_alive{true};

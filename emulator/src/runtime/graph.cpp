@@ -25,7 +25,8 @@ Registry& registry() {
   return instance;
 }
 
-// Updates under way. A lock of their own: it is held while a stream's is taken, under which captures take the registry's.
+// Updates under way. Under a lock of their own: it is held while a stream's is taken, and under that captures take the
+// registry's.
 struct Updates {
   std::mutex mutex;
   std::map<const Stream*, std::unique_ptr<GroupUpdate>> by_stream;
@@ -125,6 +126,20 @@ void Graph::discard(Graph& graph) {
   const auto found = find_graph(table.graphs, graph.handle());
   last = std::move(found->second);
   table.graphs.erase(found);
+}
+
+void Graph::discard_all(const Device& device) {
+  std::vector<std::shared_ptr<Graph>> last;  // as above
+  auto& table = registry();
+  std::lock_guard lock(table.mutex);
+  for (auto it = table.graphs.begin(); it != table.graphs.end();) {
+    if (&it->second->device_ != &device) {
+      ++it;
+      continue;
+    }
+    last.push_back(std::move(it->second));
+    it = table.graphs.erase(it);
+  }
 }
 
 size_t Graph::add_node(TaskPtr task, int lane, bool updatable, std::vector<size_t> after) {

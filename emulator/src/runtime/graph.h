@@ -34,12 +34,13 @@ class Graph : public std::enable_shared_from_this<Graph> {
   explicit Graph(Device& device);
   ~Graph();
 
-  // The graph of a handle. Throws Failure(107000), or 107026 for one whose capture has not ended, unless that is asked for.
+  // Throws Failure(107000), or 107026 for a graph whose capture has not ended, unless that is asked for.
   static std::shared_ptr<Graph> from_handle(aclmdlRI handle, bool may_be_unfinished = false);
   aclmdlRI handle() { return this; }
   static void publish(const std::shared_ptr<Graph>& graph);  // the handle becomes valid
   static void destroy(aclmdlRI handle);                      // throws as from_handle()
   static void discard(Graph& graph);                         // of a capture that failed
+  static void discard_all(const Device& device);             // of a device that is reset: its memory goes too
   void finish() { is_finished_ = true; }                     // from now on its nodes are those it has
 
   uint32_t id() const { return id_; }

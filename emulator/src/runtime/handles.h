@@ -1,5 +1,5 @@
-// The objects behind one kind of handle. A program may pass anything as a handle: what was never handed out, or was given
-// back, is refused with CANN's code instead of followed into memory.
+// The objects behind one kind of handle. A program may pass anything as a handle: what was never handed out, or was
+// given back, is refused with CANN's code instead of followed into memory.
 #pragma once
 
 #include <acl/acl.h>

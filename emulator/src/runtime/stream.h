@@ -39,7 +39,8 @@ class ControlTask : public Task {
   virtual void run_after_failure() {}
 };
 
-// While a stream runs code of the program, a failed device cannot end it: who waits for the stream need not wait for that.
+// While a stream runs code of the program, a failed device cannot end it: who waits for the stream does not wait for
+// that.
 class HostCode {
  public:
   HostCode();

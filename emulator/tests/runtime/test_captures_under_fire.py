@@ -93,6 +93,22 @@ def test_a_reset_ends_the_captures_of_the_device(npu: Npu, mode: int) -> None:
     }
 
 
+def replay_after_a_reset() -> int:
+    """The graph goes with the memory that it writes."""
+    cann.set_device()
+    stream, memory, graph = cann.stream(), cann.malloc(SIZE), ctypes.c_void_p()
+    begin(stream)
+    cann.fill(memory, 1, SIZE, stream)
+    cann.call("aclmdlRICaptureEnd", stream, ctypes.byref(graph))
+    cann.call("aclrtResetDeviceForce", 0)
+    cann.set_device()
+    return code_of("aclmdlRIExecuteAsync", graph, cann.stream())
+
+
+def test_a_reset_takes_the_graphs_of_the_device(npu: Npu) -> None:
+    assert npu.call(replay_after_a_reset) == 107000
+
+
 def reset_by_another_thread() -> int:
     """The capture's mode forbids blocking calls of the thread that began it: only while it exists."""
     cann.set_device()

@@ -379,12 +379,3 @@ def _is_readable(folder: str) -> bool:
         return True
     bits = 0o500 if status.st_uid == USER else 0o050 if status.st_gid == USER else 0o005
     return status.st_mode & bits == bits
-
-
-def port_is_taken(port: int) -> bool:
-    """Whether something listens on 127.0.0.1:port on this machine."""
-    import socket
-
-    with socket.socket() as probe:
-        probe.settimeout(0.5)
-        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -97,7 +97,7 @@ def model_files(name: str, hub: str) -> Model:
     """The model with its weights on this machine, fetched or built if need be. Raises UsageError or AscendError."""
     if name.lower() in EMBEDDED and not Path(name).is_dir():
         return _embedded(name.lower())
-    from ascend_cli.registry.download import download
+    from ascend_cli.registry.download import download, incomplete_files
 
     try:
         model = find_model(name)
@@ -106,16 +106,26 @@ def model_files(name: str, hub: str) -> Model:
             raise
         folder = download(name, hub)
         return replace(find_model(str(folder)), name=name.split("/")[1], hub_id=name)
-    if model.folder is not None and _has_weights(model.folder):
+    if model.source == "folder" and model.folder is not None:
+        _check_folder(model.folder)
         return model
+    if model.folder is not None and not incomplete_files(model.folder):
+        return model  # a hub's cache that holds every file: no network is needed
     if model.hub_id is None:
         raise UsageError(NO_WEIGHTS.format(folder=model.folder))
     folder = download(model.hub_id, hub)
     return replace(find_model(str(folder)), name=model.name, hub_id=model.hub_id)
 
 
-def _has_weights(folder: Path) -> bool:
-    return any(folder.glob("*.safetensors"))
+def _check_folder(folder: Path) -> None:
+    """A folder that the user names: weights there, and none of the shards missing. Raises UsageError."""
+    from ascend_cli.registry.download import incomplete_files
+
+    if not any(folder.glob("*.safetensors")):
+        raise UsageError(NO_WEIGHTS.format(folder=folder))
+    missing = [problem for problem in incomplete_files(folder) if problem.endswith("is missing")]
+    if missing:
+        raise UsageError(f"{folder} is not complete ({missing[0]}): download the rest into it")
 
 
 def _embedded_folder(name: str) -> Path:
@@ -141,8 +151,8 @@ def known_model(name: str) -> Model:
             return replace(find_model(str(folder)), name=name.lower())
         return replace(find_model(name.lower()), folder=folder)
     model = find_model(name)
-    if model.source == "folder" and model.folder is not None and not _has_weights(model.folder):
-        raise UsageError(NO_WEIGHTS.format(folder=model.folder))
+    if model.source == "folder" and model.folder is not None:
+        _check_folder(model.folder)
     return model
 
 
@@ -320,10 +330,10 @@ def _first_steps(given: ServeFlags, has_key: bool) -> list[str]:
         return []
     address = f"http://localhost:{given.port}"
     key = ' -H "Authorization: Bearer $VLLM_API_KEY"' if has_key else ""
-    chat_key = ' --api-key "$VLLM_API_KEY"' if has_key else ""
+    chat_key = 'OPENAI_API_KEY="$VLLM_API_KEY" ' if has_key else ""  # in argv `ps` would show it
     return [
         "Once it says `Application startup complete`, try:",
         f"  curl -s{key} {address}/v1/models",
-        f"  vllm chat --url {address}/v1{chat_key} --quick 'What is the capital of France?'",
-        f"  ascend bench serve --url {address}" + (" --api-key-file FILE" if has_key else ""),
+        f"  {chat_key}vllm chat --url {address}/v1 --quick 'What is the capital of France?'",
+        f"  ascend bench serve --url {address}",
     ]

@@ -366,18 +366,18 @@ def test_links_by_distance() -> None:
     assert A2.link_of(9).kind.startswith("RoCE")
 
 
-def test_modelled_times() -> None:
+def test_modeled_times() -> None:
     one = Placement(SHAPE, ROUND, 1)
     assert one.launches_ms() == pytest.approx((12 * 10 + 40) * 10 / 1e3)
     reading_ms = 2 * 922 * MILLION / 100e9 * 1e3
-    assert one.modelled_decode_ms(1, 0) == pytest.approx(reading_ms / 0.8 + 1.6)
+    assert one.modeled_decode_ms(1, 0) == pytest.approx(reading_ms / 0.8 + 1.6)
     computing_ms = 2 * 922 * MILLION * 1000 / 10e12 * 1e3
-    assert one.modelled_decode_ms(1000, 0) == pytest.approx(computing_ms / 0.5 + 1.6)
-    assert one.modelled_eager_decode_ms(1, 0) == pytest.approx(reading_ms / 0.8 + 1.6)
-    assert replace(one, shape=replace(SHAPE, layers=100)).modelled_eager_decode_ms(1, 0) == 200.0
-    assert one.modelled_prefill_ms(1000) == pytest.approx(2 * one.prefill_floor_ms(1000) + 1.6)
-    assert one.modelled_prefill_ms(1) == pytest.approx(reading_ms / 0.8 + 1.6)
-    assert Placement(SHAPE, ROUND, 2).modelled_prefill_ms(1000) == pytest.approx(
+    assert one.modeled_decode_ms(1000, 0) == pytest.approx(computing_ms / 0.5 + 1.6)
+    assert one.modeled_eager_decode_ms(1, 0) == pytest.approx(reading_ms / 0.8 + 1.6)
+    assert replace(one, shape=replace(SHAPE, layers=100)).modeled_eager_decode_ms(1, 0) == 200.0
+    assert one.modeled_prefill_ms(1000) == pytest.approx(2 * one.prefill_floor_ms(1000) + 1.6)
+    assert one.modeled_prefill_ms(1) == pytest.approx(reading_ms / 0.8 + 1.6)
+    assert Placement(SHAPE, ROUND, 2).modeled_prefill_ms(1000) == pytest.approx(
         one.prefill_floor_ms(1000) + 1.6 + Placement(SHAPE, ROUND, 2).collectives_ms(1000)
     )
 
@@ -405,17 +405,15 @@ def test_tokens_a_second_of_all_chips() -> None:
     two, shape = sized(question, 2), question.model.shape
     placement = Placement(shape, DUO, 2)
     assert two.replicas == 2
-    assert two.modelled_tokens_per_s == pytest.approx(8e3 / placement.modelled_decode_ms(4, 300))
+    assert two.modeled_tokens_per_s == pytest.approx(8e3 / placement.modeled_decode_ms(4, 300))
     most = plan_memory(shape, request_on(DUO, 2)).concurrency(300)
-    assert two.modelled_saturated_tokens_per_s == pytest.approx(
-        2 * most * 1e3 / placement.modelled_decode_ms(most, 300)
-    )
+    assert two.modeled_saturated_tokens_per_s == pytest.approx(2 * most * 1e3 / placement.modeled_decode_ms(most, 300))
     assert two.decode_floor_ms == placement.decode_floor_ms(1, 300)
     assert two.decode_floor_loaded_ms == placement.decode_floor_ms(4, 300)
-    assert two.modelled_decode_loaded_ms == placement.modelled_decode_ms(4, 300)
+    assert two.modeled_decode_loaded_ms == placement.modeled_decode_ms(4, 300)
     assert two.prefill_floor_ms == placement.prefill_floor_ms(200)
-    assert two.modelled_prefill_ms == placement.modelled_prefill_ms(200)
-    assert two.modelled_eager_decode_ms == placement.modelled_eager_decode_ms(1, 300)
+    assert two.modeled_prefill_ms == placement.modeled_prefill_ms(200)
+    assert two.modeled_eager_decode_ms == placement.modeled_eager_decode_ms(1, 300)
 
 
 def test_sizes_are_powers_of_two_and_all_chips() -> None:
@@ -428,7 +426,7 @@ def test_sizes_are_powers_of_two_and_all_chips() -> None:
 
 def test_a_doubling_must_be_worth_its_chips() -> None:
     plan = make_plan(ask(4))
-    times = {choice.tensor_parallel_size: choice.modelled_decode_ms for choice in plan.choices}
+    times = {choice.tensor_parallel_size: choice.modeled_decode_ms for choice in plan.choices}
     assert times[1] / times[2] >= 1.5
     assert plan.best == (4 if times[2] / times[4] >= 1.5 else 2)
     assert plan.smallest == 1

@@ -360,6 +360,6 @@ def test_a_model_that_cannot_fit_is_refused_before_it_is_fetched(
 
     monkeypatch.setattr("ascend_cli.serving.decide.machine_here", lambda: DUO)
     monkeypatch.setattr("ascend_cli.registry.download.download", never)
-    monkeypatch.setattr("ascend_cli.deploy.service.port_is_taken", lambda port: False)
+    monkeypatch.setattr("ascend_cli.net.port_is_taken", lambda port: False)
     answer = ascend("serve", "qwen3-235b-a22b")
     assert answer.code == 2 and "does not fit" in answer.error_line
