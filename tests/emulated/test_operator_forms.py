@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -411,3 +414,27 @@ def test_chunks_behind_long_prefixes(npu: Npu, served: int, operator: str) -> No
     found = npu.call(prompts_after_prefixes, served)
     assert max(found["errors"]) < 2e-3
     assert found["operators"] == [f"atb::_npu_paged_attention_{operator}"]
+
+
+FORMS = """
+import json, torch
+from ascend_facts import probes
+from ascend_plugin import detection
+chip = detection.current_chip()
+here = probes.installation(chip.soc_version)
+print("FORMS", json.dumps({"soc": here.soc, "cann": here.cann, "driver": here.driver, "rows": chip.forms.gating_rows}))
+"""
+
+
+def test_a_probe_s_result_changes_the_plugin_s_choices(emulated: Any, tmp_path: Path) -> None:
+    def forms(**variables: str) -> dict[str, Any]:
+        done = emulated(chip="310P3").run([sys.executable, "-c", FORMS], env=variables, capture_output=True, text=True)
+        (line,) = (line for line in done.stdout.splitlines() if line.startswith("FORMS "))
+        return json.loads(line.removeprefix("FORMS "))
+
+    here = forms()
+    assert here.pop("rows") == 1024
+    result = tmp_path / "result.json"
+    result.write_text(json.dumps({**here, "forms": {"gating_rows": 4096}}))
+    assert forms(ASCEND_PROBE=str(result))["rows"] == 4096
+    assert forms(ASCEND_PROBE="off")["rows"] == 1024
