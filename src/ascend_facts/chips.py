@@ -234,7 +234,7 @@ def chips() -> tuple[ChipSpec, ...]:
     return load()
 
 
-def _normalised(name: str) -> str:
+def _normalized(name: str) -> str:
     return name.strip().lower().removeprefix("huawei").strip().removeprefix("ascend").lstrip("-_ ")
 
 
@@ -244,14 +244,14 @@ def find(name: str) -> ChipSpec:
     Case does not matter. A SoC version outside the table resolves to its closest relative: Ascend950DT_9588 to
     950DT, Ascend910B4-1 to 910B4, Ascend310P5 to 310P3. Raises UnknownChip otherwise.
     """
-    wanted = _normalised(name)
+    wanted = _normalized(name)
     for chip in chips():
         names = (chip.name, chip.soc_version, *chip.products)
-        if wanted in {_normalised(candidate) for candidate in names}:
+        if wanted in {_normalized(candidate) for candidate in names}:
             return chip
     # CANN names another bin or a virtual slice of a chip by appending to its name: 310P3vir04, 950DT_9588.
     for chip in chips():
-        if wanted.startswith(_normalised(chip.name)):
+        if wanted.startswith(_normalized(chip.name)):
             return chip
     for chip in chips():
         if wanted.startswith(chip.family):

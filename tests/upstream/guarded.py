@@ -43,6 +43,34 @@ REACHED_INTO = {
     "vllm.utils.torch_utils._current_stream_tls": "ascend_plugin.compat.torch_cuda",
     "vllm.v1.sample.sampler.Sampler.sample": "ascend_plugin.ops.sampling.AscendTopKTopPSampler",
     "vllm.v1.sample.ops.topk_topp_sampler.TopKTopPSampler": "ascend_plugin.ops.sampling.AscendTopKTopPSampler",
+    "vllm.v1.attention.backends.utils.mamba_get_block_table_tensor": (
+        "ascend_plugin.runner.packed_inputs.PackedInputs._fill_states"
+    ),
+    "vllm.v1.sample.ops.topk_topp_sampler.apply_top_k_top_p": "ascend_plugin.ops.sampling.keep_top",
+    "vllm.v1.sample.rejection_sampler.RejectionSampler.forward": "ascend_plugin.ops.sampling._verify_with",
+    "vllm.v1.sample.rejection_sampler.apply_sampling_constraints": "ascend_plugin.ops.sampling._verify_with",
+    "vllm.v1.sample.rejection_sampler.generate_uniform_probs": "ascend_plugin.ops.sampling._verify_with",
+    "vllm.v1.sample.rejection_sampler.rejection_sample": "ascend_plugin.ops.sampling._verify_with",
+    "vllm.v1.sample.rejection_sampler.sample_recovered_tokens": "ascend_plugin.ops.sampling._verify_with",
+    "vllm.v1.sample.sampler.Sampler.gather_logprobs": "ascend_plugin.ops.sampling.gather_logprobs",
+    "vllm.v1.worker.gpu_input_batch.InputBatch.condense": "ascend_plugin.runner.accepted",
+    "vllm.v1.worker.gpu_input_batch.InputBatch.swap_states": "ascend_plugin.runner.accepted",
+    "vllm.v1.worker.gpu_model_runner.GPUModelRunner._bookkeeping_sync": "ascend_plugin.ops.noise.GENERATOR_STEP",
+    "vllm.v1.worker.gpu_model_runner.GPUModelRunner._calc_mrope_positions": (
+        "ascend_plugin.runner.packed_inputs.PackedInputs.prepare"
+    ),
+    "vllm.v1.worker.gpu_model_runner.GPUModelRunner._calc_spec_decode_metadata": (
+        "ascend_plugin.runner.fill.fill_verification"
+    ),
+    "vllm.v1.worker.gpu_model_runner.GPUModelRunner._compute_prev_positions": "ascend_plugin.runner.packed_inputs",
+    "vllm.v1.worker.gpu_model_runner.GPUModelRunner._prepare_input_ids": "ascend_plugin.runner.fill",
+    "vllm.v1.worker.mamba_utils.postprocess_mamba_align_gpu": "ascend_plugin.cache.recurrent_state.BlockEnds",
+    "vllm.v1.worker.mamba_utils.preprocess_mamba": (
+        "ascend_plugin.cache.recurrent_state.DraftedStates.run_fused_precopy"
+    ),
+    "vllm.v1.worker.mamba_utils.stage_postprocess_inputs_to_gpu": (
+        "ascend_plugin.cache.recurrent_state.DraftedStates.block_ends"
+    ),
     "vllm.v1.structured_output.utils.apply_grammar_bitmask": "ascend_plugin.ops.structured_output",
     "vllm.v1.worker.gpu_model_runner.GPUModelRunner.execute_model": "ascend_plugin.runner.model_runner",
     "vllm.v1.worker.gpu_model_runner.GPUModelRunner.load_model": "ascend_plugin.runner.model_runner",

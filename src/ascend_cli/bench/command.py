@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,7 +30,9 @@ Ranks = Annotated[
     int | None, typer.Option("--tensor-parallel-size", "--tp", min=1, help="Chips of one server, for the roofline.")
 ]
 Weights = Annotated[str, typer.Option("--weights", help="Format of the weights, for the roofline: fp16, w8a8 ...")]
-KeyFile = Annotated[Path | None, typer.Option("--api-key-file", help="File with the server's API key.")]
+KeyFile = Annotated[
+    Path | None, typer.Option("--api-key-file", help="File with the server's API key (default: $VLLM_API_KEY).")
+]
 SloText = Annotated[str, typer.Option("--slo", help="Objective for goodput: ttft:500,tpot:60 (milliseconds).")]
 
 
@@ -42,7 +45,9 @@ def _say(text: str) -> None:
 def _key(file: Path | None) -> str | None:
     from ascend_cli.secret import read_key
 
-    return None if file is None else read_key(file)
+    if file is not None:
+        return read_key(file)
+    return os.environ.get("VLLM_API_KEY") or None  # as the server itself takes it
 
 
 def _finish(rows: list[Row], output: Path | None, json: bool, slo_text: str) -> int:
@@ -247,9 +252,9 @@ def compare(
     from rich.table import Table
 
     table = Table("point", "metric", "A", "B", "B / A", "verdict", box=box.SIMPLE_HEAD, pad_edge=False)
-    colours = {"better": "green", "worse": "red", "same": "dim", "unknown": "yellow"}
+    colors = {"better": "green", "worse": "red", "same": "dim", "unknown": "yellow"}
     for change in found.changes:
-        verdict = f"[{colours[change.verdict]}]{change.verdict}[/]"
+        verdict = f"[{colors[change.verdict]}]{change.verdict}[/]"
         table.add_row(change.point, change.metric, f"{change.a:.2f}", f"{change.b:.2f}", f"{change.ratio:.2f}", verdict)
     out = console()
     out.print(table)

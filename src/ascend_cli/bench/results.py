@@ -218,12 +218,20 @@ def load(source: str | Path) -> list[Row]:
 
 
 def _load_file(file: Path) -> list[Row]:
+    from ascend_cli.bench import foreign
+
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise UsageError(f"{file} cannot be read ({error.strerror}): give a results file of `ascend bench`") from error
+    try:
+        document = json.loads(text)
     except (ValueError, RecursionError) as error:
+        if foreign.TITLE in text:
+            return foreign.rows_of_tables(text, file)
         raise UsageError(f"{file} is not JSON ({error}): give a results file of `ascend bench`") from error
+    if foreign.is_vllm_json(document):
+        return [foreign.row_of_json(document, file)]
     schema = document.get("schema") if isinstance(document, dict) else None
     if schema != SCHEMA:
         raise UsageError(

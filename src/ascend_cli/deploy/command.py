@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ascend_cli import options
-from ascend_cli.errors import OK, UsageError
+from ascend_cli.errors import BAD_ANSWER, OK, UsageError
 
 if TYPE_CHECKING:
     from ascend_cli.hardware.npu_smi import Reading
@@ -113,6 +113,10 @@ def deploy(
     check_port: Annotated[
         bool, typer.Option("--check-port", help="Refuse if the port is taken on this machine.")
     ] = False,
+    build: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="With --target dockerfile: build the image from the repository there."),
+    ] = None,
     json: options.Json = False,
     extra: Annotated[list[str] | None, typer.Argument(metavar="-- FLAGS", help="More flags for vllm serve.")] = None,
 ) -> int:
@@ -123,7 +127,7 @@ def deploy(
     """
     from ascend_cli import net
     from ascend_cli.deploy import render, service
-    from ascend_cli.deploy.images import check_mirror, find_image, proxy_image
+    from ascend_cli.deploy.images import check_mirror, find_image, own_reference, proxy_image
     from ascend_cli.deploy.kubernetes import Cluster
     from ascend_cli.deploy.names import check_name, check_namespace
     from ascend_cli.hardware import chip_named
@@ -132,7 +136,12 @@ def deploy(
     check_mirror(mirror)
     spec = chip_named(chip)
     if target is Target.dockerfile:
-        return _write(render.render_dockerfile(spec, system.value, mirror), output, json, "dockerfile", {})
+        text = render.render_dockerfile(spec, system.value, mirror)
+        if build is not None:
+            return _build(text, own_reference(spec), build)
+        return _write(text, output, json, "dockerfile", {"image": own_reference(spec)})
+    if build is not None:
+        raise UsageError("--build is of --target dockerfile: build the image first, then deploy with it")
     if not model:
         raise UsageError("name a model: a folder with config.json, a hub id, or one of `ascend plan --list`")
     if open_form and target is not Target.docker:
@@ -194,6 +203,23 @@ def deploy(
         "warnings": built.warnings,
     }
     return _write(text, output, json, target.value, facts)
+
+
+def _build(dockerfile: str, reference: str, repository: Path) -> int:
+    """Build this project's own image with docker, whose output passes through."""
+    import subprocess
+
+    from ascend_cli.output import notice
+
+    if not (repository / "constraints.txt").is_file():
+        raise UsageError(f"--build {repository} is not the root of the ascend-plugin repository: name that folder")
+    command = ["docker", "build", "-t", reference, "-f", "-", str(repository)]
+    notice("+ " + " ".join(command))
+    try:
+        done = subprocess.run(command, input=dockerfile.encode(), check=False)
+    except OSError as error:
+        raise UsageError(f"docker cannot be started ({error.strerror}): install it, or build what -o writes") from error
+    return OK if done.returncode == 0 else BAD_ANSWER
 
 
 def _reading() -> Reading | None:

@@ -63,10 +63,7 @@ def build_line(service: Service) -> str:
     """How this project's own image is made, where it is what runs; empty otherwise."""
     if not service.image.is_local:
         return ""
-    return (
-        f"ascend deploy --target dockerfile --chip {service.chip.name} -o Dockerfile && "
-        f"docker build -t {service.image.reference} ."
-    )
+    return f"ascend deploy --target dockerfile --chip {service.chip.name} --build ."
 
 
 def _comments(service: Service) -> list[str]:

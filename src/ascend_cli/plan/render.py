@@ -91,10 +91,10 @@ def _size_row(plan: Plan, choice: Candidate) -> tuple[str, ...]:
         f"{choice.max_context:,}",
         str(choice.max_concurrency),
         milliseconds(choice.decode_floor_ms),
-        milliseconds(choice.modelled_decode_ms),
+        milliseconds(choice.modeled_decode_ms),
         milliseconds(choice.prefill_floor_ms),
-        f"{choice.modelled_tokens_per_s:,.0f}" if choice.fits else "-",
-        f"{choice.modelled_saturated_tokens_per_s:,.0f}" if choice.fits else "-",
+        f"{choice.modeled_tokens_per_s:,.0f}" if choice.fits else "-",
+        f"{choice.modeled_saturated_tokens_per_s:,.0f}" if choice.fits else "-",
     )
 
 
@@ -135,7 +135,7 @@ def show_chips(plans: list[Plan]) -> None:
                 str(plan.best),
                 f"{choice.max_context:,}",
                 milliseconds(choice.decode_floor_ms),
-                milliseconds(choice.modelled_decode_ms),
+                milliseconds(choice.modeled_decode_ms),
                 plan.standing.outcome,
             )
         )

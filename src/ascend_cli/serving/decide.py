@@ -330,10 +330,10 @@ def _first_steps(given: ServeFlags, has_key: bool) -> list[str]:
         return []
     address = f"http://localhost:{given.port}"
     key = ' -H "Authorization: Bearer $VLLM_API_KEY"' if has_key else ""
-    chat_key = ' --api-key "$VLLM_API_KEY"' if has_key else ""
+    chat_key = 'OPENAI_API_KEY="$VLLM_API_KEY" ' if has_key else ""  # in argv `ps` would show it
     return [
         "Once it says `Application startup complete`, try:",
         f"  curl -s{key} {address}/v1/models",
-        f"  vllm chat --url {address}/v1{chat_key} --quick 'What is the capital of France?'",
-        f"  ascend bench serve --url {address}" + (" --api-key-file FILE" if has_key else ""),
+        f"  {chat_key}vllm chat --url {address}/v1 --quick 'What is the capital of France?'",
+        f"  ascend bench serve --url {address}",
     ]

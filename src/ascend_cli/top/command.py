@@ -110,7 +110,7 @@ def _chips(sample: Sample) -> Table:
             f"{chip.npu_id}.{chip.chip_id}",
             chip.name,
             chip.health,
-            "-" if chip.utilisation_percent is None else f"{chip.utilisation_percent:.0f} %",
+            "-" if chip.utilization_percent is None else f"{chip.utilization_percent:.0f} %",
             _bar(used / total) if used is not None and total else "-",
             f"{_mib(used)} / {_mib(total)} MiB",
             "-" if chip.temperature_c is None else f"{chip.temperature_c:.0f} C",

@@ -166,9 +166,9 @@ def test_no_model_of_time_is_below_its_floor(
     name: str, chip: chips.ChipSpec, size: int, context: int, sequences: int
 ) -> None:
     placement = Placement(SHAPES[name], chip, size)
-    floor, modelled = placement.decode_floor_ms(sequences, context), placement.modelled_decode_ms(sequences, context)
-    assert 0 < floor < modelled <= placement.modelled_eager_decode_ms(sequences, context)
-    assert placement.prefill_floor_ms(context) < placement.modelled_prefill_ms(context)
+    floor, modeled = placement.decode_floor_ms(sequences, context), placement.modeled_decode_ms(sequences, context)
+    assert 0 < floor < modeled <= placement.modeled_eager_decode_ms(sequences, context)
+    assert placement.prefill_floor_ms(context) < placement.modeled_prefill_ms(context)
     assert floor <= placement.decode_floor_ms(sequences, context + 1)
     assert floor <= placement.decode_floor_ms(sequences + 1, context)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,10 +31,22 @@ def names_in_python() -> set[str]:
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.Constant) and isinstance(node.value, str) and NAMED_SO.fullmatch(node.value):
                     found.add(node.value)
-                if isinstance(node, ast.Call | ast.Subscript | ast.Compare) and "environ" in ast.unparse(node):
-                    literals = (part.value for part in ast.walk(node) if isinstance(part, ast.Constant))
-                    found |= {name for name in literals if isinstance(name, str) and ANY_NAME.fullmatch(name)}
+                found |= {name for name in looked_up(node) if ANY_NAME.fullmatch(name)}
     return found
+
+
+def looked_up(node: ast.AST) -> Iterator[str]:
+    """What this asks of something called an environment: e["X"], e.get("X"), "X" in e."""
+    keys: list[ast.expr] = []
+    if isinstance(node, ast.Subscript) and "environ" in ast.unparse(node.value):
+        keys = [node.slice]
+    elif isinstance(node, ast.Call) and "environ" in ast.unparse(node.func):
+        keys = node.args[:1]
+    elif isinstance(node, ast.Compare) and any("environ" in ast.unparse(side) for side in node.comparators):
+        keys = [node.left]
+    for key in keys:
+        if isinstance(key, ast.Constant) and isinstance(key.value, str):
+            yield key.value
 
 
 def names_in_c() -> set[str]:
