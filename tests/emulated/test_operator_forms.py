@@ -438,3 +438,20 @@ def test_a_probe_s_result_changes_the_plugin_s_choices(emulated: Any, tmp_path: 
     result.write_text(json.dumps({**here, "forms": {"gating_rows": 4096}}))
     assert forms(ASCEND_PROBE=str(result))["rows"] == 4096
     assert forms(ASCEND_PROBE="off")["rows"] == 1024
+
+
+def rows_of_dummy_run() -> tuple[list[str], list[float]]:
+    from ascend_plugin import detection
+    from ascend_plugin.runner.dummy_run import dummy_run_context
+
+    hidden = torch.full((2, 4), float("nan"), dtype=torch.float16, device="npu")
+    with Launched() as launched, dummy_run_context(detection.current_chip()):
+        rows = torch.rand_like(hidden)
+    return [name for name, _, _ in launched.calls if "rand" in name or "uniform" in name], rows.flatten().cpu().tolist()
+
+
+@pytest.mark.chips("310P3", "910B3")
+def test_dummy_runs_draw_no_random_numbers_on_310p(npu: Npu, request: pytest.FixtureRequest) -> None:
+    drawn, values = npu.call(rows_of_dummy_run)
+    assert bool(drawn) == ("910B3" in request.node.name)
+    assert all(0 <= value < 1 for value in values)
