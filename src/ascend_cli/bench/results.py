@@ -6,7 +6,6 @@ A results file is JSON, `{"schema": "ascend.bench/1", "rows": [...]}`. Times are
 from __future__ import annotations
 
 import json
-import math
 import os
 import statistics
 from collections.abc import Iterable, Mapping
@@ -19,6 +18,7 @@ from ascend_cli.errors import UsageError
 SCHEMA = "ascend.bench/1"
 MANIFEST = "sweep.json"  # of a sweep's folder: what its points have in common
 PERCENTILES = (50, 90, 95, 99)
+LARGEST = 1e12  # of any figure: tokens, milliseconds, requests; infinity and NaN are none either
 WARM_UP_SHORTFALL = 0.07  # a first run this much slower than the median of the rest was warming up
 
 
@@ -219,7 +219,7 @@ def load(source: str | Path) -> list[Row]:
 
 def _load_file(file: Path) -> list[Row]:
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
+        document = json.loads(file.read_text(encoding="utf-8", errors="replace"))
     except OSError as error:
         raise UsageError(f"{file} cannot be read ({error.strerror}): give a results file of `ascend bench`") from error
     except (ValueError, RecursionError) as error:
@@ -280,7 +280,7 @@ def _check_numbers(item: Any) -> None:
         if str(one.type) == "str":
             if not isinstance(value, str):
                 raise ValueError(f"{one.name} is not text")
-        elif isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        elif isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LARGEST:
             raise ValueError(f"{one.name} is {value!r}")
 
 

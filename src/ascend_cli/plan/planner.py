@@ -17,7 +17,7 @@ from ascend_facts.memory_plan import (
     refusal,
     request_on,
 )
-from ascend_facts.model_results import Standing, standing
+from ascend_facts.model_results import LANGUAGE_PART, Standing, standing
 from ascend_facts.model_shape import ModelShape
 from ascend_facts.quantized_format import held_format
 from ascend_facts.roofline import Placement, assumptions
@@ -293,6 +293,8 @@ def _advice(
         lines.append(f"{name} is not served on {chip.name}: {known.detail}.")
     elif known.outcome == "not run yet":
         lines.append(f"{known.detail}.")
+    elif shape.architecture in LANGUAGE_PART:
+        lines.append(f"{name}: {known.detail}.")
     if not shape.is_counted:
         lines.append(
             f"The layers of {shape.model_type} are counted in the commonest form: no published total holds the count."

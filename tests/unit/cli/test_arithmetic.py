@@ -11,10 +11,18 @@ import pytest
 from ascend_cli.plan.planner import Candidate, PlanRequest, Workload, make_plan, place, weight_formats
 from ascend_cli.registry.cards import Model
 from ascend_facts import chips
-from ascend_facts.attention_shape import CacheLayers
+from ascend_facts.attention_shape import (
+    CacheLayers,
+    Heads,
+    attention_parameters,
+    cache_layers,
+    heads_of,
+    indexer_parameters,
+)
 from ascend_facts.chips import ChipTableError, Link, UnknownChip, UnsupportedHeadSize, by_soc_id, find, load
 from ascend_facts.config_fields import Fields, UnreadableConfig, language_section
-from ascend_facts.feed_forward_shape import expert_layers
+from ascend_facts.families import UNKNOWN, Family
+from ascend_facts.feed_forward_shape import dense_width, expert_layers, feed_forward
 from ascend_facts.memory_plan import (
     GRAPH_BYTES,
     RUNTIME_BYTES,
@@ -492,6 +500,158 @@ def test_more_layers_than_any_model_has_are_refused() -> None:
     assert expert_layers(Fields({}), 10_000) == 10_000
     with pytest.raises(UnreadableConfig, match="10001 layers"):
         expert_layers(Fields({}), 10_001)
+
+
+MIXED = {
+    "hidden_size": 10,
+    "intermediate_size": 40,
+    "num_experts": 8,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 5,
+}
+
+
+@pytest.mark.parametrize(
+    ("fields", "always", "routed", "router", "widest"),
+    [
+        # Two layers of eight experts of 3 * 10 * 5, a router of 8 * 10 each; a token meets two of width 5.
+        ({}, 0, 2400, 160, 10),
+        ({"model_type": "qwen3_moe"}, 0, 2400, 160, 10),
+        ({"n_shared_experts": 2}, 2 * 3 * 10 * 10, 2400, 160, 20),
+        ({"shared_expert_intermediate_size": 7}, 2 * 3 * 10 * 7, 2400, 160, 17),
+        ({"shared_expert_intermediate_size": 7, "n_shared_experts": 2}, 2 * 3 * 10 * 14, 2400, 160, 24),
+        # Qwen's shared expert has a gate of one output.
+        ({"shared_expert_intermediate_size": 7, "model_type": "qwen2_moe"}, 2 * (210 + 10), 2400, 160, 17),
+        ({"model_type": "llama4_text"}, 2 * 3 * 10 * 5, 2400, 160, 15),
+        # A bias of the choice, one value an expert.
+        ({"topk_method": "noaux_tc"}, 0, 2400, 176, 10),
+        ({"model_type": "glm4_moe"}, 0, 2400, 176, 10),
+        ({"model_type": "minimax_m2"}, 0, 2400, 176, 10),
+        ({"model_type": "ernie4_5_moe"}, 0, 2400, 176, 10),
+        ({"model_type": "nemotron_h"}, 0, 2400, 176, 10),
+        # gpt-oss: biases of both projections of every expert, and of the router.
+        ({"model_type": "gpt_oss"}, 0, 2400 + 2 * 8 * (2 * 5 + 10), 176, 10),
+        # One layer is dense, 40 wide; then a token meets that at most.
+        ({"first_k_dense_replace": 1}, 1200, 1200, 80, 40),
+        ({"first_k_dense_replace": 1, "intermediate_size_mlp": 50}, 1500, 1200, 80, 50),
+        ({"enable_moe_block": True}, 2400, 2400, 160, 40),
+        # Experts in a space of 4: two projections between, of 10 * 4 each.
+        ({"moe_latent_size": 4}, 2 * 2 * 40, 2 * 8 * 3 * 4 * 5, 160, 10),
+    ],
+)
+def test_experts_by_hand(fields: dict[str, Any], always: int, routed: int, router: int, widest: int) -> None:
+    found = feed_forward(Fields({**MIXED, **fields}), Family(), 2)
+    assert (found.always, found.routed, found.router, found.widest) == (always, routed, router, widest)
+    assert (found.experts, found.experts_per_token) == (8, 2)
+
+
+def test_dense_layers_by_hand() -> None:
+    sizes = {"hidden_size": 10, "intermediate_size": 40}
+    assert feed_forward(Fields(sizes), Family(), 3).always == 3 * 3 * 400
+    assert feed_forward(Fields(sizes), Family(matrices=2), 3).always == 3 * 2 * 400
+    assert feed_forward(Fields(sizes), Family(matrices=2, mlp_bias=True), 1).always == 800 + 40 + 10
+    assert feed_forward(Fields(sizes), Family(mlp_bias=True), 1).always == 1200 + 80 + 10
+    assert feed_forward(Fields({**sizes, "mlp_bias": True}), Family(), 1).always == 1200 + 80 + 10
+    assert feed_forward(Fields({**sizes, "use_bias": True}), Family(), 1).always == 1200
+    assert feed_forward(Fields({**sizes, "use_bias": True}), Family(matrices=2), 1).always == 850
+    assert feed_forward(Fields(sizes), Family(), 1).widest == 40
+    for kind in ("gpt2", "gptj", "gpt_neo", "gpt_bigcode", "bloom", "falcon", "mpt"):
+        assert dense_width(Fields({"hidden_size": 10, "model_type": kind})) == 40
+    assert dense_width(Fields({"hidden_size": 10, "model_type": "mpt", "expansion_ratio": 3})) == 30
+    with pytest.raises(UnreadableConfig, match="intermediate_size"):
+        dense_width(Fields({"hidden_size": 10, "model_type": "llama"}))
+
+
+def test_attention_by_hand() -> None:
+    sizes = {"hidden_size": 10, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 3}
+    heads = heads_of(Fields(sizes))
+    assert (heads.queries, heads.key_values, heads.width) == (4, 2, 3)
+    plain = 10 * (12 + 6 + 6) + 12 * 10
+
+    def count(family: Family = UNKNOWN, **fields: Any) -> int:
+        return attention_parameters(Fields({**sizes, **fields}), family, heads)
+
+    assert count() == plain
+    assert count(attn_output_gate=True) == plain + 10 * 12
+    assert count(Family(bias="qkv")) == plain + 12 + 12
+    assert count(Family(bias="qkvo")) == count(attention_bias=True) == count(use_bias=True) == plain + 24 + 10
+    assert count(Family(bias="qkv"), attention_bias=True) == plain + 24
+    assert count(Family(bias="qkv"), attention_bias=False) == plain
+    assert count(qkv_bias=True) == count(use_qkv_bias=True) == count(add_qkv_bias=True) == plain + 24
+    assert count(Family(bias="qkv", out_bias="o"), attention_bias=True, o=True) == plain + 34
+    assert count(Family(bias="qkv", out_bias="o"), attention_bias=True, o=False) == plain + 24
+    assert count(Family(qk_norm="head")) == plain + 6
+    assert count(Family(qk_norm="width")) == plain + 12 + 6
+    assert count(model_type="glm4_moe", use_qk_norm=True) == plain + 6
+    assert count(model_type="llama", use_qk_norm=True) == plain
+    assert count(model_type="gpt_oss") == plain + 4  # a sink a head
+    latent = {"kv_lora_rank": 5, "qk_rope_head_dim": 2, "qk_nope_head_dim": 3, "v_head_dim": 4}
+    key_value = 10 * (5 + 2) + 5 * 4 * (3 + 4) + 5 + 4 * 4 * 10
+    assert count(**latent) == 10 * 4 * 5 + key_value
+    assert count(**latent, q_lora_rank=6) == 10 * 6 + 6 * 4 * 5 + 6 + key_value
+    grouped = {"o_lora_rank": 7, "q_lora_rank": 6, "o_groups": 2}
+    assert count(**grouped) == (60 + 6 * 12 + 6) + (10 * 3 + 3) + (12 * 7 + 2 * 7 * 10)
+    indexed = Fields({**sizes, "q_lora_rank": 6, "index_n_heads": 2, "index_head_dim": 5})
+    assert indexer_parameters(indexed, 3) == 3 * (6 * 2 * 5 + 10 * 5 + 2 * 5 + 10 * 2)
+    assert indexer_parameters(Fields(sizes), 3) == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "key_values"),
+    [
+        ({"num_key_value_heads": 2}, 2),
+        ({}, 4),
+        ({"multi_query": True}, 1),
+        ({"multi_query": True, "new_decoder_architecture": True, "num_kv_heads": 2}, 2),
+        ({"multi_query_attention": True, "multi_query_group_num": 2}, 2),
+        ({"multi_query_attention": True}, 1),
+        ({"model_type": "gpt_bigcode"}, 1),
+        ({"model_type": "gpt_bigcode", "multi_query": False}, 4),
+    ],
+)
+def test_key_value_heads_in_every_spelling(fields: dict[str, Any], key_values: int) -> None:
+    heads = heads_of(Fields({"hidden_size": 12, "num_attention_heads": 4, **fields}))
+    assert (heads.key_values, heads.width) == (key_values, 3)
+
+
+@pytest.mark.parametrize(
+    ("fields", "kinds"),
+    [
+        ({}, [(12, 0)]),
+        ({"sliding_window": 100}, [(12, 100)]),
+        ({"sliding_window": 100, "use_sliding_window": False}, [(12, 0)]),
+        ({"sliding_window": 1000}, [(12, 0)]),  # as long as the context
+        ({"sliding_window": 999}, [(12, 999)]),
+        ({"sliding_window": 100, "sliding_window_pattern": 6}, [(2, 0), (10, 100)]),
+        ({"sliding_window": 100, "use_sliding_window": True, "max_window_layers": 8}, [(8, 0), (4, 100)]),
+        ({"sliding_window": 100, "layer_types": ["full_attention", "sliding_attention"] * 6}, [(6, 0), (6, 100)]),
+        ({"sliding_window": 100, "model_type": "gpt_oss"}, [(6, 0), (6, 100)]),
+        ({"attention_chunk_size": 100, "model_type": "llama4_text"}, [(3, 0), (9, 100)]),
+        ({"attention_chunk_size": 100, "model_type": "llama4_text", "no_rope_layer_interval": 6}, [(2, 0), (10, 100)]),
+    ],
+)
+def test_layers_that_look_back_a_window(fields: dict[str, Any], kinds: list[tuple[int, int]]) -> None:
+    found = cache_layers(Fields(fields), 12, Heads(4, 2, 3), 1000)
+    assert [(layers.layers, layers.window) for layers in found] == kinds
+    assert all((layers.kv_heads, layers.values, layers.is_latent) == (2, 6, False) for layers in found)
+
+
+def test_caches_of_other_kinds() -> None:
+    latent = cache_layers(Fields({"kv_lora_rank": 5, "qk_rope_head_dim": 2}), 12, Heads(4, 2, 3), 1000)
+    assert latent == (CacheLayers(12, 1, 7, is_latent=True),)
+    assert latent[0].values_per_token(8) == 84
+    wide = {"sliding_window": 9, "layer_types": ["full_attention"] * 2, "global_head_dim": 8}
+    assert cache_layers(Fields({**wide, "num_global_key_value_heads": 1}), 2, Heads(4, 2, 3), 1000) == (
+        CacheLayers(2, 1, 16),
+    )
+    pressed = cache_layers(
+        Fields({"compress_ratios": [0, 4, 4, 128, 99], "sliding_window": 9}), 4, Heads(4, 1, 512), 1000
+    )
+    assert pressed == (
+        CacheLayers(4, 1, 512, 9, is_latent=True),
+        CacheLayers(2, 1, 128, is_latent=True),
+        CacheLayers(1, 1, 4, is_latent=True),
+    )
 
 
 @pytest.mark.parametrize(

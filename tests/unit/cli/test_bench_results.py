@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ascend_cli.bench import sources
 from ascend_cli.bench.audit import audit
 from ascend_cli.bench.compare import compare
 from ascend_cli.bench.judge import Slo, goodput, knee, notes_of, roofline_share, saturation
@@ -297,3 +298,54 @@ def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
         if not isinstance(value, tuple):
             yield (*path, key)
         yield from _places(inner, (*path, key))
+
+
+PRINTED = """
+INFO something before
+============ Serving Benchmark Result ============
+Successful requests:                     20
+Failed requests:                         0
+Maximum request concurrency:             1
+Benchmark duration (s):                  334.72
+Total input tokens:                      5120
+Total generated tokens:                  2560
+Request throughput (req/s):              0.06
+Output token throughput (tok/s):         7.65
+---------------Time to First Token----------------
+Mean TTFT (ms):                          328.02
+Median TTFT (ms):                        293.29
+P99 TTFT (ms):                           852.37
+==================================================
+"""
+
+
+def test_a_table_that_vllm_printed_is_compared(ascend: Ascend, tmp_path: Path) -> None:
+    """The published table of Qwen3-32B, saved as text under the model's name, is the same point as the data set's."""
+    file = tmp_path / "qwen3-32b.txt"
+    file.write_text(PRINTED)
+    (found,) = sources.load(file)
+    assert (found.workload.input_tokens, found.workload.output_tokens, found.workload.concurrency) == (256, 128, 1)
+    assert found.chip is None and found.tensor_parallel_size is None
+    answer = ascend("bench", "compare", "atlas-300i-duo", file, "--json")
+    assert answer.code == 0
+    changes = answer.json["comparison"]["changes"]
+    assert {change["metric"]: change["verdict"] for change in changes}["output tok/s"] == "same"
+    assert ascend("bench", "report", file, "-o", tmp_path / "report").code == 0
+
+
+def test_a_result_file_of_vllm_is_a_row(tmp_path: Path) -> None:
+    document = {"duration": 10.0, "completed": 20, "total_input_tokens": 5120, "total_output_tokens": 2560}
+    document |= {"model_id": "Qwen/Qwen3-0.6B", "num_prompts": 20, "max_concurrency": 8, "request_rate": "inf"}
+    for name in ("ttft", "tpot"):
+        document |= {f"{statistic}_{name}_ms": 5.0 for statistic in ("mean", "median", "p99")}
+    file = tmp_path / "vllm.json"
+    file.write_text(json.dumps(document))
+    (found,) = sources.load(file)
+    assert found.point[:2] == ("qwen3-0.6b", "serve") and found.workload.concurrency == 8
+    file.write_text(json.dumps(document | {"duration": "x"}))
+    with pytest.raises(UsageError, match="cannot be read"):
+        sources.load(file)
+    cut = tmp_path / "cut.txt"
+    cut.write_text(PRINTED.split("Total input")[0])
+    with pytest.raises(UsageError, match="lacks"):
+        sources.load(cut)

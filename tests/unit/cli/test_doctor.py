@@ -97,6 +97,42 @@ def test_the_text_says_what_why_and_what_to_do(ascend: Ascend, tmp_path: Path) -
         assert part in answer.out
 
 
+@pytest.mark.parametrize(
+    ("text", "status", "says"),
+    [
+        ("Version=25.0.rc1.1\n", "ok", "25.0.rc1.1"),
+        ("Version=7.35.23\npackage_version=26.0.rc1\n", "ok", "26.0.rc1"),
+        ("Version=23.0.5\n", "error", "older than"),
+        ("Version=whatever\n", "ok", "whatever"),
+    ],
+)
+def test_drivers_are_judged_by_their_line(ascend: Ascend, tmp_path: Path, text: str, status: str, says: str) -> None:
+    file = tmp_path / "usr/local/Ascend/driver/version.info"
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    (finding,) = diagnose(ascend, tmp_path)["driver"]
+    assert finding["status"] == status and says in finding["what"]
+
+
+@pytest.mark.parametrize(
+    ("homes", "version"),
+    [
+        ({"cann-9.0.0": "9.0.0"}, "9.0.0"),
+        ({"ascend-toolkit/latest": "8.3.RC1", "cann": "9.0.0"}, "9.0.0"),
+        ({"ascend-toolkit/8.5.0": "8.5.0", "ascend-toolkit/8.2.RC1": "8.2.RC1"}, "8.5.0"),
+    ],
+)
+def test_cann_is_found_wherever_it_is_installed(
+    ascend: Ascend, tmp_path: Path, homes: dict[str, str], version: str
+) -> None:
+    for home, text in homes.items():
+        file = tmp_path / "usr/local/Ascend" / home / "version.info"
+        file.parent.mkdir(parents=True)
+        file.write_text(f"Version={text}\n")
+    (finding,) = diagnose(ascend, tmp_path)["cann"]
+    assert finding["status"] == "ok" and version in finding["what"]
+
+
 ROW = {"torch": "2.13.0+cpu", "torch_npu": "2.13.0", "vllm": "0.33.0", "ascend-plugin": "0.1.0"}
 
 

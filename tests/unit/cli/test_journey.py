@@ -2,8 +2,7 @@
 
 `docker` and `vllm` are stand-ins (journey/): docker's runs a container's command on this machine as the container's
 user, with its key, mounts and published port; vllm's server checks keys as vLLM does. Everything of `ascend` is real,
-on hosts with the npu-smi of two Duo cards, of A2 and of A3. It happens in a network of its own, where port 8000 is
-free.
+on hosts with the npu-smi of two Duo cards, of A2 and of A3. In a network of its own, port 8000 is free.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ DOCS = Path(__file__).parents[3] / "docs"
 REPOSITORY = DOCS.parent
 PAGES = {"en": DOCS / "journey.md", "zh": DOCS / "zh/journey.md"}
 HOSTS = [("310P3", 4), ("910B3", 8), ("910_9391", 16)]
+SYSTEM_PYTHON = "/usr/bin/python3"
 STAYS = "ascend serve Qwen/Qwen3-32B"  # becomes the server: it is started beside, asked, and ended
 
 
@@ -39,7 +39,8 @@ def _has_own_network() -> bool:
 
 
 pytestmark = pytest.mark.skipif(
-    os.getuid() != 0 or not _has_own_network(), reason="needs root, and the right to a network of its own"
+    os.getuid() != 0 or not Path(SYSTEM_PYTHON).exists() or not _has_own_network(),
+    reason="needs root, the system's own Python, and the right to a network of its own",
 )
 
 
@@ -68,7 +69,9 @@ def place(tmp_path: Path) -> Iterator[Path]:
     work.mkdir()
     for name in ("vllm", "docker"):
         text = (Path(__file__).with_name("journey") / name).read_text()
-        (commands / name).write_text(text.replace("#!/usr/bin/env python3", f"#!{sys.executable}"))
+        # docker's needs yaml; vllm's is run by the container's user, who may not read this Python's home.
+        python = sys.executable if name == "docker" else SYSTEM_PYTHON
+        (commands / name).write_text(text.replace("#!/usr/bin/env python3", f"#!{python}"))
     (commands / "sudo").write_text('#!/bin/sh\nexec "$@"\n')
     # Another place for Python, so that what lies beside it (the real vllm) is not found before the stand-ins.
     (commands / "ascend").write_text(
