@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ import pytest
 import torch
 
 from conformance.architectures import architectures
-from conformance.checkpoint import write_checkpoint
 from conformance.places import Places
 from conformance.prompts import make_prompts
 from conformance.tiny import build_reciter
 from conformance.verify import Verifier
+
+from tests.models.served import on_the_cpu
 
 from .assertions import LONG, TIE, gap, log_softmax
 
@@ -118,6 +120,17 @@ def test_predicted_drafts_give_the_greedy_answer(
     assert drafted[0]["rounds"][0]["stats"]["graphs"]["replays"]
 
 
+TALKER = """
+import json, sys
+from pathlib import Path
+sys.modules["torch_npu"] = None
+from conformance.architectures import architectures
+from conformance.checkpoint import write_checkpoint
+lessons = json.loads(sys.stdin.read())
+print(write_checkpoint(architectures()["qwen3_5"], Path(sys.argv[1]), lessons=(lessons, 40)))
+"""
+
+
 def conversations(vocabulary: int) -> list[list[int]]:
     """First turns that end around the ends of blocks of 128 tokens, then second turns that go on from these."""
     rng = np.random.default_rng(1)
@@ -129,9 +142,9 @@ def conversations(vocabulary: int) -> list[list[int]]:
 @pytest.fixture(scope="module")
 def talker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As foreteller, taught the answers to most of the conversations."""
-    architecture = architectures()["qwen3_5"]
-    lessons = conversations(architecture.config["vocab_size"])[:15]
-    return write_checkpoint(architecture, tmp_path_factory.mktemp("models"), lessons=(lessons, 40))
+    lessons = conversations(architectures()["qwen3_5"].config["vocab_size"])[:15]
+    folder = tmp_path_factory.mktemp("models")
+    return Path(on_the_cpu(TALKER, str(folder), text=json.dumps(lessons)))
 
 
 @pytest.mark.slow  # two engine starts a chip, and a head is taught
