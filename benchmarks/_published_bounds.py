@@ -22,7 +22,7 @@ ARRIVALS = """
 A closed loop begins with eight prompts at once, which wait for one another; those that follow come as requests end. One
 of them waits for the step that runs and for the one that asynchronous scheduling has put behind it, then for its own:
 two decode steps and a prefill, where a lone request has the prefill only. The first eight weigh less the more prompts
-there are: the published figures has 200, of 128 tokens."""
+there are: the published figures have 200, of 128 tokens."""
 
 Find = Callable[[Row, str], dict[str, Any] | None]  # the workload of a row that ran with graphs, of a kind
 

@@ -63,7 +63,7 @@ def measure_steps(engine: Any, dilation: float) -> dict[str, dict[str, float]]:
             input_tokens=STEP_INPUT,
             output_tokens=outputs,
         )
-        totals.append(engine.collective_rpc(_modelled_ns)[0])
+        totals.append(engine.collective_rpc(_modeled_ns)[0])
     prefill, short, long = totals
     steps = STEP_OUTPUTS[2] - STEP_OUTPUTS[1]
     decode = {name: (ns - short.get(name, 0)) / steps for name, ns in long.items()}
@@ -79,13 +79,13 @@ def _reset_counters(worker: Any) -> None:
     counters.reset_stats()
 
 
-def _modelled_ns(worker: Any) -> dict[str, int]:
+def _modeled_ns(worker: Any) -> dict[str, int]:
     import torch_npu
     from ascend_emulator import counters
 
     torch_npu.npu.synchronize()
-    modelled: dict[str, int] = counters.stats()["modelled_ns"]
-    return modelled
+    modeled: dict[str, int] = counters.stats()["modelled_ns"]
+    return modeled
 
 
 def run(

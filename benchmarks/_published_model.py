@@ -61,12 +61,12 @@ class Incumbent:
 
     def decode_ms(self, row: Row, requests: int) -> float:
         context = row.workload.input_tokens + row.workload.output_tokens // 2
-        return max(self.host_ms(row), placement(row).modelled_decode_ms(requests, context))
+        return max(self.host_ms(row), placement(row).modeled_decode_ms(requests, context))
 
     def prefill_ms(self, row: Row, tokens: int) -> float:
         place = placement(row)
         masks_ms = tokens * place.shape.layers * self.prompt_token_us / 1e3
-        return max(self.host_ms(row), place.modelled_prefill_ms(tokens)) + masks_ms
+        return max(self.host_ms(row), place.modeled_prefill_ms(tokens)) + masks_ms
 
     def output_tokens_per_s(self, row: Row) -> float:
         """Of an offline row: all prompts in full steps, then all requests decoding at once."""
@@ -141,7 +141,7 @@ def model_table(incumbent: Incumbent, predictions: list[Prediction]) -> list[str
 PREFACE = """# Fidelity of modelled time
 
 Written by `python -m benchmarks published --fidelity docs/fidelity.md`. Nothing here ran on a card:
-the only measurements of hardware are the published figures.
+the only measurements of hardware are the published figures. 中文：[建模时间的可信度](zh/fidelity.md).
 
 ## What is modelled
 

@@ -28,6 +28,7 @@ from ascend_emulator.launcher import emulate
 
 from ascend_cli.bench.published import published_rows
 from ascend_cli.bench.results import Row
+from benchmarks._fidelity_chinese import chinese
 from benchmarks._published_bounds import bound_lines
 from benchmarks._published_model import CHIP, Incumbent, Prediction, fidelity_page, judge, model_table, placement
 from benchmarks._shapes import write_model
@@ -52,7 +53,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--dilation", type=float, help="wall seconds of a modelled second (default: 2, 4 for 4 chips)")
     parser.add_argument("--only-model", action="store_true", help="judge the model of time only; run no engine")
     parser.add_argument("--reuse", type=Path, nargs="+", metavar="FILE", help="print earlier runs; run no engine")
-    parser.add_argument("--fidelity", type=Path, metavar="FILE", help="write the published figures on fidelity here")
+    parser.add_argument(
+        "--fidelity", type=Path, metavar="FILE", help="write the page on fidelity here, and the Chinese one into zh/"
+    )
     parser.add_argument("--json", type=Path, default=Path("published.json"), help="where the figures go")
     chosen = parser.parse_args(arguments)
     rows = [row for row in wanted_rows() if row.model in chosen.models and row.tensor_parallel_size in chosen.ranks]
@@ -71,7 +74,10 @@ def main(arguments: list[str]) -> int:
     tables += step_tables(engines)
     print("\n".join(tables + model_table(incumbent, predictions)))
     if chosen.fidelity:
-        chosen.fidelity.write_text(fidelity_page(incumbent, predictions, tables if engines else []))
+        page = fidelity_page(incumbent, predictions, tables if engines else [])
+        chosen.fidelity.write_text(page)
+        (chosen.fidelity.parent / "zh").mkdir(exist_ok=True)
+        (chosen.fidelity.parent / "zh" / chosen.fidelity.name).write_text(chinese(page))
     return 0
 
 
@@ -108,7 +114,7 @@ def run_engines(rows: list[Row], chosen: argparse.Namespace) -> Iterator[dict[st
                     if (row.model, row.tensor_parallel_size) == (model, ranks)
                     for workload in workloads_of(row, kind, chosen)
                 ]
-                if workloads:
+                if workloads and ranks is not None:
                     print(f"{model}, {ranks} chips, {mode}, {kind} ...", file=sys.stderr, flush=True)
                     result = run_engine(model, ranks, mode, kind, workloads, chosen)
                     yield {**engine, "online": [], "offline": [], **result}

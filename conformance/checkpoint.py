@@ -25,7 +25,7 @@ from conformance import quantized
 from conformance.architectures import FACTS, Architecture
 from conformance.draft_head import LAYER_SHARE, DraftHead, add_draft_head, build_draft_head
 from conformance.layouts import published_layout
-from conformance.prompts import make_prompts
+from conformance.prompts import NEW_TOKENS, make_prompts
 
 LOGIT_STD = 3.0
 QUERY_KEY_GAIN = 1.5  # of each side where there is no norm, or of the norm's weight: scores then spread over about 2
@@ -64,12 +64,17 @@ def _build_float_model(architecture: Architecture, seed: int) -> transformers.Pr
     return model.float().eval()
 
 
-def write_checkpoint(architecture: Architecture, parent: Path, seed: int = 0) -> Path:
-    """Write the checkpoint as its authors lay it out, bf16 safetensors, with `facts.json`; return its directory."""
+def write_checkpoint(
+    architecture: Architecture, parent: Path, seed: int = 0, lessons: tuple[list[list[int]], int] | None = None
+) -> Path:
+    """Write the checkpoint as its authors lay it out, bf16 safetensors, with `facts.json`; return its directory.
+
+    lessons: prompts, and how many tokens after them, that its prediction layer is taught instead of the check's.
+    """
     directory = Path(parent) / architecture.checkpoint_name(seed)
     model, stored = _build(architecture, seed)
     facts = _facts(architecture, model)
-    head = draft_head_of(architecture, model, seed) if architecture.drafts_itself else None
+    head = draft_head_of(architecture, model, seed, lessons) if architecture.drafts_itself else None
     staging = directory.with_name(directory.name + ".part")
     shutil.rmtree(staging, ignore_errors=True)
     model.to(torch.bfloat16).save_pretrained(staging)
@@ -87,14 +92,20 @@ def write_checkpoint(architecture: Architecture, parent: Path, seed: int = 0) ->
     return directory
 
 
-def draft_head_of(architecture: Architecture, model: transformers.PreTrainedModel, seed: int = 0) -> DraftHead:
+def draft_head_of(
+    architecture: Architecture,
+    model: transformers.PreTrainedModel,
+    seed: int = 0,
+    lessons: tuple[list[list[int]], int] | None = None,
+) -> DraftHead:
     """The multi-token prediction layer of the checkpoint."""
 
     def draw(name: str, parameter: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         return _draw(name, parameter, generator, LAYER_SHARE, tied=False)
 
-    prompts = make_prompts(architecture.config["vocab_size"], architecture.task, seed).all
-    return build_draft_head(model, prompts, draw, seed)
+    if lessons is None:
+        lessons = make_prompts(architecture.config["vocab_size"], architecture.task, seed).all, NEW_TOKENS
+    return build_draft_head(model, lessons[0], draw, seed, lessons[1])
 
 
 def _facts(architecture: Architecture, model: transformers.PreTrainedModel) -> dict[str, Any]:

@@ -85,12 +85,16 @@ class DraftHead(torch.nn.Module):
 
 @torch.no_grad()
 def build_draft_head(
-    model: transformers.PreTrainedModel, prompts: list[list[int]], draw: Draw, seed: int = 0
+    model: transformers.PreTrainedModel,
+    prompts: list[list[int]],
+    draw: Draw,
+    seed: int = 0,
+    new_tokens: int = NEW_TOKENS,
 ) -> DraftHead:
     head = DraftHead(model, draw, seed).eval()
     texts = []
     for prompt in prompts:
-        tokens = _greedy(model, prompt, NEW_TOKENS)
+        tokens = _greedy(model, prompt, new_tokens)
         new = range(len(prompt) - 1, len(tokens) - 2)
         texts.append((tokens, [place for place in new if (place - len(prompt)) % UNTAUGHT]))
     head.teach(model, texts)

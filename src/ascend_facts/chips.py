@@ -51,6 +51,9 @@ class Forms:
     rotary_heads: int  # most heads of query and key together in one ApplyRotaryPosEmb
     rotary_on_views: bool  # ApplyRotaryPosEmb may rotate columns of a wider tensor in place
     compressed_mask_keys: int  # most keys that the fixed mask of paged attention serves; 0 is any number
+    device_random: bool  # the device draws random numbers; otherwise they come from the host
+    events_per_collective: int  # that a captured collective holds
+    graphs_with_collectives: int  # most graphs that are captured with collectives in them; 0 is any number
     compensated_products: bool  # sums that outlive a step are put together from products of float16 halves
     token_scaled_products: bool  # int8 products take a scale for each token
 
@@ -102,7 +105,6 @@ class ChipSpec:
     graph_lengths_on_device: bool
     has_triton: bool
     has_top_k_top_p: bool
-    has_device_random: bool
     has_moe_all_to_all: bool
     has_infinity: bool
     max_streams: int
@@ -232,7 +234,7 @@ def chips() -> tuple[ChipSpec, ...]:
     return load()
 
 
-def _normalised(name: str) -> str:
+def _normalized(name: str) -> str:
     return name.strip().lower().removeprefix("huawei").strip().removeprefix("ascend").lstrip("-_ ")
 
 
@@ -242,14 +244,14 @@ def find(name: str) -> ChipSpec:
     Case does not matter. A SoC version outside the table resolves to its closest relative: Ascend950DT_9588 to
     950DT, Ascend910B4-1 to 910B4, Ascend310P5 to 310P3. Raises UnknownChip otherwise.
     """
-    wanted = _normalised(name)
+    wanted = _normalized(name)
     for chip in chips():
         names = (chip.name, chip.soc_version, *chip.products)
-        if wanted in {_normalised(candidate) for candidate in names}:
+        if wanted in {_normalized(candidate) for candidate in names}:
             return chip
     # CANN names another bin or a virtual slice of a chip by appending to its name: 310P3vir04, 950DT_9588.
     for chip in chips():
-        if wanted.startswith(_normalised(chip.name)):
+        if wanted.startswith(_normalized(chip.name)):
             return chip
     for chip in chips():
         if wanted.startswith(chip.family):

@@ -72,6 +72,13 @@ def shipped() -> dict[tuple[str, str], ModelResult]:
 
 # Chips that run the same operators are stood for by the one that results are of.
 STANDS_FOR: Mapping[str, str] = {"310p": "310P3", "910b": "910B3", "910_93": "910B3"}
+# Architectures that also see, and the one that their language model has when it is served alone.
+LANGUAGE_PART: Mapping[str, str] = {
+    "Qwen3_5ForConditionalGeneration": "Qwen3_5ForCausalLM",
+    "Qwen3_5MoeForConditionalGeneration": "Qwen3_5MoeForCausalLM",
+    "Gemma3ForConditionalGeneration": "Gemma3ForCausalLM",
+    "Mistral3ForConditionalGeneration": "MistralForCausalLM",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +96,17 @@ def standing(shape: ModelShape, chip: ChipSpec, rows: Iterable[ModelResult] | No
         return Standing("refused", reason)
     seen = STANDS_FOR.get(chip.family, "")
     rows = shipped().values() if rows is None else rows
-    found = [row for row in rows if row.chip == seen and row.architecture == shape.architecture]
+    here = [row for row in rows if row.chip == seen]
+    found, part = [row for row in here if row.architecture == shape.architecture], "structure"
+    if not found and shape.architecture in LANGUAGE_PART:
+        found = [row for row in here if row.architecture == LANGUAGE_PART[shape.architecture]]
+        part = "language model, without pictures,"
     wrong = [row.name for row in found if not row.good]
     names = tuple(row.name for row in found)
     if found and not wrong:
-        return Standing("run", f"its structure was run on an emulated {seen} (`ascend models {names[0]}`)", names)
+        return Standing("run", f"its {part} was run on an emulated {seen} (`ascend models {names[0]}`)", names)
     if wrong:
-        return Standing("refused", f"its structure gave wrong answers on an emulated {seen}: {', '.join(wrong)}", names)
+        return Standing("refused", f"its {part} gave wrong answers on an emulated {seen}: {', '.join(wrong)}", names)
     if shape.is_latent:
         return Standing("refused", "its latent attention (MLA) has no backend in this plugin yet")
     return Standing(

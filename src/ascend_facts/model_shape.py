@@ -241,7 +241,7 @@ def _attention(text: Fields, family: Family, heads: Heads, layers: int) -> int:
     plain = layers * attention_parameters(text, family, heads)
     if not wide or not kinds:
         return plain + indexer_parameters(text, layers)
-    full = sum(kind == "full_attention" for kind in kinds)
+    full: int = sum(kind == "full_attention" for kind in kinds)
     kv_heads = text.optional_size("num_global_key_value_heads") or heads.key_values
     matrices = 1 if text.flag("attention_k_eq_v") else 2
     projections = text.size("hidden_size") * wide * (2 * heads.queries + matrices * kv_heads) + 2 * wide

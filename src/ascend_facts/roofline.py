@@ -107,7 +107,7 @@ class Placement:
         launches = device["launches_a_layer"] * self.shape.layers + device["launches_a_step"]
         return launches * self.chip.launch_us / 1e3
 
-    def modelled_decode_ms(self, sequences: int, context: int) -> float:
+    def modeled_decode_ms(self, sequences: int, context: int) -> float:
         """Expected time of a decode step replayed as a graph."""
         device = _device()
         reading_ms = 1e3 * self.step_bytes(sequences, sequences * context, sequences) / (self.chip.bandwidth_gbps * 1e9)
@@ -116,12 +116,12 @@ class Placement:
         busy_ms = max(reading_ms / device["bandwidth_share"], computing_ms / device["compute_share"])
         return busy_ms + self.launches_ms() + self.collectives_ms(sequences)
 
-    def modelled_eager_decode_ms(self, sequences: int, context: int) -> float:
+    def modeled_eager_decode_ms(self, sequences: int, context: int) -> float:
         """Expected time of the same step launched op by op from the host of the published figures."""
         host_ms = float(assumptions()["published"]["host_ms_a_layer"]) * self.shape.layers
-        return max(host_ms, self.modelled_decode_ms(sequences, context))
+        return max(host_ms, self.modeled_decode_ms(sequences, context))
 
-    def modelled_prefill_ms(self, tokens: int) -> float:
+    def modeled_prefill_ms(self, tokens: int) -> float:
         operations = self.step_operations(tokens, 1, tokens * tokens / 2)
         computing_ms = 1e3 * operations / self.peak_operations_a_second / _device()["compute_share"]
         reading_ms = 1e3 * self.step_bytes(tokens, 0, 1) / (self.chip.bandwidth_gbps * 1e9)

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 import torch
+from vllm import envs
 from vllm.config import CompilationMode, CUDAGraphMode
 
 from ascend_facts.chips import ChipSpec
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 logger = plugin_logger(__name__)
 
 WORKER = "ascend_plugin.worker.AscendWorker"
+REJECTION_METHODS = ("standard", "synthetic")
 KV_CACHE_DTYPES = ("auto", "float16", "bfloat16")
 
 
@@ -27,7 +29,11 @@ class UnsupportedChoice(ValueError):
 
 
 def apply_defaults(vllm_config: VllmConfig, chip: ChipSpec) -> None:
-    """Fill in what the user left open, before vLLM derives other settings from it. A user's choice is kept."""
+    """Fill in what the user left open, before vLLM derives other settings from it. A user's choice is kept.
+
+    Raises UnsupportedChoice for what vLLM would derive a great deal from.
+    """
+    _check_runner(vllm_config)
     quantization.detect(vllm_config)
     if _rounds_weights(vllm_config, chip):
         quantization.round_float32(vllm_config)
@@ -61,7 +67,20 @@ def check_and_update(vllm_config: VllmConfig, chip: ChipSpec) -> None:
         raise UnsupportedChoice("Leave out --enable-sleep-mode: this plugin cannot give device memory back yet.")
 
 
-def check_dtype(dtype: torch.dtype, chip: ChipSpec) -> None:
+def _check_runner(vllm_config: VllmConfig) -> None:
+    """Refuse what brings in vLLM's second model runner, whose worker would end with "requires Triton"."""
+    if vllm_config.watermark_config is not None:
+        raise UnsupportedChoice("Leave out --watermark-config: only vLLM's second model runner, in Triton, watermarks.")
+    if vllm_config.attention_config.hisparse_config is not None:
+        raise UnsupportedChoice("Leave out the HiSparse options: only vLLM's second model runner, in Triton, has them.")
+    if envs.VLLM_USE_V2_MODEL_RUNNER:
+        raise UnsupportedChoice(
+            "Unset VLLM_USE_V2_MODEL_RUNNER: vLLM's second model runner is written in Triton, and this plugin runs the "
+            "first one."
+        )
+
+
+def check_dtype(dtype: torch.dtype | str, chip: ChipSpec) -> None:
     """Raises UnsupportedChoice for a dtype that the chip cannot compute in."""
     name = str(dtype).removeprefix("torch.")
     if name not in chip.model_dtypes:
@@ -128,6 +147,11 @@ def _check_speculation(vllm_config: VllmConfig) -> None:
             'Set "num_speculative_tokens" to 1 in --speculative-config: more drafts a step are not right yet before '
             "recurrent layers (gated delta net)."
         )
+    if speculation.rejection_sample_method not in REJECTION_METHODS:
+        raise UnsupportedChoice(
+            f'Leave out "rejection_sample_method": "{speculation.rejection_sample_method}" in --speculative-config: it '
+            f"is a Triton kernel without a stand-in here, which {' and '.join(REJECTION_METHODS)} have."
+        )
     draft = speculation.draft_model_config
     if draft is not None and draft.uses_mrope and not model.uses_mrope:
         # Text-only Qwen3.5: vLLM takes the sections of multimodal positions out of the model's configuration, and
@@ -139,6 +163,11 @@ def _check_speculation(vllm_config: VllmConfig) -> None:
 
 def _check_parallel(vllm_config: VllmConfig, chip: ChipSpec) -> None:
     parallel = vllm_config.parallel_config
+    if parallel.world_size > 1 and not chip.has_full_hccl and os.environ.get("HCCL_OP_EXPANSION_MODE") == "AI_CPU":
+        raise UnsupportedChoice(
+            f"Unset HCCL_OP_EXPANSION_MODE: on {chip.soc_version} HCCL's AI_CPU mode knows AllReduce in a single "
+            "communicator only, and vLLM makes several."
+        )
     if parallel.enable_dbo:
         raise UnsupportedChoice("Leave out --enable-dbo: its overlap is written for CUDA streams.")
     if parallel.pipeline_parallel_size > 1 and not chip.has_full_hccl:

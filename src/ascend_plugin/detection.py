@@ -21,12 +21,21 @@ class NoChip(RuntimeError):
 
 
 @cache
+def load_error() -> str | None:
+    """Why CANN's runtime cannot be loaded, in the loader's words; None if it can."""
+    try:
+        ctypes.CDLL(ACL_LIBRARY)
+    except OSError as error:
+        return str(error)
+    return None
+
+
+@cache
 def soc_version() -> str | None:
     """CANN's name of the chip, such as "Ascend310P3"; None without CANN or without a chip."""
-    try:
-        acl = ctypes.CDLL(ACL_LIBRARY)
-    except OSError:
+    if load_error():
         return None
+    acl = ctypes.CDLL(ACL_LIBRARY)
     acl.aclrtGetSocName.restype = ctypes.c_char_p
     name = acl.aclrtGetSocName()
     return name.decode() if name else None

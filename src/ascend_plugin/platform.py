@@ -167,7 +167,7 @@ class AscendPlatform(Platform):
         num_heads: int | None = None,
     ) -> str:
         from vllm.utils.import_utils import resolve_obj_by_qualname
-        from vllm.v1.attention.backends.registry import AttentionBackendEnum
+        from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
 
         chip = cls.chip()
         path = ATTENTION_BACKENDS[chip.attention]
@@ -176,6 +176,7 @@ class AscendPlatform(Platform):
                 f"Leave out the attention backend {selected_backend.name}: on {chip.soc_version} there is one for "
                 "each chip and it is chosen for you."
             )
+        register_backend(AttentionBackendEnum.CUSTOM, path)  # which stands for the backend of this chip
         backend = resolve_obj_by_qualname(path)
         reasons = backend.validate_configuration(device_capability=None, **attn_selector_config._asdict())
         if reasons:

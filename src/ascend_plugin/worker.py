@@ -14,7 +14,7 @@ from vllm.utils.torch_utils import set_random_seed
 from vllm.v1.worker.gpu_worker import Worker, init_worker_distributed_environment
 from vllm.v1.worker.utils import request_memory
 
-from ascend_plugin import compat, log, memory, ops, quantization
+from ascend_plugin import compat, distributed, log, memory, ops, quantization
 from ascend_plugin.cache import kv_cache
 from ascend_plugin.log import plugin_logger
 from ascend_plugin.runner.model_runner import AscendModelRunner
@@ -39,6 +39,7 @@ class AscendWorker(Worker):
         init_worker_distributed_environment(
             self.vllm_config, self.rank, self.distributed_init_method, self.local_rank, current_platform.dist_backend
         )
+        distributed.create_communicators(self.parallel_config.enable_expert_parallel)
         set_random_seed(self.model_config.seed)
         gc.collect()
         torch.npu.empty_cache()

@@ -40,7 +40,12 @@ def qwen3(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_jobs(machine: Machine, folder: Path, model: Path, rounds: list, choices: list[dict]) -> list[dict[str, Any]]:
     """Run an engine for each choice of options ("rounds" among them replace `rounds`) on a machine; see engine.py."""
     jobs = [
-        {"model": str(model), "rounds": options.pop("rounds", rounds), "options": {**SMALL, **options}}
+        {
+            "model": str(model),
+            "rounds": options.pop("rounds", rounds),
+            **{name: options.pop(name) for name in ("watch", "linger_s") if name in options},
+            "options": {**SMALL, **options},
+        }
         for options in map(dict, choices)
     ]
     job, result = folder / "job.json", folder / "answer.json"

@@ -66,3 +66,42 @@ def test_builds_of_the_release_are_the_release() -> None:
     assert row().has_vllm(row().vllm)
     for other in ("0.32.0", f"{row().vllm}rc1", f"{row().vllm}.dev3", "0.34.0"):
         assert not row().has_vllm(other)
+
+
+LOCKS = sorted((ROOT / "requirements").glob("*.lock"))
+
+
+def locked() -> dict[str, set[str]]:
+    """Versions by package, over all locks."""
+    found: dict[str, set[str]] = {}
+    for file in LOCKS:
+        for name, version in re.findall(r"^([\w.-]+)==([\w.+!]+)", file.read_text(), re.MULTILINE):
+            found.setdefault(name.replace("_", "-").lower(), set()).add(version)
+    return found
+
+
+def test_locks_have_the_row_and_no_torch() -> None:
+    assert locked()["vllm"] == {row().vllm}
+    assert locked()["transformers"] == {row().transformers}
+    assert locked()["torch-npu"] == set(row().torch)
+    assert not {"torch", "torchvision"} & locked().keys()
+    assert not [name for name in locked() if name.startswith(("nvidia-", "cuda-"))]
+
+
+def test_locks_have_what_the_project_asks_for() -> None:
+    asked = project("pyproject.toml")
+    wanted = [
+        *asked["dependencies"],
+        *asked["optional-dependencies"]["models"],
+        *asked["optional-dependencies"]["test"],
+    ]
+    names = {re.match(r"[\w.-]+", line).group().replace("_", "-").lower() for line in wanted}
+    assert names <= locked().keys(), "run scripts/lock.py"
+
+
+@pytest.mark.parametrize("file", LOCKS, ids=lambda file: file.name)
+def test_every_file_of_a_lock_is_known_by_its_hash_and_by_no_address(file: Path) -> None:
+    text = file.read_text()
+    assert "://" not in text
+    parts = re.split(r"^(?=[A-Za-z0-9])", text, flags=re.MULTILINE)[1:]
+    assert parts and all("--hash=sha256:" in part for part in parts)

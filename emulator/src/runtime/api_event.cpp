@@ -2,9 +2,13 @@
 #include <acl/acl.h>
 #include <acl/error_codes/rt_error_codes.h>
 
+#include <algorithm>
+
+#include "core/chips.h"
 #include "core/errors.h"
 #include "core/stats.h"
 #include "runtime/allocations.h"
+#include "runtime/device.h"
 #include "runtime/event.h"
 #include "runtime/memory_value.h"
 #include "runtime/stream.h"
@@ -129,6 +133,13 @@ aclError aclrtValueWait(void* address, uint64_t value, uint32_t condition, aclrt
   return guarded("aclrtValueWait", [&] {
     check_device_range(address, sizeof value, "the address");
     wait_for_value(Stream::from_handle(stream), address, value, condition);
+  });
+}
+
+// What graphs hold; events outside of them are few and come and go.
+aclError aclrtGetEventAvailNum(uint32_t* count) {
+  return guarded("aclrtGetEventAvailNum", [&] {
+    *count = static_cast<uint32_t>(std::max(0, chip().max_events - current_device().reserved().events));
   });
 }
 

@@ -36,7 +36,7 @@ def groups(rows: list[Row]) -> dict[str, list[Row]]:
     for row in rows:
         emulated = ", emulated" if row.emulated else ""
         label = f" ({row.label})" if row.label else ""
-        chips = f"{row.tensor_parallel_size} x {row.chip or 'unknown chip'}"
+        chips = f"{row.size_text} x {row.chip or 'unknown chip'}"
         found.setdefault(f"{row.model} on {chips}{emulated}{label}", []).append(row)
     return found
 
@@ -51,7 +51,7 @@ def _summary(rows: list[Row], slo: Slo | None) -> str:
 def _cells(row: Row, slo: Slo | None) -> list[str]:
     return [
         row.model + (" (emulated)" if row.emulated else "") + (" **refused**" if row.refused else ""),
-        f"{row.tensor_parallel_size} x {row.chip or '?'}",
+        f"{row.size_text} x {row.chip or '?'}",
         *(cell or "" for cell in figures(row, slo)),
     ]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ascend_cli import options
-from ascend_cli.errors import OK, UsageError
+from ascend_cli.errors import BAD_ANSWER, OK, UsageError
 
 if TYPE_CHECKING:
     from ascend_cli.hardware.npu_smi import Reading
@@ -20,6 +20,7 @@ class Target(StrEnum):
     compose = "compose"
     k8s = "k8s"
     dockerfile = "dockerfile"
+    systemd = "systemd"
 
 
 class System(StrEnum):
@@ -113,16 +114,21 @@ def deploy(
     check_port: Annotated[
         bool, typer.Option("--check-port", help="Refuse if the port is taken on this machine.")
     ] = False,
+    build: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="With --target dockerfile: build the image from the repository there."),
+    ] = None,
     json: options.Json = False,
     extra: Annotated[list[str] | None, typer.Argument(metavar="-- FLAGS", help="More flags for vllm serve.")] = None,
 ) -> int:
-    """Render a docker command, a compose file, Kubernetes manifests or a Dockerfile that serves MODEL.
+    """Render a docker command, a compose file, Kubernetes manifests, a systemd unit or a Dockerfile that serves MODEL.
 
     Safe by default: loopback only, no host network, not root where the image allows it, a key from a file, a
     read-only container without capabilities, a health check, offline when the weights are local.
     """
+    from ascend_cli import net
     from ascend_cli.deploy import render, service
-    from ascend_cli.deploy.images import check_mirror, find_image, proxy_image
+    from ascend_cli.deploy.images import check_mirror, find_image, own_reference, proxy_image
     from ascend_cli.deploy.kubernetes import Cluster
     from ascend_cli.deploy.names import check_name, check_namespace
     from ascend_cli.hardware import chip_named
@@ -131,7 +137,12 @@ def deploy(
     check_mirror(mirror)
     spec = chip_named(chip)
     if target is Target.dockerfile:
-        return _write(render.render_dockerfile(spec, system.value, mirror), output, json, "dockerfile", {})
+        text = render.render_dockerfile(spec, system.value, mirror)
+        if build is not None:
+            return _build(text, own_reference(spec), build)
+        return _write(text, output, json, "dockerfile", {"image": own_reference(spec)})
+    if build is not None:
+        raise UsageError("--build is of --target dockerfile: build the image first, then deploy with it")
     if not model:
         raise UsageError("name a model: a folder with config.json, a hub id, or one of `ascend plan --list`")
     if open_form and target is not Target.docker:
@@ -152,7 +163,7 @@ def deploy(
         # MindCluster's device plugin fails the pods of other schedulers, unless it was installed without Volcano.
         scheduler=("volcano" if flavor is Flavour.mindcluster else "") if scheduler is None else scheduler,
     )
-    if check_port and service.port_is_taken(port):
+    if check_port and net.port_is_taken(port):
         raise UsageError(f"port {port} is taken on this machine: choose another with --port")
     chosen = service.Options(
         target=target.value,
@@ -173,10 +184,10 @@ def deploy(
         shm_gib=shm_gib,
         open_form=open_form,
         interactive=interactive,
-        proxy=(target is not Target.docker) if proxy is None else proxy,
+        proxy=(target in (Target.compose, Target.k8s)) if proxy is None else proxy,
         extra=tuple(extra or ()),
     )
-    if chosen.proxy and target is Target.docker:
+    if chosen.proxy and target not in (Target.compose, Target.k8s):
         raise UsageError("--proxy needs two containers: use --target compose or k8s")
     found = find_image(spec, tag, system.value, mirror, image, image_of.value if image_of else "")
     built = service.build_service(find_model(model), spec, found, chosen, None if chip else _reading())
@@ -184,6 +195,8 @@ def deploy(
         text = render.render_docker(built)
     elif target is Target.compose:
         text = render.render_compose(built)
+    elif target is Target.systemd:
+        text = render.render_systemd(built)
     else:
         text = render.render_kubernetes(built, cluster)
     facts: dict[str, object] = {
@@ -193,6 +206,23 @@ def deploy(
         "warnings": built.warnings,
     }
     return _write(text, output, json, target.value, facts)
+
+
+def _build(dockerfile: str, reference: str, repository: Path) -> int:
+    """Build this project's own image with docker, whose output passes through."""
+    import subprocess
+
+    from ascend_cli.output import notice
+
+    if not (repository / "constraints.txt").is_file():
+        raise UsageError(f"--build {repository} is not the root of the ascend-plugin repository: name that folder")
+    command = ["docker", "build", "-t", reference, "-f", "-", str(repository)]
+    notice("+ " + " ".join(command))
+    try:
+        done = subprocess.run(command, input=dockerfile.encode(), check=False)
+    except OSError as error:
+        raise UsageError(f"docker cannot be started ({error.strerror}): install it, or build what -o writes") from error
+    return OK if done.returncode == 0 else BAD_ANSWER
 
 
 def _reading() -> Reading | None:
@@ -207,7 +237,7 @@ def _reading() -> Reading | None:
 
 
 def _write(text: str, output: Path | None, json: bool, target: str, facts: dict[str, object]) -> int:
-    from ascend_cli.output import emit_json
+    from ascend_cli.output import emit_json, write_text
 
     if output is not None:
         try:
@@ -217,5 +247,5 @@ def _write(text: str, output: Path | None, json: bool, target: str, facts: dict[
     if json:
         emit_json({"schema": "ascend.deploy/1", "target": target, **facts, "text": text})
     elif output is None:
-        print(text, end="")
+        write_text(text)
     return OK

@@ -15,7 +15,8 @@ from ascend_cli.registry.cards import Model
 from ascend_cli.registry.parsers import parser_flags
 from ascend_cli.serving.flags import ServeFlags, spelled
 from ascend_facts.chips import ChipSpec
-from ascend_facts.memory_plan import MemoryPlan, MemoryRequest, plan_memory, refusal
+from ascend_facts.memory_plan import DEFAULT_MEMORY_FRACTION, MemoryPlan, plan_memory, refusal, request_on
+from ascend_facts.model_results import standing
 
 COMMON_NODES = ("/dev/davinci_manager", "/dev/devmm_svm", "/dev/hisi_hdc")
 DRIVER_MOUNTS = (
@@ -31,6 +32,7 @@ CACHE = "/cache"
 HOST_CACHE = "/var/lib/vllm-cache"
 CONTAINER_PORT = 8000
 USER = 1000
+SEQUENCES = 64  # --max-num-seqs of a service, unless it is given
 DEFAULT_CONTEXT = 32768  # without --max-model-len vLLM takes the model's longest, 262,144 for Qwen3.5
 OWN_FLAGS = ("--host", "--port", "--uds", "--api-key", "--hf-token", "--tensor-parallel-size")  # settled here
 HUB_ENDPOINTS = {"hf": "", "hf-mirror": "https://hf-mirror.com", "modelscope": ""}
@@ -149,6 +151,8 @@ def build_service(model: Model, chip: ChipSpec, image: Image, options: Options, 
         )
     if not model.shape.splits_into(ranks):
         raise UsageError(f"{model.name} cannot be split over {ranks} chips: give another --tensor-parallel-size")
+    if image.is_own and (known := standing(model.shape, chip)).outcome == "refused":
+        raise UsageError(f"{model.name} is not served on {chip.name}: {known.detail}")
     memory = _memory(model, chip, ranks, options)
     _check_fit(model, chip, ranks, memory, options)
     model_dir, argument = _model_location(model, options)
@@ -193,20 +197,24 @@ def _memory(model: Model, chip: ChipSpec, ranks: int, options: Options) -> Memor
     """What one chip holds; over several nodes a rank holds its part of the layers as well."""
     from ascend_cli.plan.planner import checkpoint_format
 
-    request = MemoryRequest(
+    given = ServeFlags.read(options.extra)
+    request = request_on(
+        chip,
         ranks * options.nodes,
-        min(chip.usable_memory_mib) << 20,
-        weight_format=checkpoint_format(model.shape, chip),
-        block_size=chip.kv_block_sizes[0],
-        has_graphs=chip.has_graphs,
+        checkpoint_format(model.shape, chip),
+        chip_bytes=min(chip.usable_memory_mib) << 20,
+        memory_fraction=given.share("--gpu-memory-utilization") or DEFAULT_MEMORY_FRACTION,
+        batched_tokens=given.tokens("--max-num-batched-tokens") or 0,
+        sequences=options.max_num_seqs or (0 if options.open_form else SEQUENCES),
+        pipeline_parallel_size=given.count("--pipeline-parallel-size") or 1,
     )
     return plan_memory(model.shape, request)
 
 
 def _check_fit(model: Model, chip: ChipSpec, ranks: int, memory: MemoryPlan, options: Options) -> None:
     """Nothing is rendered that the engine would refuse. Raises UsageError with the plan's arithmetic."""
-    if ServeFlags.read(options.extra).has("--pipeline-parallel-size"):
-        return  # a rank holds a part of the layers: not planned here
+    if not model.shape.is_counted:
+        return  # no published total holds the count: the engine does not refuse by it either
     if not memory.fits:
         raise UsageError(refusal(model.name, model.shape, memory, chip.name).rstrip("."))
     if options.max_model_len and options.max_model_len > memory.max_context:
@@ -316,7 +324,7 @@ def _serve_arguments(
     if not options.open_form:
         arguments += ["--host", "0.0.0.0", "--port", str(CONTAINER_PORT)]
         arguments += ["--max-model-len", str(options.max_model_len or _context(memory))]
-        arguments += ["--max-num-seqs", str(options.max_num_seqs or 64), "--disable-fastapi-docs"]
+        arguments += ["--max-num-seqs", str(options.max_num_seqs or SEQUENCES), "--disable-fastapi-docs"]
         return [*arguments, *options.extra]
     if options.port != CONTAINER_PORT:  # on the host's network
         arguments += ["--port", str(options.port)]
@@ -371,12 +379,3 @@ def _is_readable(folder: str) -> bool:
         return True
     bits = 0o500 if status.st_uid == USER else 0o050 if status.st_gid == USER else 0o005
     return status.st_mode & bits == bits
-
-
-def port_is_taken(port: int) -> bool:
-    """Whether something listens on 127.0.0.1:port on this machine."""
-    import socket
-
-    with socket.socket() as probe:
-        probe.settimeout(0.5)
-        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -29,6 +29,7 @@ def doctor(
     from ascend_cli.doctor.chips import check_chips
     from ascend_cli.doctor.containers import check_containers
     from ascend_cli.doctor.findings import Status
+    from ascend_cli.doctor.variables import check_variables
     from ascend_cli.doctor.versions import check_advisories, check_cann, check_driver, check_packages, installed
     from ascend_cli.hardware import Host
     from ascend_cli.hardware.host import is_emulated
@@ -47,6 +48,7 @@ def doctor(
         findings += check_cann(host, emulated)
         findings += check_packages(packages)
         findings += check_chips(host, emulated)
+        findings += check_variables(host)
         findings += check_containers(host)
         findings += check_advisories(packages["vllm"])
     worst_is_error = any(finding.status is Status.ERROR for finding in findings)

@@ -80,7 +80,7 @@ class ChipReading:
     bus_id: str
     temperature_c: float | None
     power_w: float | None
-    utilisation_percent: float | None
+    utilization_percent: float | None
     memory_used_mib: int | None
     memory_total_mib: int | None
     hugepages_used: int | None
@@ -257,7 +257,7 @@ def _chip(lower_head: str, upper: list[str], lower: list[str]) -> ChipReading:
         bus_id=lower[-2],
         temperature_c=_number(values[1]) if len(values) > 1 else None,
         power_w=_number(values[0]) if values else None,
-        utilisation_percent=_number(usage[0]) if usage else None,
+        utilization_percent=_number(usage[0]) if usage else None,
         memory_used_mib=_whole(used),
         memory_total_mib=_whole(total),
         hugepages_used=_whole(hugepages[1]) if hugepages else None,

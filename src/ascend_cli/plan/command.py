@@ -25,9 +25,15 @@ def plan(
         int | None,
         typer.Option("--tensor-parallel-size", "--tp", min=1, help="Judge this size instead of choosing one."),
     ] = None,
+    pipeline_parallel_size: Annotated[
+        int, typer.Option("--pipeline-parallel-size", "--pp", min=1, help="Stages of a pipeline.")
+    ] = 1,
+    data_parallel_size: Annotated[
+        int, typer.Option("--data-parallel-size", "--dp", min=1, help="Replicas inside one server.")
+    ] = 1,
     weight_format: Annotated[
         str,
-        typer.Option("--weights", help="Format of the weights: fp16, w8a8, w4a16, fp8 (default: the checkpoint's)."),
+        typer.Option("--weights", help="Format of the weights: fp16, w8a8, w4a16 (default: the checkpoint's)."),
     ] = "",
     input_len: Annotated[int, typer.Option(min=1, help="Tokens of a prompt.")] = 256,
     output_len: Annotated[int, typer.Option(min=1, help="Tokens of an answer.")] = 128,
@@ -38,6 +44,10 @@ def plan(
     memory_fraction: Annotated[
         float, typer.Option("--gpu-memory-utilization", min=0.05, max=1.0, help="Share of a chip's memory to use.")
     ] = 0.92,
+    max_num_batched_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of a step (default: what a server takes on this chip).")
+    ] = None,
+    max_num_seqs: Annotated[int | None, typer.Option(min=1, help="Requests in a step at most.")] = None,
     all_chips: Annotated[bool, typer.Option("--all-chips", help="Compare every known chip.")] = False,
     list_cards: Annotated[bool, typer.Option("--list", help="List the models with a built-in card.")] = False,
     json: options.Json = False,
@@ -45,7 +55,7 @@ def plan(
     """Does a model fit, on how many chips, and how fast can it be?
 
     Shows the memory arithmetic, the smallest and the best tensor-parallel size, the longest context, decode and
-    prefill floors, and what a simple model of time expects. Exit code 1 if the model does not fit.
+    prefill floors, and what a simple model of time expects. Exit code 1 if the model does not fit or is refused here.
     """
     from ascend_cli.hardware import chip_named
     from ascend_cli.output import emit_json
@@ -62,12 +72,18 @@ def plan(
     question = PlanRequest(
         model=found,
         chip=spec,
-        chips=max(chips or _chips_here() or 4, tensor_parallel_size or 1),
+        chips=max(
+            chips or _chips_here() or 4, (tensor_parallel_size or 1) * pipeline_parallel_size * data_parallel_size
+        ),
         workload=Workload(input_len, output_len, concurrency),
         weight_format=_format(weight_format, spec) if weight_format else checkpoint_format(found.shape, spec),
         tensor_parallel_size=tensor_parallel_size,
         memory_fraction=memory_fraction,
         context=max_model_len,
+        pipeline_parallel_size=pipeline_parallel_size,
+        data_parallel_size=data_parallel_size,
+        batched_tokens=max_num_batched_tokens or 0,
+        sequences=max_num_seqs or 0,
     )
     _check(question)
     from ascend_cli.plan import render
@@ -83,7 +99,8 @@ def plan(
     else:
         render.show(answer)
     chosen = answer.best_choice
-    return OK if chosen is not None and chosen.fits else BAD_ANSWER
+    good = chosen is not None and chosen.fits and answer.standing.outcome != "refused"
+    return OK if good else BAD_ANSWER
 
 
 def _chips_here() -> int:

@@ -17,7 +17,7 @@ from ascend_facts.memory_plan import (
     refusal,
     request_on,
 )
-from ascend_facts.model_results import Standing, standing
+from ascend_facts.model_results import LANGUAGE_PART, Standing, standing
 from ascend_facts.model_shape import ModelShape
 from ascend_facts.quantized_format import held_format
 from ascend_facts.roofline import Placement, assumptions
@@ -53,12 +53,12 @@ class Candidate:
     decode_floor_ms: float
     decode_floor_loaded_ms: float
     prefill_floor_ms: float
-    modelled_decode_ms: float
-    modelled_decode_loaded_ms: float
-    modelled_eager_decode_ms: float
-    modelled_prefill_ms: float
-    modelled_tokens_per_s: float  # all replicas, at the workload's concurrency
-    modelled_saturated_tokens_per_s: float  # all replicas, each with as many requests as its cache holds
+    modeled_decode_ms: float
+    modeled_decode_loaded_ms: float
+    modeled_eager_decode_ms: float
+    modeled_prefill_ms: float
+    modeled_tokens_per_s: float  # all replicas, at the workload's concurrency
+    modeled_saturated_tokens_per_s: float  # all replicas, each with as many requests as its cache holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ def make_plan(question: PlanRequest) -> Plan:
     smallest = next((choice.tensor_parallel_size for choice in choices if choice.fits), None)
     best = question.tensor_parallel_size or _best(choices)
     shown = best or sizes[-1]
-    memory = plan_memory(shape, _request(question, shown, question.weight_format))
+    memory = plan_memory(shape, memory_request(question, shown))
     quantized = _quantized(question, shape)
     known = standing(shape, chip)
     servable = bool(best) and memory.fits and known.outcome != "refused" and _on_one_server(question, shown)
@@ -169,12 +169,15 @@ def _sizes(chips: int) -> list[int]:
     return sizes if chips in sizes else [*sizes, chips]
 
 
-def _request(question: PlanRequest, ranks: int, weight_format: WeightFormat) -> MemoryRequest:
-    """The chips of a Duo card differ in memory: the smallest of the first replica's decides, as it does in vLLM."""
+def memory_request(question: PlanRequest, ranks: int, weight_format: WeightFormat | None = None) -> MemoryRequest:
+    """What a question means for one tensor-parallel size, in the question's format of weights or another.
+
+    The chips of a Duo card differ in memory: the smallest of the first replica's decides, as it does in vLLM.
+    """
     return request_on(
         question.chip,
         ranks,
-        weight_format,
+        weight_format or question.weight_format,
         memory_fraction=question.memory_fraction,
         batched_tokens=question.batched_tokens,
         sequences=question.sequences,
@@ -184,14 +187,14 @@ def _request(question: PlanRequest, ranks: int, weight_format: WeightFormat) -> 
 
 
 def _choice(question: PlanRequest, shape: ModelShape, ranks: int, weight_format: WeightFormat) -> Candidate:
-    memory = plan_memory(shape, _request(question, ranks, weight_format))
+    memory = plan_memory(shape, memory_request(question, ranks, weight_format))
     placement = Placement(shape, question.chip, ranks, weight_format)
     load, context = question.workload, question.context or question.workload.context
     fits = memory.fits and memory.max_context >= context
     engine_chips = ranks * question.pipeline_parallel_size
     replicas = max(1, question.chips // engine_chips)
     each = max(1, -(-load.concurrency // replicas))
-    loaded_ms = placement.modelled_decode_ms(each, load.context)
+    loaded_ms = placement.modeled_decode_ms(each, load.context)
     most = max(1, memory.concurrency(load.context))
     chip = question.chip
     return Candidate(
@@ -208,12 +211,12 @@ def _choice(question: PlanRequest, shape: ModelShape, ranks: int, weight_format:
         decode_floor_ms=placement.decode_floor_ms(1, load.context),
         decode_floor_loaded_ms=placement.decode_floor_ms(each, load.context),
         prefill_floor_ms=placement.prefill_floor_ms(load.input_tokens),
-        modelled_decode_ms=placement.modelled_decode_ms(1, load.context),
-        modelled_decode_loaded_ms=loaded_ms,
-        modelled_eager_decode_ms=placement.modelled_eager_decode_ms(1, load.context),
-        modelled_prefill_ms=placement.modelled_prefill_ms(load.input_tokens),
-        modelled_tokens_per_s=1e3 * load.concurrency / loaded_ms,
-        modelled_saturated_tokens_per_s=1e3 * most * replicas / placement.modelled_decode_ms(most, load.context),
+        modeled_decode_ms=placement.modeled_decode_ms(1, load.context),
+        modeled_decode_loaded_ms=loaded_ms,
+        modeled_eager_decode_ms=placement.modeled_eager_decode_ms(1, load.context),
+        modeled_prefill_ms=placement.modeled_prefill_ms(load.input_tokens),
+        modeled_tokens_per_s=1e3 * load.concurrency / loaded_ms,
+        modeled_saturated_tokens_per_s=1e3 * most * replicas / placement.modeled_decode_ms(most, load.context),
     )
 
 
@@ -224,7 +227,7 @@ def _best(choices: tuple[Candidate, ...]) -> int | None:
         return None
     best = fitting[0]
     for choice in fitting[1:]:
-        speedup = best.modelled_decode_ms / choice.modelled_decode_ms
+        speedup = best.modeled_decode_ms / choice.modeled_decode_ms
         doubled = choice.tensor_parallel_size == 2 * best.tensor_parallel_size and choice.servers == best.servers
         if doubled and speedup >= assumptions()["advice"]["worthwhile_speedup"]:
             best = choice
@@ -276,12 +279,12 @@ def _advice(
         else:
             lines.append(refusal(name, shape, memory, chip.name))
     elif smallest is None:
-        widest = plan_memory(shape, _request(question, choices[-1].tensor_parallel_size, question.weight_format))
+        widest = plan_memory(shape, memory_request(question, choices[-1].tensor_parallel_size))
         lines.append(
             _context_too_long(name, widest, question) if widest.fits else refusal(name, shape, widest, chip.name)
         )
     elif smallest > 1:
-        single = plan_memory(shape, _request(question, 1, question.weight_format))
+        single = plan_memory(shape, memory_request(question, 1))
         lines.append(
             f"{name} in {question.weight_format} needs at least {smallest} {chip.name} chips: "
             f"{gib(single.weights_bytes)} of weights, {gib(single.budget_bytes)} usable on one chip."
@@ -290,11 +293,13 @@ def _advice(
         lines.append(f"{name} is not served on {chip.name}: {known.detail}.")
     elif known.outcome == "not run yet":
         lines.append(f"{known.detail}.")
+    elif shape.architecture in LANGUAGE_PART:
+        lines.append(f"{name}: {known.detail}.")
     if not shape.is_counted:
         lines.append(
             f"The layers of {shape.model_type} are counted in the commonest form: no published total holds the count."
         )
-    if smallest is not None and best:
+    if smallest is not None and best and by_size[best].fits:
         lines.extend(_about_splits(question, by_size, smallest, best))
     lines.extend(_about_formats(question, by_size, quantized, smallest))
     if best and 1 < best <= chip.chips_per_card:
@@ -325,11 +330,11 @@ def _about_splits(question: PlanRequest, by_size: dict[int, Candidate], smallest
     widest = by_size[max(size for size, choice in by_size.items() if choice.fits and choice.servers == chosen.servers)]
     if widest.tensor_parallel_size > best:
         lines.append(_about_wider(question, chosen, widest))
-    elif base.replicas > 1 and base.modelled_saturated_tokens_per_s > chosen.modelled_saturated_tokens_per_s:
+    elif base.replicas > 1 and base.modeled_saturated_tokens_per_s > chosen.modeled_saturated_tokens_per_s:
         lines.append(
             f"Size {best} is the faster for each request. With all caches full, {base.replicas} servers at size "
-            f"{smallest} give more: {base.modelled_saturated_tokens_per_s:,.0f} tok/s against "
-            f"{chosen.modelled_saturated_tokens_per_s:,.0f} (modelled)."
+            f"{smallest} give more: {base.modeled_saturated_tokens_per_s:,.0f} tok/s against "
+            f"{chosen.modeled_saturated_tokens_per_s:,.0f} (modelled)."
         )
     return lines
 
@@ -337,9 +342,9 @@ def _about_splits(question: PlanRequest, by_size: dict[int, Candidate], smallest
 def _about_wider(question: PlanRequest, chosen: Candidate, wide: Candidate) -> str:
     """What the widest split would buy over the chosen one: for a request alone, and with every cache full."""
     name, size = question.model.name, wide.tensor_parallel_size
-    speedup = chosen.modelled_decode_ms / wide.modelled_decode_ms
+    speedup = chosen.modeled_decode_ms / wide.modeled_decode_ms
     alone = f"a request alone is {speedup:.1f}x as fast for {size // chosen.tensor_parallel_size}x the chips"
-    busy, chosen_busy = wide.modelled_saturated_tokens_per_s, chosen.modelled_saturated_tokens_per_s
+    busy, chosen_busy = wide.modeled_saturated_tokens_per_s, chosen.modeled_saturated_tokens_per_s
     if busy > chosen_busy:
         return (
             f"Tensor-parallel size {size} for {name}: {alone}; with all caches full {busy:,.0f} tok/s against "

@@ -61,7 +61,7 @@ def _matches(rule: dict[str, Any], template: str, model_type: str) -> bool:
 def by_name(name: str, model_type: str) -> tuple[str, str]:
     """(tool parser, reasoning parser) by the release's name, else by model_type; empty for none."""
     table, lower = _table(), name.lower()
-    named = next((entry for entry in table["names"] if re.search(entry["pattern"], lower)), {})
+    named: dict[str, str] = next((entry for entry in table["names"] if re.search(entry["pattern"], lower)), {})
     tool = named.get("tool", table["tool"].get(model_type, ""))
     reasoning = named.get("reasoning", table["reasoning"].get(model_type, ""))
     return tool, reasoning

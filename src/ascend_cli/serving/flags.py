@@ -25,6 +25,8 @@ VALUES = (
     ("--kv-cache-memory-bytes",),
     ("--num-gpu-blocks-override",),
     ("--max-model-len",),
+    ("--max-num-batched-tokens",),
+    ("--max-num-seqs",),
     ("--tool-call-parser",),
     ("--reasoning-parser",),
 )

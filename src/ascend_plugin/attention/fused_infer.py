@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch_npu
 from vllm.forward_context import get_forward_context
-from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
 
 from ascend_plugin import detection
 from ascend_plugin.attention.base import AscendAttention, AscendBackend
@@ -34,7 +33,6 @@ UNLIMITED = 2147483647
 PACKED_HEAD_SIZES = (64, 128, 192)
 
 
-@register_backend(AttentionBackendEnum.CUSTOM)
 class FusedInferBackend(AscendBackend):
     """The attention backend of Ascend 910B, 910C (A3) and 950."""
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch_npu
 from vllm.config import CUDAGraphMode
-from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
 
 from ascend_plugin import detection
 from ascend_plugin.attention import masks
@@ -32,7 +31,6 @@ MASK_TYPE_PREFILL = 3  # SelfAttentionParam::MASK_TYPE_NORM_COMPRESS
 MASK_TYPE_PAGED = 5  # PagedAttentionParam::MASK_TYPE_NORM_COMPRESS
 
 
-@register_backend(AttentionBackendEnum.CUSTOM)
 class PagedNzBackend(AscendBackend):
     """Ascend 310P's attention backend."""
 

@@ -5,21 +5,20 @@ starts behind a cached prefix, the state is copied there first (preprocess_mamba
 
 With drafts the states after each token lie in the last block and those behind it. Which of them a sequence goes on
 from is known once its drafts have been judged. If that leaves a block full, the state at its end is copied to it, where
-the prefix cache will look for it (postprocess_mamba_align_gpu).
+the prefix cache will look for it (postprocess_mamba_align_gpu). Upstream decides that on the device; here the host
+does at the beginning of the next step, before which nothing reads or writes states.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from vllm.utils.torch_utils import async_tensor_h2d
 from vllm.v1.worker.mamba_utils import MambaSpecDecodeGPUContext
-
-NULL_BLOCK = 0  # belongs to no sequence
 
 
 def collect_copies(
@@ -53,22 +52,50 @@ def collect_copies(
 
 
 def copy_blocks(buffers: Any) -> None:
-    """Make the copies that were noted, one gather and one scatter for each state tensor."""
+    """Make the copies that were noted."""
     if not buffers.offset:
         return
     for group_id, pairs in buffers.ascend_copies.items():
-        states = buffers.ascend_states[group_id]
-        index = torch.tensor(pairs, dtype=torch.int64).to(states[0].device, non_blocking=True)
-        _copy(states, index[:, 0], index[:, 1])
+        _copy(buffers.ascend_states[group_id], pairs)
 
 
 def _states_of(group: Any, layers: dict[str, Any]) -> list[torch.Tensor]:
     return [state for name in group.layer_names for state in layers[name].kv_cache]
 
 
-def _copy(states: Iterable[torch.Tensor], sources: torch.Tensor, targets: torch.Tensor) -> None:
+def _copy(states: Iterable[torch.Tensor], pairs: list[tuple[int, int]]) -> None:
+    """Copy pages of every layer from block to block, whole: they are contiguous and end at 32 bytes.
+
+    A gather and a scatter would be fewer launches, but indexing by rows is not sure on every chip (docs/silicon.md).
+    """
     for state in states:
-        state[targets] = state.index_select(0, sources)
+        for source, target in pairs:
+            state[target].copy_(state[source])
+
+
+def _pairs(sources: np.ndarray, targets: np.ndarray) -> list[tuple[int, int]]:
+    return list(zip(sources.tolist(), targets.tolist(), strict=True))
+
+
+@dataclass
+class BlockEnds:
+    """States at ends of blocks that a step's drafts may have completed. n copies, G groups."""
+
+    states: list[list[torch.Tensor]]  # [G] each group's layers
+    rows: np.ndarray  # [n] the sequence's row in that step
+    sources: np.ndarray  # [G, n] blocks to copy from ...
+    targets: np.ndarray  # [G, n] ... and to
+    needed: np.ndarray  # [n] how many tokens must have been kept
+    in_place: np.ndarray  # [n] whether the sequence then goes on from its first slot
+
+    def settle(self, counts: np.ndarray) -> np.ndarray:
+        """Copy what has come about; counts [rows] of the step. Returns those that the next one goes on from."""
+        reached = counts[self.rows] >= self.needed
+        for states, sources, targets in zip(self.states, self.sources, self.targets, strict=True):
+            _copy(states, _pairs(sources[reached], targets[reached]))
+        kept = counts.copy()
+        kept[self.rows[reached & self.in_place]] = 1
+        return kept
 
 
 class DraftedStates(MambaSpecDecodeGPUContext):
@@ -78,6 +105,17 @@ class DraftedStates(MambaSpecDecodeGPUContext):
     for the rest.
     """
 
+    host_tables: list[np.ndarray]  # every group's [requests, blocks], as the host keeps them
+
+    @classmethod
+    def create(cls, *args: Any, make_buffer: Callable[..., Any], **kwargs: Any) -> Any:
+        def stays_on_host(*arguments: Any, **options: Any) -> Any:
+            buffer = make_buffer(*arguments, **options)
+            buffer.copy_to_gpu = lambda count=None: buffer.gpu
+            return buffer
+
+        return super().create(*args, make_buffer=stays_on_host, **kwargs)
+
     def initialize_from_forward_context(
         self,
         kv_cache_config: Any,
@@ -86,14 +124,9 @@ class DraftedStates(MambaSpecDecodeGPUContext):
         block_tables: list[torch.Tensor],
         aligned_index_block_tables: list[torch.Tensor] | None = None,
     ) -> None:
-        """Keep the tensors.
-
-        block_tables: the first rows of each group's [requests, blocks], which stays where it is from step to step.
-        """
+        """Keep the layers' states; the blocks are looked up in host_tables."""
         groups = [kv_cache_config.kv_cache_groups[index] for index in self.mamba_group_ids]
         self.states = [_states_of(group, forward_context) for group in groups]
-        requests = self.num_accepted_tokens_out.shape[0]
-        self.block_tables = [table.as_strided((requests, table.shape[1]), table.stride()) for table in block_tables]
         self.is_initialized = True
 
     def run_fused_precopy(
@@ -107,43 +140,27 @@ class DraftedStates(MambaSpecDecodeGPUContext):
         """Before a step, bring the state of a sequence that begins a new block there."""
         sources, targets = self.precopy_src_col_buf.np[:num_reqs], self.mamba_state_idx_buf.np[:num_reqs]
         rows = np.flatnonzero((sources >= 0) & (sources != targets))
-        if not len(rows):
-            return
-        index = np.stack([rows, sources[rows] + self.precopy_token_bias_buf.np[rows], targets[rows]])
-        row, source, target = async_tensor_h2d(torch.from_numpy(index.astype(np.int64)), device=state_idx_gpu.device)
-        for table, states in zip(self.block_tables, self.states, strict=True):
-            _copy(states, table[row, source].to(torch.int64), table[row, target].to(torch.int64))
+        columns = sources[rows] + self.precopy_token_bias_buf.np[rows]
+        for states, table in zip(self.states, self._tables(), strict=True):
+            _copy(states, _pairs(table[rows, columns], table[rows, targets[rows]]))
 
-    def run_fused_postprocess(
-        self,
-        num_reqs: int,
-        num_accepted_tokens_gpu: torch.Tensor,
-        mamba_state_idx_gpu: torch.Tensor,
-        num_scheduled_tokens_gpu: torch.Tensor,
-        num_computed_tokens_gpu: torch.Tensor,
-        num_draft_tokens_gpu: torch.Tensor,
-    ) -> None:
-        """After a step, keep the state at the end of a block for the prefix cache, if its last token was accepted."""
-        self.num_accepted_tokens_out[:num_reqs].copy_(num_accepted_tokens_gpu[:num_reqs])
-        found = block_ends(
-            self.num_computed_tokens_buf.np[:num_reqs],
-            self.num_scheduled_tokens_buf.np[:num_reqs],
-            self.num_draft_tokens_buf.np[:num_reqs],
-            self.mamba_state_idx_buf.np[:num_reqs],
+    def block_ends(self, names: list[str]) -> BlockEnds | None:
+        """What this step's drafts will decide; names: the request of each row. None: nothing."""
+        rows, source, target, needed, in_place = block_ends(
+            self.num_computed_tokens_buf.np[: len(names)],
+            self.num_scheduled_tokens_buf.np[: len(names)],
+            self.num_draft_tokens_buf.np[: len(names)],
+            self.mamba_state_idx_buf.np[: len(names)],
             self.block_size,
         )
-        if not found.shape[1]:
-            return
-        row, source, target, needed, in_place = async_tensor_h2d(
-            torch.from_numpy(found), device=num_accepted_tokens_gpu.device
-        )
-        reached = num_accepted_tokens_gpu[row] >= needed
-        for table, states in zip(self.block_tables, self.states, strict=True):
-            targets = table[row, target].to(torch.int64).masked_fill(~reached, NULL_BLOCK)
-            _copy(states, table[row, source].to(torch.int64), targets)
-        # The sequence then goes on from its first slot.
-        accepted = self.num_accepted_tokens_out
-        accepted[row] = accepted[row].masked_fill(reached & (in_place > 0), 1)
+        if not len(rows):
+            return None
+        sources = np.stack([table[rows, source] for table in self._tables()])
+        targets = np.stack([table[rows, target] for table in self._tables()])
+        return BlockEnds(self.states, rows, sources, targets, needed, in_place > 0)
+
+    def _tables(self) -> list[np.ndarray]:
+        return [self.host_tables[group] for group in self.mamba_group_ids]
 
 
 def block_ends(

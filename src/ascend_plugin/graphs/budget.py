@@ -12,9 +12,6 @@ if TYPE_CHECKING:
 
 logger = plugin_logger(__name__)
 
-# Events that one captured collective holds: to enter its stream, to come back, and one of HCCL's own. With it 64 layers
-# at tensor-parallel size above 1 leave room for two graphs on 1,024 events, which is what vllm-ascend documents.
-EVENTS_PER_COLLECTIVE = 3
 RESERVED_EVENTS = 64  # for everything outside graphs: copies, asynchronous scheduling, HCCL itself
 RESERVED_STREAMS = 64
 COLLECTIVES_PER_LAYER = 2
@@ -25,18 +22,24 @@ MAX_GRAPHS = 16  # beyond it padding saves little and start-up grows
 
 
 def graph_budget(chip: ChipSpec, layers: int, tensor_parallel_size: int) -> int:
-    """How many full decode graphs of this model the chip's streams and events allow."""
+    """How many full decode graphs of this model the chip's streams and events allow, as far as is known beforehand.
+
+    What a graph really takes is measured when the first is captured (see graphs.wrapper).
+    """
     streams = STREAMS_PER_GRAPH
     events = 2
     if tensor_parallel_size > 1:
-        events += (layers * COLLECTIVES_PER_LAYER + 1) * EVENTS_PER_COLLECTIVE
+        events += (layers * COLLECTIVES_PER_LAYER + 1) * chip.forms.events_per_collective
         streams += 1
     if not chip.graph_lengths_on_device:
         events += layers  # each attention waits for its host-side lengths
-    return min(
+    budget = min(
         (chip.max_streams - RESERVED_STREAMS) // streams,
         (chip.max_events - RESERVED_EVENTS) // events,
     )
+    if tensor_parallel_size > 1 and chip.forms.graphs_with_collectives:
+        budget = min(budget, chip.forms.graphs_with_collectives)
+    return budget
 
 
 def ladder(largest: int) -> list[int]:

@@ -17,6 +17,8 @@ from vllm.config import CUDAGraphMode
 from vllm.forward_context import BatchDescriptor, get_forward_context, is_forward_context_available
 from vllm.sequence import IntermediateTensors
 
+from ascend_plugin.graphs.agreement import all_ranks, tensor_parallel_ranks
+from ascend_plugin.graphs.events import EventMeter
 from ascend_plugin.log import plugin_logger
 
 logger = plugin_logger(__name__)
@@ -79,6 +81,7 @@ class AscendGraphWrapper(CUDAGraphWrapper):
     """vLLM's graph wrapper on torch.npu's graphs: dispatch by the forward context, capture once, then replay."""
 
     _update_stream: Any = None
+    _events = EventMeter()  # of the process's chip
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not is_forward_context_available():
@@ -96,14 +99,36 @@ class AscendGraphWrapper(CUDAGraphWrapper):
         return captured.output
 
     def _capture(self, descriptor: BatchDescriptor, args: tuple, kwargs: dict) -> Any:
+        """Capture a batch, if every rank can; where one cannot, all of them run it eagerly from then on."""
         validate_cudagraph_capturing_enabled()
+        ranks = tensor_parallel_ranks()
+        if not all_ranks(self._events.has_room(), ranks):
+            reason = f"a graph takes {self._events.per_graph} events and the chip has too few left"
+            return self._run_eagerly(descriptor, reason, args, kwargs)
+        captured, failure = self._try_capture(descriptor, args, kwargs)
+        if not all_ranks(failure is None, ranks):
+            reason = failure or "capturing their graph failed on another rank"
+            return self._run_eagerly(descriptor, reason, args, kwargs)
+        self._events.measure()
+        output, captured.output = captured.output, _weak(captured.output)
+        self.concrete_cudagraph_entries[descriptor] = captured
+        compilation_counter.num_cudagraph_captured += 1
+        return output
+
+    def _run_eagerly(self, descriptor: BatchDescriptor, reason: str, args: tuple, kwargs: dict) -> Any:
+        logger.warning("Batches of %d tokens will run eagerly: %s.", descriptor.num_tokens, reason)
+        self.concrete_cudagraph_entries[descriptor] = CapturedGraph()
+        return self.runnable(*args, **kwargs)
+
+    def _try_capture(self, descriptor: BatchDescriptor, args: tuple, kwargs: dict) -> tuple[CapturedGraph, str | None]:
+        """The graph, and None or why there is none. Raises RuntimeError where nothing can be launched any more."""
         captured = CapturedGraph()
         graph = torch.npu.NPUGraph()
         try:
             with _record(captured.tasks):
                 graph.capture_begin(pool=self.graph_pool, capture_error_mode="thread_local")
                 try:
-                    output = self.runnable(*args, **kwargs)
+                    captured.output = self.runnable(*args, **kwargs)
                 finally:
                     graph.capture_end()
         except RuntimeError as error:
@@ -116,17 +141,9 @@ class AscendGraphWrapper(CUDAGraphWrapper):
                     "torch_npu launches nothing more after it. Start again with fewer graphs "
                     "(--cudagraph-capture-sizes) or none (--enforce-eager)."
                 ) from error
-            logger.warning(
-                "Batches of %d tokens will run eagerly: capturing their graph failed (%s).",
-                descriptor.num_tokens,
-                reason,
-            )
-            self.concrete_cudagraph_entries[descriptor] = CapturedGraph()
-            return self.runnable(*args, **kwargs)
-        captured.graph, captured.output = graph, _weak(output)
-        self.concrete_cudagraph_entries[descriptor] = captured
-        compilation_counter.num_cudagraph_captured += 1
-        return output
+            return captured, f"capturing their graph failed ({reason})"
+        captured.graph = graph
+        return captured, None
 
     def _replay(self, captured: CapturedGraph) -> None:
         captured.graph.replay()

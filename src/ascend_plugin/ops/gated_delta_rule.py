@@ -14,10 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import cache, reduce
 
 import torch
 
+WORDS = 8  # of int64 in 64 bytes
 CHUNK = 64  # tokens: a power of two, so that the triangular inverse is built by doubling
 
 
@@ -35,7 +36,8 @@ class ChunkPlan:
     slot_of_token: torch.Tensor  # [tokens] int64
     order: torch.Tensor  # [sequences] int64: longest first
     active: tuple[int, ...]  # sequences that have an n-th chunk
-    window: torch.Tensor  # [tokens] int64: row of each token in the convolution's input
+    # kernel times [tokens] int64: the row of each tap of each token in the convolution's input; the last is its own
+    window: tuple[torch.Tensor, ...]
     tails: torch.Tensor  # [sequences, kernel - 1] int64: rows that become the convolution's next state
     heads: torch.Tensor  # [sequences, kernel - 1] int64: rows that hold its present state
 
@@ -63,9 +65,20 @@ def plan_chunks(lengths: Sequence[int], kernel: int, device: torch.device) -> Ch
     window = torch.arange(total) + (sequence_of_token + 1) * history
     heads = (starts[:-1] + torch.arange(len(lengths)) * history).unsqueeze(1) + torch.arange(history)
     tails = heads + torch.tensor(lengths).unsqueeze(1)
-    to_device = (slots, slot_of_token, torch.tensor(order), window, tails, heads)
-    slots, slot_of_token, order_, window, tails, heads = (x.to(device, non_blocking=True) for x in to_device)
-    return ChunkPlan(slots, slot_of_token, order_, active, window, tails, heads)
+    taps = [window - (history - tap) for tap in range(kernel)]
+    on_host = (slots, slot_of_token, torch.tensor(order), tails, heads, *taps)
+    slots, slot_of_token, order_, tails, heads, *taps = upload(on_host, device)
+    return ChunkPlan(slots, slot_of_token, order_, active, tuple(taps), tails, heads)
+
+
+def upload(arrays: Sequence[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
+    """int64 arrays on the device by one copy from pinned memory; each begins where the chip's vector units can read."""
+    sizes = [-(-array.numel() // WORDS) * WORDS for array in arrays]
+    packed = torch.zeros(sum(sizes), dtype=torch.int64, pin_memory=device.type != "cpu")
+    for part, array in zip(packed.split(sizes), arrays, strict=True):
+        part[: array.numel()] = array.flatten()
+    parts = packed.to(device, non_blocking=True).split(sizes)
+    return [part[: array.numel()].view(array.shape) for part, array in zip(parts, arrays, strict=True)]
 
 
 def gates(
@@ -104,8 +117,7 @@ def chunked(
     repeats = v.shape[1] // k.shape[1]
     q, k = (x.repeat_interleave(repeats, dim=1) for x in (q, k))
     total = g.cumsum(dim=-1)  # [chunks, heads, C]: log-decay since the chunk began, this token's included
-    causal = torch.ones(CHUNK, CHUNK, dtype=torch.bool, device=q.device).tril()
-    between = (total.unsqueeze(-1) - total.unsqueeze(-2)).masked_fill(~causal, float("-inf")).exp()
+    between = (total.unsqueeze(-1) - total.unsqueeze(-2)).masked_fill(_ahead(q.device), float("-inf")).exp()
     keys_t = k.transpose(-1, -2)
     coupling = rate.unsqueeze(-1) * torch.matmul(k, keys_t) * between
     solve = inverse_of_unit_lower(coupling.tril(-1))
@@ -175,15 +187,28 @@ def inverse_of_unit_lower(below: torch.Tensor) -> torch.Tensor:
     no power of L is formed: those grow like binomial coefficients where keys are alike.
     """
     size = below.shape[-1]
-    row = torch.arange(size, device=below.device)
-    inverse = torch.eye(size, dtype=below.dtype, device=below.device).expand_as(below)
-    block = 1
-    while block < size:
-        pair = row // (2 * block)
-        lower = (pair.unsqueeze(1) == pair) & ((row // block % 2).unsqueeze(1) > row // block % 2)
+    inverse, *pairs = _doubling(size, below.dtype, below.device)
+    inverse = inverse.expand_as(below)
+    for lower in pairs:
         inverse = inverse - torch.matmul(torch.matmul(inverse, below * lower), inverse)
-        block *= 2
     return inverse
+
+
+@cache
+def _doubling(size: int, dtype: torch.dtype, device: torch.device) -> list[torch.Tensor]:
+    """The identity, and for each doubling 1 where R is and 0 elsewhere; [size, size] each. Made on the host."""
+    row, block, matrices = torch.arange(size), 1, [torch.eye(size)]
+    while block < size:
+        pair, half = row // (2 * block), row // block % 2
+        matrices.append((pair.unsqueeze(1) == pair) & (half.unsqueeze(1) > half))
+        block *= 2
+    return [matrix.to(dtype).to(device) for matrix in matrices]
+
+
+@cache
+def _ahead(device: torch.device) -> torch.Tensor:
+    """[C, C] bool: the tokens of a chunk that come after each."""
+    return torch.ones(CHUNK, CHUNK, dtype=torch.bool).triu(1).to(device)
 
 
 def step(
@@ -213,8 +238,8 @@ def convolve(
     kernel = weight.shape[-1]
     rows = x.new_empty(x.shape[0] + state.shape[0] * (kernel - 1), x.shape[1])
     rows[plan.heads.flatten()] = state.flatten(0, 1).to(x.dtype)
-    rows[plan.window] = x
-    windows = (rows.index_select(0, plan.window - (kernel - 1 - tap)) for tap in range(kernel))
+    rows[plan.window[-1]] = x
+    windows = (rows.index_select(0, places) for places in plan.window)
     total = reduce(torch.add, (window.float() * weight[:, tap].float() for tap, window in enumerate(windows)))
     return _activate(total, bias, x.dtype), rows[plan.tails]
 

@@ -6,6 +6,7 @@ loading, the KV cache, graphs, the inputs of a step, sampling.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -14,9 +15,8 @@ import numpy as np
 import torch
 from vllm.compilation.cuda_graph import CUDAGraphWrapper
 from vllm.config import CUDAGraphMode
-from vllm.forward_context import BatchDescriptor, set_forward_context
-from vllm.v1.attention.backend import CommonAttentionMetadata
-from vllm.v1.kv_cache_interface import AttentionSpec, EncoderOnlyAttentionSpec, KVCacheConfig
+from vllm.forward_context import BatchDescriptor
+from vllm.v1.kv_cache_interface import AttentionSpec, KVCacheConfig
 from vllm.v1.outputs import SamplerOutput
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
@@ -27,7 +27,10 @@ from ascend_plugin.cache import kv_cache
 from ascend_plugin.graphs import budget
 from ascend_plugin.graphs.wrapper import AscendGraphWrapper
 from ascend_plugin.ops import sampling, structured_output
-from ascend_plugin.runner.packed_inputs import Layout, StepInputs, fill_batch, fill_sampled, fill_slots
+from ascend_plugin.ops.noise import HostNoise
+from ascend_plugin.runner.accepted import AcceptedTokens
+from ascend_plugin.runner.dummy_run import dummy_run_context
+from ascend_plugin.runner.packed_inputs import PackedInputs
 from ascend_plugin.weight_upload import PinnedUploads
 
 
@@ -37,13 +40,14 @@ class AscendModelRunner(GPUModelRunner):
     def __init__(self, vllm_config: Any, device: torch.device) -> None:
         super().__init__(vllm_config, device)
         self.chip = detection.current_chip()
-        self.sampler.topk_topp_sampler = sampling.AscendTopKTopPSampler(self.sampler.topk_topp_sampler, self.chip)
+        noise = HostNoise(torch.initial_seed() % 2**63)  # the same on every rank, each of which samples
+        sampling.sample_with(self.sampler, getattr(self, "rejection_sampler", None), noise, self.chip)
         self.profiles = True  # whether profile_run is to run
         self._warmed_up = False
-        self._step_inputs: StepInputs | None = None
-        # Of the inputs that the runner's buffers are views of; None: they are its own.
-        self._packed: Layout | None = None
-        self._upstream_buffers: dict[str, Any] = {}
+        self._inputs: PackedInputs | None = None  # where the host knows all of them
+        self._accepted: AcceptedTokens | None = None  # where upstream would follow them by row, or on the device
+        if self.speculative_config is not None and (self.use_async_scheduling or self.model_config.is_hybrid):
+            self._accepted = AcceptedTokens(self.max_num_reqs, self.num_spec_tokens + 1, device)
 
     # ------------------------------------------------------------------ loading
 
@@ -82,14 +86,17 @@ class AscendModelRunner(GPUModelRunner):
         if self.profiles:
             super().profile_run(*args, **kwargs)
 
+    @torch.inference_mode()
+    def _dummy_sampler_run(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        with dummy_run_context(self.chip):
+            return super()._dummy_sampler_run(hidden_states)
+
     def initialize_kv_cache(self, kv_cache_config: KVCacheConfig, *args: Any, **kwargs: Any) -> None:
-        self._leave_packed_inputs()
-        self._step_inputs = None
+        self._release_inputs()
+        self._inputs = None
         super().initialize_kv_cache(kv_cache_config, *args, **kwargs)
-        if self._can_pack_inputs():
-            tables = self.input_batch.block_table.block_tables
-            widths = tuple(table.max_num_blocks_per_req for table in tables)
-            self._step_inputs = StepInputs(self.max_num_tokens, self.max_num_reqs, widths, self.device)
+        if PackedInputs.suit(self):
+            self._inputs = PackedInputs(self)
 
     def initialize_kv_cache_tensors(
         self,
@@ -134,7 +141,7 @@ class AscendModelRunner(GPUModelRunner):
         profiler: AbstractContextManager[Any] | None = None,
     ) -> None:
         """Capture one graph; only the first needs a warm-up, which creates what operators create on first use."""
-        if self._step_inputs is None:
+        if self._inputs is None:
             super()._warmup_and_capture(
                 desc,
                 cudagraph_runtime_mode,
@@ -145,46 +152,14 @@ class AscendModelRunner(GPUModelRunner):
             )
         else:
             if not self._warmed_up:
-                self._run_packed_dummy(replace(desc, num_tokens=1, num_reqs=1), CUDAGraphMode.NONE)
+                shortest = replace(desc, num_tokens=desc.num_tokens // desc.num_reqs, num_reqs=1)
+                self._inputs.run_dummy(shortest, CUDAGraphMode.NONE)
                 torch.npu.synchronize()
             with self.synchronize_input_prep():
-                self._run_packed_dummy(desc, cudagraph_runtime_mode)
+                self._inputs.run_dummy(desc, cudagraph_runtime_mode)
         self._warmed_up = True
 
-    @torch.inference_mode()
-    def _run_packed_dummy(self, desc: BatchDescriptor, mode: CUDAGraphMode) -> None:
-        """A forward pass of a decode batch that writes nothing to the cache, on the buffers its replays will use."""
-        requests = desc.num_reqs
-        layout = self._step_inputs.layout(desc.num_tokens, requests)
-        arrays = self._step_inputs.host_arrays(layout)
-        for name, array in arrays.items():
-            array.fill(-1 if name.startswith("slots") else 0)
-        arrays["query_start_loc"][:] = np.arange(requests + 1)
-        arrays["seq_lens"].fill(1)
-        self.query_start_loc.np[: requests + 1] = np.arange(requests + 1)
-        self.optimistic_seq_lens_cpu[:requests] = 1
-        self._bind_packed_inputs(layout)
-        slots, slots_by_layer = self._get_slot_mappings(desc.num_tokens, requests, desc.num_tokens)
-        metadata, _ = self._build_attention_metadata(
-            num_tokens=desc.num_tokens, num_reqs=requests, max_query_len=1, slot_mappings=slots
-        )
-        with set_forward_context(
-            metadata,
-            self.vllm_config,
-            num_tokens=desc.num_tokens,
-            cudagraph_runtime_mode=mode,
-            batch_descriptor=desc,
-            slot_mapping=slots_by_layer,
-            is_padding=self._prepare_padding_mask(desc.num_tokens, desc.num_tokens),
-        ):
-            self.model(
-                input_ids=self.input_ids.gpu[: desc.num_tokens],
-                positions=self.positions[: desc.num_tokens],
-                intermediate_tensors=self._dummy_intermediate_tensors(desc.num_tokens),
-                inputs_embeds=None,
-            )
-
-    def _dummy_intermediate_tensors(self, tokens: int) -> Any:
+    def dummy_intermediate_tensors(self, tokens: int) -> Any:
         """What an earlier pipeline stage would send; None on the first."""
         from vllm.distributed.parallel_state import get_pp_group
 
@@ -209,59 +184,55 @@ class AscendModelRunner(GPUModelRunner):
 
     # ------------------------------------------------------------------ the inputs of a step
 
-    def _can_pack_inputs(self) -> bool:
-        """Whether the host alone knows this model's step inputs (see step_inputs); otherwise upstream prepares them."""
-        groups = self.kv_cache_config.kv_cache_groups
-        return (
-            self.speculative_config is None
-            and not self.uses_mrope
-            and not self.enable_prompt_embeds
-            and not self.supports_mm_inputs
-            and not self.model_config.is_encoder_decoder
-            and self.parallel_config.data_parallel_size == 1
-            and self.dcp_world_size == 1
-            and bool(groups)
-            and all(
-                isinstance(group.kv_cache_spec, AttentionSpec)
-                and not isinstance(group.kv_cache_spec, EncoderOnlyAttentionSpec)
-                for group in groups
-            )
-        )
+    def _update_states(self, scheduler_output: Any) -> Callable[[], None] | None:
+        """Move requests in and out of the batch, knowing how many tokens of the last step each has kept.
+
+        Upstream follows these numbers by row while rows move, and corrects lengths on the device. They are followed by
+        request here, and from then on the host knows what it plans with: where the last step still runs this waits
+        until it has sampled. Its drafter may run on.
+        """
+        if self._accepted is None:
+            return super()._update_states(scheduler_output)
+        self._accepted.collect()
+        correct = super()._update_states(scheduler_output)
+        self._accepted.forget(scheduler_output)
+        batch = self.input_batch
+        self._expected_computed = batch.num_computed_tokens_cpu.copy()
+        if self._inputs is None and self.use_async_scheduling:  # upstream looks a request up by its last row
+            for name, row in (batch.prev_req_id_to_index or {}).items():
+                batch.num_accepted_tokens_cpu[row] = self._accepted.of(name)
+            return correct
+        for row, name in enumerate(batch.req_ids):
+            batch.num_accepted_tokens_cpu[row] = self._accepted.of(name)
+        if correct is not None:
+            correct()
+        return None
+
+    def _get_valid_sampled_token_count(self) -> list[int]:
+        return super()._get_valid_sampled_token_count() if self._accepted is None else self._accepted.by_row()
+
+    def expected_computed_tokens(self) -> np.ndarray:
+        """[rows] tokens of each request that would be in the cache had no draft been refused."""
+        if self._accepted is None:
+            return self.input_batch.num_computed_tokens_cpu
+        return self._expected_computed
+
+    def _update_states_after_model_execute(self, output_token_ids: torch.Tensor, scheduler_output: Any) -> None:
+        if self._accepted is not None:
+            self._accepted.note(output_token_ids, self.input_batch.req_ids, self._block_ends())
 
     def _prepare_inputs(self, scheduler_output: Any, num_scheduled_tokens: np.ndarray) -> tuple[Any, Any, int]:
         """Prepare a step; returns (which hidden states to sample from, speculation metadata, tokens sampled a row)."""
-        if self._step_inputs is None:
-            prepared = super()._prepare_inputs(scheduler_output, num_scheduled_tokens)
-            self._subtract_refused_drafts()
-            return prepared
-        requests, tokens = self.input_batch.num_reqs, scheduler_output.total_num_scheduled_tokens
-        layout = self._layout_of(tokens, requests, int(num_scheduled_tokens.max()))
-        arrays = self._step_inputs.host_arrays(layout)
-        owner, positions = fill_batch(
-            arrays,
-            num_scheduled_tokens,
-            self.input_batch.num_computed_tokens_cpu[:requests],
-            self.input_batch.token_ids_cpu,
-        )
-        for group, table in enumerate(self.input_batch.block_table.block_tables):
-            blocks = table.block_table.np[:requests]
-            fill_slots(arrays[f"slots{group}"], blocks, table.block_size, owner, positions)
-            self._step_inputs.fill_table(layout, group, blocks, table.num_blocks_per_row[:requests])
-        self._keep_host_copies(arrays, requests)
-        sampled, in_order = self._place_sampled_tokens(arrays, requests)
-        views = self._bind_packed_inputs(layout)
-        self._copy_sampled_tokens(views, sampled, in_order)
-        if self.lora_config:
-            self.set_active_loras(self.input_batch, num_scheduled_tokens, np.ones(requests, dtype=np.int32))
-        if tokens == requests:  # every request has one token: no need to pick
-            return slice(0, requests), None, 1
-        return views["logits_indices"][:requests], None, 1
+        if self._inputs is not None:
+            return self._inputs.prepare(scheduler_output, num_scheduled_tokens)
+        prepared = super()._prepare_inputs(scheduler_output, num_scheduled_tokens)
+        self._subtract_refused_drafts()
+        return prepared
 
     def _subtract_refused_drafts(self) -> None:
-        """Correct the lengths on the host, which count drafts of the last step that were refused.
+        """Correct upstream's lengths on the host, which count drafts of the last step that were refused.
 
-        Asynchronous scheduling does not wait for their number, and with lengths on the device nothing has to. Operators
-        that take lengths from the host must wait until the last step has sampled; its own drafter still runs meanwhile.
+        With lengths on the device nothing has to wait for their number.
         """
         if not self.use_async_spec_decode or self.chip.graph_lengths_on_device:
             return
@@ -272,97 +243,37 @@ class AscendModelRunner(GPUModelRunner):
             if drafts:
                 self.optimistic_seq_lens_cpu[request] -= int(drafts) + 1 - sampled[previous[request]]
 
+    def forced_uniform_decode(self) -> bool | None:
+        """False keeps a recurrent model's prompts, however short, out of decode graphs: those go on from a state."""
+        if not self.model_config.is_hybrid:
+            return None
+        requests = self.input_batch.num_reqs
+        if self.speculative_config is not None:
+            prefills = self.num_decode_draft_tokens.np[:requests] < 0
+        else:
+            prefills = (
+                self.input_batch.num_computed_tokens_cpu[:requests] < self.input_batch.num_prompt_tokens[:requests]
+            )
+        return False if prefills.any() else None
+
     def _determine_batch_execution_and_padding(
         self, *args: Any, force_uniform_decode: bool | None = None, **kwargs: Any
     ) -> Any:
-        """Keep a recurrent model's prompts, however short, out of the decode graphs: those go on from a state."""
-        if force_uniform_decode is None and self.model_config.is_hybrid:
-            requests = self.input_batch.num_reqs
-            if self.speculative_config is not None:
-                prefills = self.num_decode_draft_tokens.np[:requests] < 0
-            else:
-                prefills = (
-                    self.input_batch.num_computed_tokens_cpu[:requests] < self.input_batch.num_prompt_tokens[:requests]
-                )
-            if prefills.any():
-                force_uniform_decode = False
+        if force_uniform_decode is None:
+            force_uniform_decode = self.forced_uniform_decode()
         return super()._determine_batch_execution_and_padding(
             *args, force_uniform_decode=force_uniform_decode, **kwargs
         )
 
-    def _layout_of(self, tokens: int, requests: int, longest: int) -> Layout:
-        """The layout of this batch as the dispatcher is going to pad it."""
-        uniform = self._is_uniform_decode(longest, self.uniform_decode_query_len, tokens, requests)
-        loras = len(self.input_batch.lora_id_to_lora_request)
-        _, desc = self.cudagraph_dispatcher.dispatch(
-            tokens, uniform_decode=uniform, has_lora=loras > 0, num_active_loras=loras
-        )
-        return self._step_inputs.layout(desc.num_tokens, desc.num_reqs or requests)
+    def _release_inputs(self) -> None:
+        if self._inputs is not None:
+            self._inputs.release()
 
-    def _keep_host_copies(self, arrays: dict[str, np.ndarray], requests: int) -> None:
-        """Update the host arrays that the rest of the runner and the attention metadata read."""
-        padded = len(arrays["seq_lens"])
-        self.query_start_loc.np[: padded + 1] = arrays["query_start_loc"]
-        lengths = self.optimistic_seq_lens_cpu.numpy()
-        lengths[:padded] = arrays["seq_lens"]
-        lengths[padded:] = 0
-        known = np.fromiter((self.requests[name].num_tokens for name in self.input_batch.req_ids), np.int32, requests)
-        self.discard_request_mask.np[:requests] = lengths[:requests] < known
-        self._compute_prev_positions(requests)
-
-    def _place_sampled_tokens(self, arrays: dict[str, np.ndarray], requests: int) -> tuple[int, bool]:
-        if self._pp_recv_work is not None:
-            self._pp_recv_work.wait()
-            self._pp_recv_work = None
-        if self.input_batch.prev_sampled_token_ids is None:
-            return 0, True
-        return fill_sampled(arrays, self.prev_positions.np[:requests], arrays["query_start_loc"][1 : requests + 1])
-
-    def _copy_sampled_tokens(self, views: dict[str, torch.Tensor], count: int, in_order: bool) -> None:
-        """Put tokens sampled in the last step, which the host has not seen yet, into this step's."""
-        if not count:
-            return
-        sampled = self.input_batch.prev_sampled_token_ids[:, 0]
-        if in_order:
-            views["input_ids"][:count].copy_(sampled[:count])
-        else:
-            chosen = sampled[views["sampled_rows"][:count]].to(torch.int32)
-            views["input_ids"].scatter_(0, views["sampled_targets"][:count], chosen)
-
-    def _bind_packed_inputs(self, layout: Layout) -> dict[str, torch.Tensor]:
-        """Upload the step and let the runner's buffers be views of what arrived."""
-        if self._packed is None:
-            tables = self.input_batch.block_table.block_tables
-            self._upstream_buffers = {
-                "input_ids": self.input_ids.gpu,
-                "positions": self.positions,
-                "query_start_loc": self.query_start_loc.gpu,
-                "seq_lens": self.seq_lens,
-                **{f"slots{group}": table.slot_mapping.gpu for group, table in enumerate(tables)},
-                **{f"block_table{group}": table.block_table.gpu for group, table in enumerate(tables)},
-            }
-        self._packed = layout
-        views = self._step_inputs.upload(layout)
-        self._set_buffers(views)
-        return views
-
-    def _set_buffers(self, buffers: dict[str, torch.Tensor]) -> None:
-        self.input_ids.gpu = buffers["input_ids"]
-        self.positions = buffers["positions"]
-        self.query_start_loc.gpu = buffers["query_start_loc"]
-        self.seq_lens = buffers["seq_lens"]
-        for group, table in enumerate(self.input_batch.block_table.block_tables):
-            table.slot_mapping.gpu = buffers[f"slots{group}"]
-            table.block_table.gpu = buffers[f"block_table{group}"]
-
-    def _leave_packed_inputs(self) -> None:
-        """Give the runner its own buffers back, for the dummy runs of vLLM that fill them."""
-        if self._packed is not None:
-            self._set_buffers(self._upstream_buffers)
-            self._packed = None
+    def _is_packed(self) -> bool:
+        return self._inputs is not None and self._inputs.layout is not None
 
     def _dummy_run(self, *args: Any, **kwargs: Any) -> Any:
-        self._leave_packed_inputs()
+        self._release_inputs()  # for the dummy runs of vLLM, which fill the runner's own
         return super()._dummy_run(*args, **kwargs)
 
     @contextmanager
@@ -382,46 +293,38 @@ class AscendModelRunner(GPUModelRunner):
     def _get_slot_mappings(
         self, num_tokens_padded: int, num_reqs_padded: int, num_tokens_unpadded: int, ubatch_slices: Any = None
     ) -> tuple[Any, Any]:
-        if self._packed is None:
+        if not self._is_packed():
             return super()._get_slot_mappings(num_tokens_padded, num_reqs_padded, num_tokens_unpadded, ubatch_slices)
-        by_group = {
-            group: table.slot_mapping.gpu[:num_tokens_padded]
-            for group, table in enumerate(self.input_batch.block_table.block_tables)
-        }
-        groups = self.kv_cache_config.kv_cache_groups
-        return by_group, {name: by_group[index] for index, group in enumerate(groups) for name in group.layer_names}
+        return self._inputs.slot_mappings(num_tokens_padded)
 
     def _prepare_padding_mask(self, num_tokens_unpadded: int, num_tokens_padded: int) -> torch.Tensor:
-        if self._packed is None:
+        if not self._is_packed():
             return super()._prepare_padding_mask(num_tokens_unpadded, num_tokens_padded)
-        return self._step_inputs.on_device(self._packed)["is_padding"]
+        self._inputs.agree(num_tokens_padded)
+        return self._inputs.buffer.on_device(self._inputs.layout)["is_padding"]
 
     def _build_attention_metadata(self, *args: Any, **kwargs: Any) -> Any:
-        """Each layer's attention metadata, and None for a drafter's; of packed inputs, without slicing them again."""
-        if self._packed is None:
+        """Each layer's attention metadata, and the drafter's."""
+        if not self._is_packed():
             return super()._build_attention_metadata(*args, **kwargs)
-        requests = self._packed.requests
-        tokens = kwargs.get("num_tokens_padded") or kwargs["num_tokens"]  # attention is not padded outside graphs
-        views = self._step_inputs.on_device(self._packed)
-        lengths = self.optimistic_seq_lens_cpu[:requests]
-        metadata: dict[str, Any] = {}
-        for index, groups in enumerate(self.attn_groups):
-            common = CommonAttentionMetadata(
-                query_start_loc=views["query_start_loc"],
-                query_start_loc_cpu=self.query_start_loc.cpu[: requests + 1],
-                seq_lens=views["seq_lens"],
-                seq_lens_cpu_upper_bound=lengths,
-                num_reqs=requests,
-                num_actual_tokens=tokens,
-                max_query_len=kwargs["max_query_len"],
-                max_seq_len=int(lengths.numpy().max()),
-                block_table_tensor=views[f"block_table{index}"],
-                slot_mapping=views[f"slots{index}"][:tokens],
-                positions=views["positions"][:tokens],
-            )
-            for group in groups:
-                metadata.update(dict.fromkeys(group.layer_names, group.build_metadata(common)))
-        return metadata, None
+        padded = kwargs.get("num_tokens_padded")
+        return self._inputs.attention_metadata(
+            kwargs["num_tokens"], kwargs["num_reqs"], padded, kwargs["max_query_len"]
+        )
+
+    # ------------------------------------------------------------------ recurrent states under speculation
+
+    def _get_mamba_bufs(self) -> Any:
+        buffers = super()._get_mamba_bufs()
+        if buffers.postprocess_align is not None:
+            buffers.postprocess_align.host_tables = [table.block_table.np for table in self.input_batch.block_table]
+        return buffers
+
+    def _block_ends(self) -> Any:
+        """What this step's drafts decide about states at the ends of blocks (see cache/recurrent_state.py)."""
+        if not self.model_config.is_hybrid or self.cache_config.mamba_cache_mode != "align":
+            return None
+        return self._get_mamba_bufs().postprocess_align.block_ends(self.input_batch.req_ids)
 
     # ------------------------------------------------------------------ sampling
 

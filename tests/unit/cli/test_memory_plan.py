@@ -67,7 +67,7 @@ def test_heads_decide_the_sizes() -> None:
     assert tensor_parallel_sizes(find_model("qwen3-32b").shape, 8) == [1, 2, 4, 8]
 
 
-def test_the_first_users_model_does_not_fit_one_chip() -> None:
+def test_qwen3_32b_does_not_fit_one_chip() -> None:
     """The published out-of-memory error: Qwen3-32B in fp16 on one 43.24 GiB chip; two chips hold it."""
     shape = read_model_shape(QWEN3_32B)
     plan = plan_memory(shape, MemoryRequest(1, DUO_CHIP_BYTES))

@@ -85,7 +85,7 @@ def test_duo_card() -> None:
         None,
         45,
     )
-    assert (second.memory_used_mib, second.utilisation_percent, second.hugepages_used) == (37623, 37, 15)
+    assert (second.memory_used_mib, second.utilization_percent, second.hugepages_used) == (37623, 37, 15)
     assert [process.pid for process in reading.processes_on(second)] == [4711]
     assert reading.processes_on(first) == []
     assert spec_of(first).name == "310P3"

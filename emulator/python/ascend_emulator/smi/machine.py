@@ -51,7 +51,8 @@ class Chip:
 
     @property
     def memory_total_mib(self) -> int:
-        return self.spec.memory_mib[self.chip_id % len(self.spec.memory_mib)]
+        sizes: tuple[int, ...] = self.spec.memory_mib
+        return sizes[self.chip_id % len(sizes)]
 
     @property
     def memory_used_mib(self) -> int:

@@ -1,5 +1,5 @@
 # WARNING: vLLM 0.33.0 has 1 open advisories (CVE-2026-105922 ...): `ascend doctor --vllm-version 0.33.0` lists them. Keep the server behind a proxy.
-# The image, once, in the root of the ascend-plugin repository: ascend deploy --target dockerfile --chip 310P3 -o Dockerfile && docker build -t ascend-plugin:0.1.0-310p .
+# The image, once, in the root of the ascend-plugin repository: ascend deploy --target dockerfile --chip 310P3 --build .
 # A key that only the server can read, made once; each step needs the one before it.
 { test -s vllm-api-key || (umask 077 && openssl rand -hex 32 > vllm-api-key); } &&
 sudo chown 1000:1000 vllm-api-key &&
