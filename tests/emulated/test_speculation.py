@@ -16,7 +16,6 @@ from conformance.places import Places
 from conformance.prompts import make_prompts
 from conformance.tiny import build_reciter
 from conformance.verify import Verifier
-
 from tests.models.served import on_the_cpu
 
 from .assertions import LONG, TIE, gap, log_softmax
