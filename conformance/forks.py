@@ -33,6 +33,7 @@ class ForkServer:
     def run(self, module: str, arguments: Sequence[str], log: Path, timeout_s: int) -> int:
         """Exit code of the module's main() in a fork, negative for a signal; 124 past the time, when it is killed."""
         if self._process is None or self._process.poll() is not None:
+            self.close()  # the pipes of one that has died
             command = [sys.executable, "-m", __name__, *self._modules]
             self._process = self._popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         orders, answers = pipes(self._process)
@@ -51,8 +52,10 @@ class ForkServer:
 
     def close(self) -> None:
         if self._process is not None:
-            pipes(self._process)[0].close()
+            orders, answers = pipes(self._process)
+            orders.close()
             self._process.wait()
+            answers.close()
             self._process = None
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -411,3 +414,44 @@ def test_chunks_behind_long_prefixes(npu: Npu, served: int, operator: str) -> No
     found = npu.call(prompts_after_prefixes, served)
     assert max(found["errors"]) < 2e-3
     assert found["operators"] == [f"atb::_npu_paged_attention_{operator}"]
+
+
+FORMS = """
+import json, torch
+from ascend_facts import probes
+from ascend_plugin import detection
+chip = detection.current_chip()
+here = probes.installation(chip.soc_version)
+print("FORMS", json.dumps({"soc": here.soc, "cann": here.cann, "driver": here.driver, "rows": chip.forms.gating_rows}))
+"""
+
+
+def test_a_probe_s_result_changes_the_plugin_s_choices(emulated: Any, tmp_path: Path) -> None:
+    def forms(**variables: str) -> dict[str, Any]:
+        done = emulated(chip="310P3").run([sys.executable, "-c", FORMS], env=variables, capture_output=True, text=True)
+        (line,) = (line for line in done.stdout.splitlines() if line.startswith("FORMS "))
+        return json.loads(line.removeprefix("FORMS "))
+
+    here = forms()
+    assert here.pop("rows") == 1024
+    result = tmp_path / "result.json"
+    result.write_text(json.dumps({**here, "forms": {"gating_rows": 4096}}))
+    assert forms(ASCEND_PROBE=str(result))["rows"] == 4096
+    assert forms(ASCEND_PROBE="off")["rows"] == 1024
+
+
+def rows_of_dummy_run() -> tuple[list[str], list[float]]:
+    from ascend_plugin import detection
+    from ascend_plugin.runner.dummy_run import dummy_run_context
+
+    hidden = torch.full((2, 4), float("nan"), dtype=torch.float16, device="npu")
+    with Launched() as launched, dummy_run_context(detection.current_chip()):
+        rows = torch.rand_like(hidden)
+    return [name for name, _, _ in launched.calls if "rand" in name or "uniform" in name], rows.flatten().cpu().tolist()
+
+
+@pytest.mark.chips("310P3", "910B3")
+def test_dummy_runs_draw_no_random_numbers_on_310p(npu: Npu, request: pytest.FixtureRequest) -> None:
+    drawn, values = npu.call(rows_of_dummy_run)
+    assert bool(drawn) == ("910B3" in request.node.name)
+    assert all(0 <= value < 1 for value in values)

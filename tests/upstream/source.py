@@ -63,6 +63,9 @@ def definition(name: str) -> tuple[Path, ast.AST]:
     for index, part in enumerate(inside):
         found = _member(node, part)
         if found is None:
+            brought = _through_stars(module, path, node, inside[index:])
+            if brought is not None:
+                return brought
             raise Missing(f"{name}: {path} has no {'.'.join(inside[: index + 1])}")
         if isinstance(found, ast.ImportFrom):
             alias = next(alias for alias in found.names if (alias.asname or alias.name) == part)
@@ -70,6 +73,17 @@ def definition(name: str) -> tuple[Path, ast.AST]:
             return definition(".".join([origin, alias.name, *inside[index + 1 :]]))
         node = found
     return path, node
+
+
+def _through_stars(module: str, path: Path, node: ast.AST, inside: list[str]) -> tuple[Path, ast.AST] | None:
+    """What `from x import *` brings into a module."""
+    for child in getattr(node, "body", []):
+        if isinstance(child, ast.ImportFrom) and child.names[0].name == "*":
+            try:
+                return definition(".".join([_absolute(module, path, child), *inside]))
+            except Missing:
+                continue
+    return None
 
 
 def _absolute(module: str, path: Path, node: ast.ImportFrom) -> str:

@@ -38,13 +38,6 @@ def worker(shared: Worker) -> Iterator[Worker]:
         shared.call(cann.call, "aclrtResetDeviceForce", device)
 
 
-def hccl() -> ctypes.CDLL:
-    cann.library()
-    from ascend_emulator import activation
-
-    return next(loaded for loaded in activation.loaded() if hasattr(loaded, "HcclAllReduce"))
-
-
 class Rank:
     """One rank's chip, stream, communicators and a buffer."""
 
@@ -64,7 +57,9 @@ def ranks(communicators: int = 1) -> list[Rank]:
     made = []
     for _ in range(communicators):
         handles = (ctypes.c_void_p * RANKS)()
-        assert hccl().HcclCommInitAll(ctypes.c_uint32(RANKS), (ctypes.c_int32 * RANKS)(*range(RANKS)), handles) == 0
+        assert (
+            cann.hccl().HcclCommInitAll(ctypes.c_uint32(RANKS), (ctypes.c_int32 * RANKS)(*range(RANKS)), handles) == 0
+        )
         made.append(handles)
     return [Rank(device, [ctypes.c_void_p(handles[device]) for handles in made]) for device in range(RANKS)]
 
@@ -91,7 +86,7 @@ def all_to_all_v(sent: list[list[int]], received: list[list[int]]) -> list[tuple
     for rank, member in enumerate(members):
         communicator = member.use()
         offsets = row(0, 64)
-        code = hccl().HcclAlltoAllV(
+        code = cann.hccl().HcclAlltoAllV(
             member.buffer, row(*sent[rank]), offsets, FLOAT,
             member.buffer, row(*received[rank]), offsets, FLOAT,
             communicator, member.stream,
@@ -115,7 +110,7 @@ def all_gather_v(counts: list[list[int]]) -> list[tuple[int, str]]:
     members = ranks()
     for rank, member in enumerate(members):
         communicator = member.use()
-        code = hccl().HcclAllGatherV(
+        code = cann.hccl().HcclAllGatherV(
             member.buffer, U64(counts[rank][rank]), member.buffer, row(*counts[rank]), row(0, 64), FLOAT,
             communicator, member.stream,
         )  # fmt: skip
@@ -138,7 +133,7 @@ def what_is_no_buffer() -> dict[str, int]:
     communicator = member.use()
     host = ctypes.create_string_buffer(4096)
     inside = ctypes.c_void_p(member.buffer.value + 4096 - 4 * COUNT + 4)
-    library, stream, buffer = hccl(), member.stream, member.buffer
+    library, stream, buffer = cann.hccl(), member.stream, member.buffer
     half, far = row(COUNT, COUNT), row(0, 1 << 20)
 
     def all_reduce(source: Any, target: Any, count: int = COUNT) -> int:
@@ -170,7 +165,7 @@ def test_what_is_no_buffer_is_refused(worker: Worker) -> None:
 def group_over_many(communicators: int) -> list[tuple[int, str]]:
     """A group that talks over several communicators, in the same order on both ranks."""
     members = ranks(communicators)
-    library = hccl()
+    library = cann.hccl()
     for rank, member in enumerate(members):
         member.use()
         assert library.HcclGroupStart() == 0
@@ -188,7 +183,7 @@ def test_groups_are_worked_off_in_the_order_of_the_program(worker: Worker) -> No
 def messages_of_two_streams(messages: int) -> list[int]:
     """Each rank talks to the other from two streams at once, over one communicator."""
     members = ranks()
-    library = hccl()
+    library = cann.hccl()
     streams = []
     for rank, member in enumerate(members):
         communicator = member.use()
@@ -211,7 +206,7 @@ def test_two_streams_may_talk_to_one_peer(worker: Worker) -> None:
 def both_directions_of_two_streams(messages: int) -> list[int]:
     """One stream of each rank sends and another receives: neither may hold up the other's."""
     members = ranks()
-    library = hccl()
+    library = cann.hccl()
     streams = []
     for rank, member in enumerate(members):
         communicator = member.use()
@@ -233,7 +228,7 @@ def test_the_directions_are_independent(worker: Worker) -> None:
 def join(sizes: list[int], before: Callable[[bytes], Any] = lambda _: None) -> list[int]:
     """What HcclCommInitRootInfo answers to rank r of sizes[r]; `before` gets the root info first."""
     info = ctypes.create_string_buffer(ROOT_INFO_BYTES)
-    assert hccl().HcclGetRootInfo(info) == 0
+    assert cann.hccl().HcclGetRootInfo(info) == 0
     keep = before(info.raw)
     codes = [HANGS] * len(sizes)
 
@@ -241,7 +236,7 @@ def join(sizes: list[int], before: Callable[[bytes], Any] = lambda _: None) -> l
         cann.set_device(rank)
         handle = ctypes.c_void_p()
         size = ctypes.c_uint32(sizes[rank])
-        codes[rank] = hccl().HcclCommInitRootInfo(size, info, ctypes.c_uint32(rank), ctypes.byref(handle))
+        codes[rank] = cann.hccl().HcclCommInitRootInfo(size, info, ctypes.c_uint32(rank), ctypes.byref(handle))
 
     threads = [threading.Thread(target=work, args=(rank,), daemon=True) for rank in range(len(sizes))]
     for thread in threads:
@@ -281,11 +276,13 @@ def lose_a_waiting_rank() -> tuple[int, tuple[int, str]]:
     """Rank 0 waits in an all-reduce when its chip is lost; rank 1 comes to it afterwards."""
     first, second = ranks()
     communicator = first.use()
-    assert hccl().HcclAllReduce(first.buffer, first.buffer, U64(COUNT), FLOAT, SUM, communicator, first.stream) == 0
+    assert (
+        cann.hccl().HcclAllReduce(first.buffer, first.buffer, U64(COUNT), FLOAT, SUM, communicator, first.stream) == 0
+    )
     lose_the_chip()
     code = answer("aclrtSynchronizeStream", first.stream)
     communicator = second.use()
-    late = hccl().HcclAllReduce(second.buffer, second.buffer, U64(COUNT), FLOAT, SUM, communicator, second.stream)
+    late = cann.hccl().HcclAllReduce(second.buffer, second.buffer, U64(COUNT), FLOAT, SUM, communicator, second.stream)
     assert late == 0
     return code, outcome(second)
 
@@ -301,11 +298,16 @@ def destroy_a_waiting_stream() -> tuple[int, int, tuple[int, str]]:
     """By force, on a chip that is well and stays so."""
     first, second = ranks()
     communicator = first.use()
-    assert hccl().HcclAllReduce(first.buffer, first.buffer, U64(COUNT), FLOAT, SUM, communicator, first.stream) == 0
+    assert (
+        cann.hccl().HcclAllReduce(first.buffer, first.buffer, U64(COUNT), FLOAT, SUM, communicator, first.stream) == 0
+    )
     destroyed = answer("aclrtDestroyStreamForce", first.stream)
     well = code_of("aclrtSynchronizeDevice")
     communicator = second.use()
-    assert hccl().HcclAllReduce(second.buffer, second.buffer, U64(COUNT), FLOAT, SUM, communicator, second.stream) == 0
+    assert (
+        cann.hccl().HcclAllReduce(second.buffer, second.buffer, U64(COUNT), FLOAT, SUM, communicator, second.stream)
+        == 0
+    )
     return destroyed, well, outcome(second)
 
 
@@ -319,7 +321,9 @@ def all_reduce_on_both() -> list[tuple[int, str]]:
     members = ranks()
     for member in members:
         communicator = member.use()
-        code = hccl().HcclAllReduce(member.buffer, member.buffer, U64(COUNT), FLOAT, SUM, communicator, member.stream)
+        code = cann.hccl().HcclAllReduce(
+            member.buffer, member.buffer, U64(COUNT), FLOAT, SUM, communicator, member.stream
+        )
         assert code == 0
     return [outcome(members[0])]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -62,15 +63,27 @@ def bounded(action: Callable[[], int]) -> int:
 
 LOST = 507010
 # An operator that loses the chip whenever it runs. Unlike "chip_lost", a reset brings the chip back: one process serves
-# many tests.
-LOSING_OPERATOR = {"kind": "launch", "operator": "aclnnInplaceAdds", "nth": 1, "times": 0, "code": LOST, "chip": 0}
+# many tests. HCCL's is one that needs nothing of torch_npu, whose streams do not survive a reset.
+LOSING_OPERATOR = {"kind": "launch", "operator": "HcclBarrier", "nth": 1, "times": 0, "code": LOST, "chip": 0}
 
 
 def lose_the_chip() -> None:
+    """Chip 0, from a stream that is not blocked."""
     import time
 
-    import torch
-
-    torch.empty(4, device="npu").add_(1)
+    communicator = ctypes.c_void_p()
+    library = cann.hccl()
+    assert library.HcclCommInitAll(1, (ctypes.c_int32 * 1)(0), ctypes.byref(communicator)) == 0
+    assert library.HcclBarrier(communicator, cann.stream()) == 0
     while cann.library().aclrtPeekAtLastError(0) == 0:
         time.sleep(0.001)
+
+
+_kept: list[Any] = []
+
+
+def blocked(stream: Any) -> threading.Event:
+    """A function of the program holds the stream until the event is set. It stays: the stream may outlive the test."""
+    gate = threading.Event()
+    _kept.append(cann.host_function(stream, gate.wait))
+    return gate

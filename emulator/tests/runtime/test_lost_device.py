@@ -12,7 +12,7 @@ import pytest
 from ascend_emulator.worker import Worker
 
 from . import cann
-from .faulty import HANGS, LOSING_OPERATOR, LOST, answer, bounded, code_of, lose_the_chip, process
+from .faulty import HANGS, LOSING_OPERATOR, LOST, answer, blocked, bounded, code_of, lose_the_chip, process
 
 SIZE = 64
 
@@ -31,7 +31,7 @@ def doomed(shared: Worker) -> Iterator[Worker]:
 
 
 def test_a_chip_that_stops_answering_is_lost(tmp_path: Path) -> None:
-    """The fault of that name, on which the others' operator is modelled."""
+    """The fault of that name, like which the others' operator behaves."""
     with process(tmp_path, {"kind": "chip_lost", "nth": 1}) as worker:
         assert worker.call(waits_on_a_lost_chip, "host function")["stream"] == LOST
 
@@ -43,8 +43,7 @@ def event() -> ctypes.c_void_p:
 def event_waits_after_a_record(before_the_loss: bool) -> dict[str, int]:
     cann.set_device()
     stream, mark = cann.stream(), event()
-    gate = threading.Event()
-    keep = cann.host_function(stream, gate.wait)  # the stream cannot come to what follows
+    gate = blocked(stream)  # it cannot come to what follows
     codes = {}
     if before_the_loss:
         cann.call("aclrtRecordEvent", mark, stream)
@@ -57,7 +56,6 @@ def event_waits_after_a_record(before_the_loss: bool) -> dict[str, int]:
     codes["synchronise"] = answer("aclrtSynchronizeEvent", mark)
     codes["with a limit"] = answer("aclrtSynchronizeEventWithTimeout", mark, 1000)
     gate.set()
-    del keep
     return codes
 
 
@@ -119,8 +117,7 @@ def test_torch_npus_event_after_a_failed_operator(tmp_path: Path, queue: str) ->
 
 
 def block_by_a_host_function(stream: Any, keep: list[Any]) -> None:
-    gate = threading.Event()
-    keep += [gate, cann.host_function(stream, gate.wait)]
+    keep.append(blocked(stream))
 
 
 def block_by_an_event(stream: Any, keep: list[Any]) -> None:
@@ -214,8 +211,8 @@ def test_every_wait_ends(doomed: Worker, block: str) -> None:
 def wait_for_a_record_of_a_lost_chip() -> int:
     """A stream of a healthy chip waits for one of the other."""
     cann.set_device(0)
-    first, mark, gate = cann.stream(), event(), threading.Event()
-    keep = cann.host_function(first, gate.wait)
+    first, mark = cann.stream(), event()
+    gate = blocked(first)
     cann.call("aclrtRecordEvent", mark, first)
     cann.set_device(1)
     second = cann.stream()
@@ -224,7 +221,6 @@ def wait_for_a_record_of_a_lost_chip() -> int:
     lose_the_chip()
     code = answer("aclrtSynchronizeStream", second)
     gate.set()
-    del keep
     return code
 
 

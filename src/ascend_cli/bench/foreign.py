@@ -5,6 +5,7 @@ They say neither chip nor size, and count tokens as the client meant them; rows 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,18 @@ NOTE = "made of a result of vLLM's own: lengths are the means of what the client
 UNKNOWN = {"chip": "unknown", "tensor_parallel_size": "unknown", "weight_format": "unknown"}
 TITLE = "Serving Benchmark Result"
 LINE = re.compile(r"^\s*([A-Z][^:\n]*?):\s+(-?[\d.]+|inf|nan)\s*$", re.MULTILINE)
+
+
+def rows_of(file: Path) -> list[Row] | None:
+    """Rows of a file that vLLM wrote or printed; None for any other. Raises UsageError for a spoiled one."""
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+        document = json.loads(text)
+    except OSError:
+        return None
+    except (ValueError, RecursionError):
+        return rows_of_tables(text, file) if TITLE in text else None
+    return [row_of_json(document, file)] if is_vllm_json(document) else None
 
 
 def is_vllm_json(document: object) -> bool:

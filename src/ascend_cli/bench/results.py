@@ -6,7 +6,6 @@ A results file is JSON, `{"schema": "ascend.bench/1", "rows": [...]}`. Times are
 from __future__ import annotations
 
 import json
-import math
 import os
 import statistics
 from collections.abc import Iterable, Mapping
@@ -19,6 +18,7 @@ from ascend_cli.errors import UsageError
 SCHEMA = "ascend.bench/1"
 MANIFEST = "sweep.json"  # of a sweep's folder: what its points have in common
 PERCENTILES = (50, 90, 95, 99)
+LARGEST = 1e12  # of any figure: tokens, milliseconds, requests; infinity and NaN are none either
 WARM_UP_SHORTFALL = 0.07  # a first run this much slower than the median of the rest was warming up
 
 
@@ -218,20 +218,12 @@ def load(source: str | Path) -> list[Row]:
 
 
 def _load_file(file: Path) -> list[Row]:
-    from ascend_cli.bench import foreign
-
     try:
-        text = file.read_text(encoding="utf-8", errors="replace")
+        document = json.loads(file.read_text(encoding="utf-8", errors="replace"))
     except OSError as error:
         raise UsageError(f"{file} cannot be read ({error.strerror}): give a results file of `ascend bench`") from error
-    try:
-        document = json.loads(text)
     except (ValueError, RecursionError) as error:
-        if foreign.TITLE in text:
-            return foreign.rows_of_tables(text, file)
         raise UsageError(f"{file} is not JSON ({error}): give a results file of `ascend bench`") from error
-    if foreign.is_vllm_json(document):
-        return [foreign.row_of_json(document, file)]
     schema = document.get("schema") if isinstance(document, dict) else None
     if schema != SCHEMA:
         raise UsageError(
@@ -288,7 +280,7 @@ def _check_numbers(item: Any) -> None:
         if str(one.type) == "str":
             if not isinstance(value, str):
                 raise ValueError(f"{one.name} is not text")
-        elif isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        elif isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LARGEST:
             raise ValueError(f"{one.name} is {value!r}")
 
 

@@ -20,6 +20,7 @@ class Target(StrEnum):
     compose = "compose"
     k8s = "k8s"
     dockerfile = "dockerfile"
+    systemd = "systemd"
 
 
 class System(StrEnum):
@@ -120,7 +121,7 @@ def deploy(
     json: options.Json = False,
     extra: Annotated[list[str] | None, typer.Argument(metavar="-- FLAGS", help="More flags for vllm serve.")] = None,
 ) -> int:
-    """Render a docker command, a compose file, Kubernetes manifests or a Dockerfile that serves MODEL.
+    """Render a docker command, a compose file, Kubernetes manifests, a systemd unit or a Dockerfile that serves MODEL.
 
     Safe by default: loopback only, no host network, not root where the image allows it, a key from a file, a
     read-only container without capabilities, a health check, offline when the weights are local.
@@ -183,10 +184,10 @@ def deploy(
         shm_gib=shm_gib,
         open_form=open_form,
         interactive=interactive,
-        proxy=(target is not Target.docker) if proxy is None else proxy,
+        proxy=(target in (Target.compose, Target.k8s)) if proxy is None else proxy,
         extra=tuple(extra or ()),
     )
-    if chosen.proxy and target is Target.docker:
+    if chosen.proxy and target not in (Target.compose, Target.k8s):
         raise UsageError("--proxy needs two containers: use --target compose or k8s")
     found = find_image(spec, tag, system.value, mirror, image, image_of.value if image_of else "")
     built = service.build_service(find_model(model), spec, found, chosen, None if chip else _reading())
@@ -194,6 +195,8 @@ def deploy(
         text = render.render_docker(built)
     elif target is Target.compose:
         text = render.render_compose(built)
+    elif target is Target.systemd:
+        text = render.render_systemd(built)
     else:
         text = render.render_kubernetes(built, cluster)
     facts: dict[str, object] = {

@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from ascend_cli.deploy import compose, kubernetes, start
+from ascend_cli.deploy import compose, kubernetes, start, systemd
 from ascend_cli.deploy import service as service_module
 from ascend_cli.deploy.images import cann_image, own_reference
 from ascend_cli.deploy.kubernetes import Cluster
@@ -57,6 +57,16 @@ def render_kubernetes(service: Service, cluster: Cluster) -> str:
     if service.image.is_local:
         comments.append(f"Nodes pull images: push {service.image.reference} to your registry and name it with --image.")
     return kubernetes.render(service, cluster, comments)
+
+
+def render_systemd(service: Service) -> str:
+    """A unit for this machine, with the `ascend` that is here."""
+    from ascend_cli.hardware.host import beside_python
+
+    found = beside_python("ascend")
+    return systemd.render(
+        service, str(found or "/usr/local/bin/ascend"), [f"WARNING: {one}" for one in service.warnings]
+    )
 
 
 def build_line(service: Service) -> str:

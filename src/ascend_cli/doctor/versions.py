@@ -100,8 +100,10 @@ def find_cann(host: Host) -> str | None:
 
 def _cann_homes(host: Host) -> Iterator[str]:
     for root in CANN_ROOTS:
-        folder = host.path(root) if root.startswith("/") else Path(root).expanduser() if host.is_this_machine else None
-        for pattern in CANN_HOMES if folder is not None else ():
+        if not root.startswith("/") and not host.is_this_machine:
+            continue  # another machine's home is not known
+        folder = host.path(root) if root.startswith("/") else Path(root).expanduser()
+        for pattern in CANN_HOMES:
             for home in sorted(folder.glob(pattern)):
                 yield str(home) if host.is_this_machine else f"/{home.relative_to(host.root)}"
 

@@ -303,7 +303,7 @@ def _notices(model: Model, machine: Machine, placement: _Placement, limits_cache
             f"{model.name} is served without a plan: {placement.problem}. "
             "Sizes, context and parsers are as you give them after --."
         )
-    else:
+    elif placement.weights_bytes is not None:
         lines.append(
             f"{model.name}: {gib(placement.weights_bytes)} of weights a chip on {placement.ranks} of "
             f"{machine.chips} {machine.chip.name} chips."

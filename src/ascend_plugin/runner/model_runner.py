@@ -29,6 +29,7 @@ from ascend_plugin.graphs.wrapper import AscendGraphWrapper
 from ascend_plugin.ops import sampling, structured_output
 from ascend_plugin.ops.noise import HostNoise
 from ascend_plugin.runner.accepted import AcceptedTokens
+from ascend_plugin.runner.dummy_run import dummy_run_context
 from ascend_plugin.runner.packed_inputs import PackedInputs
 from ascend_plugin.weight_upload import PinnedUploads
 
@@ -84,6 +85,11 @@ class AscendModelRunner(GPUModelRunner):
     def profile_run(self, *args: Any, **kwargs: Any) -> None:
         if self.profiles:
             super().profile_run(*args, **kwargs)
+
+    @torch.inference_mode()
+    def _dummy_sampler_run(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        with dummy_run_context(self.chip):
+            return super()._dummy_sampler_run(hidden_states)
 
     def initialize_kv_cache(self, kv_cache_config: KVCacheConfig, *args: Any, **kwargs: Any) -> None:
         self._release_inputs()

@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from ascend_cli.plan.planner import Candidate, PlanRequest, Workload, make_plan, place, weight_formats
+from ascend_cli.plan.planner import (
+    Candidate,
+    PlanRequest,
+    Workload,
+    checkpoint_format,
+    make_plan,
+    place,
+    weight_formats,
+)
 from ascend_cli.registry.cards import Model
 from ascend_facts import chips
 from ascend_facts.attention_shape import (
@@ -36,7 +44,7 @@ from ascend_facts.memory_plan import (
     weight_bytes,
 )
 from ascend_facts.model_shape import ModelShape, Weights, read_model_shape
-from ascend_facts.quantized_format import bytes_of_weight
+from ascend_facts.quantized_format import Quantization, bytes_of_weight, read_quantization
 from ascend_facts.roofline import Placement
 from ascend_facts.state_shape import mixers
 
@@ -176,6 +184,8 @@ def test_hybrids_share_the_cache_where_states_lie_apart() -> None:
     assert half.usable_cache_bytes == whole.cache_bytes // 2
     assert half.concurrency(10_000) * 2 in (whole.concurrency(10_000), whole.concurrency(10_000) - 1)
     assert plan_memory(SHAPE, request(separates_states=True)).cache_share == 1.0
+    one = replace(HYBRID, recurrent_layers=1)
+    assert plan_memory(one, request(separates_states=True)).cache_share == 0.5
 
 
 def test_a_windowed_layer_keeps_the_window_the_step_and_a_block() -> None:
@@ -185,6 +195,9 @@ def test_a_windowed_layer_keeps_the_window_the_step_and_a_block() -> None:
     # 999 + 100 tokens are 110 blocks of ten, and one more.
     assert plan.bytes_of_request(5000) == 5000 * 6400 + 1110 * 9600
     assert plan.bytes_of_request(10) == 10 * 6400 + 20 * 9600
+    # 999 + 102 tokens begin the 111th block.
+    longer = plan_memory(WINDOWED, request(batched_tokens=102, block_size=10))
+    assert longer.bytes_of_request(5000) == 5000 * 6400 + 1120 * 9600
 
 
 def test_the_cache_can_be_limited() -> None:
@@ -465,6 +478,28 @@ def test_flags_of_the_command() -> None:
     assert plan.placement == ((0, 1, 2, 3, 4, 5, 6, 7),)
 
 
+def test_the_format_follows_the_dtype_of_the_chip() -> None:
+    gemma = read_model_shape({**LLAMA_8B, "model_type": "gemma2", "head_dim": 128})
+    assert [checkpoint_format(gemma, chip) for chip in (DUO, A2)] == ["fp16+fp32", "fp16"]
+
+
+def test_why_one_chip_is_too_small() -> None:
+    plan = make_plan(ask(4, memory_fraction=0.3))
+    assert plan.smallest == 2
+    assert (
+        plan.advice[0]
+        == "llama in fp16 needs at least 2 310P3 chips: 15.0 GiB of weights, 13.0 GiB usable on one chip."
+    )
+
+
+def test_smaller_formats_are_named_with_what_they_gain() -> None:
+    lines = make_plan(ask(4, memory_fraction=0.3)).advice
+    assert "A w8a8 checkpoint fits at tensor-parallel size 1." in lines
+    fits = make_plan(ask(1))
+    floor, small = fits.choices[0].decode_floor_ms, fits.quantized[0].decode_floor_ms
+    assert f"A w8a8 checkpoint lowers the decode floor from {floor:.1f} to {small:.1f} ms" in " ".join(fits.advice)
+
+
 def test_places() -> None:
     assert place(DUO, 5, 2) == ((0, 1), (2, 3))
     assert place(DUO, 2, 4) == ()
@@ -555,6 +590,7 @@ def test_dense_layers_by_hand() -> None:
     assert feed_forward(Fields({**sizes, "use_bias": True}), Family(), 1).always == 1200
     assert feed_forward(Fields({**sizes, "use_bias": True}), Family(matrices=2), 1).always == 850
     assert feed_forward(Fields(sizes), Family(), 1).widest == 40
+    assert dense_width(Fields({"hidden_size": 10, "model_type": "gpt2", "n_inner": 7})) == 7
     for kind in ("gpt2", "gptj", "gpt_neo", "gpt_bigcode", "bloom", "falcon", "mpt"):
         assert dense_width(Fields({"hidden_size": 10, "model_type": kind})) == 40
     assert dense_width(Fields({"hidden_size": 10, "model_type": "mpt", "expansion_ratio": 3})) == 30
@@ -583,6 +619,7 @@ def test_attention_by_hand() -> None:
     assert count(Family(qk_norm="head")) == plain + 6
     assert count(Family(qk_norm="width")) == plain + 12 + 6
     assert count(model_type="glm4_moe", use_qk_norm=True) == plain + 6
+    assert count(model_type="hunyuan_v1_moe", use_qk_norm=True) == plain + 6
     assert count(model_type="llama", use_qk_norm=True) == plain
     assert count(model_type="gpt_oss") == plain + 4  # a sink a head
     latent = {"kv_lora_rank": 5, "qk_rope_head_dim": 2, "qk_nope_head_dim": 3, "v_head_dim": 4}
@@ -717,6 +754,17 @@ def test_mixed_layers() -> None:
     # Keys 6, values 8: q, k, v and the gate, decay and beta, output, convolution, decay's two vectors, norm.
     assert found.parameters == 8 * (12 + 16) + 8 * 8 + 8 * 8 + 20 * 4 + 8 + 2
     assert (found.window_values, found.matrix_values) == (20 * 3, 8 * 3)
+    mamba = {
+        "hidden_size": 16, "mamba_num_heads": 2, "mamba_head_dim": 4, "ssm_state_size": 3, "n_groups": 1,
+        "conv_kernel": 4, "hybrid_override_pattern": "M*EM-",
+    }  # fmt: skip
+    second = mixers(Fields(mamba), 5)
+    assert (second.attention, second.recurrent, second.feed_forward) == (1, 2, 2)
+    # Inner 8, convolved 8 + 2 * 3: in, convolution of 4 with a bias, three vectors a head, norm, out.
+    into = 16 * (8 + 14 + 2)
+    assert second.parameters == into + 14 * 4 + 14 + 3 * 2 + 8 + 8 * 16
+    assert mixers(Fields({**mamba, "use_conv_bias": False}), 5).parameters == second.parameters - 14
+    assert (second.window_values, second.matrix_values) == (14 * 3, 8 * 3)
     kimi = {
         "hidden_size": 16,
         "linear_attn_config": {"kda_layers": [1, 2], "num_heads": 2, "head_dim": 4, "short_conv_kernel_size": 3},
@@ -726,6 +774,10 @@ def test_mixed_layers() -> None:
     # q, k, v, o of 16 x 8; three convolutions of 3; decay and gate of rank 4; beta; decay's vectors and the norm.
     assert delta.parameters == 4 * 16 * 8 + 3 * 8 * 3 + 2 * (16 * 4 + 4 * 8) + 16 * 2 + 2 + 8 + 4
     assert (delta.window_values, delta.matrix_values) == (3 * 8 * 2, 8 * 4)
+    full = {**kimi["linear_attn_config"], "use_full_rank_gate": True}  # type: ignore[dict-item]
+    assert mixers(Fields({**kimi, "linear_attn_config": full}), 3).parameters == (
+        delta.parameters - (16 * 4 + 4 * 8) + 16 * 8
+    )
 
 
 # ------------------------------------------------------------------------------------------------------ chips
@@ -799,3 +851,49 @@ def test_a_chip_s_own_figures_replace_its_family_s() -> None:
     assert loaded["910B3"].server_link == Link("RoCE 200 GbE", "NET", 25.0, 30.0)
     assert loaded["310P3"].memory_mib == (44278, 43693)
     assert isinstance(loaded["310P3"].memory_mib, tuple)
+
+
+@pytest.mark.parametrize(
+    ("section", "stored"),
+    [
+        ({"quant_method": "gptq", "bits": 3}, Quantization("gptq", 3, kind="gptq of 3 bits")),
+        ({"quant_method": "awq", "w_bit": 8}, Quantization("awq", 8, kind="awq of 8 bits")),
+        ({"quant_method": "awq"}, Quantization("awq", 4, kind="awq of 4 bits")),
+        ({"quant_method": "mxfp4"}, Quantization("mxfp4", 4, True, kind="mxfp4")),
+        ({"quant_method": "fp8"}, Quantization("fp8", 8, True, 8, "fp8")),
+        ({"quant_method": "fbgemm_fp8"}, Quantization("fp8", 8, True, 8, "fp8")),
+        ({"quant_method": "modelopt"}, Quantization("modelopt", 8, True, 8, "fp8")),
+        ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, Quantization("modelopt", 4, True, 8, "NVFP4")),
+        ({"quant_method": "bitsandbytes"}, Quantization("bitsandbytes", 4, kind="bitsandbytes")),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, Quantization("bitsandbytes", 8, kind="bitsandbytes")),
+        ({"quant_method": "odd"}, Quantization("odd", 16, kind="odd")),
+        ({"bits": 2}, Quantization("unknown", 16, kind="unknown")),
+        ({"quant_method": "ascend"}, Quantization("ascend", 8, activation_bits=8, kind="W8A8")),
+        (
+            {"quant_method": "ascend", "model_quant_type": "w8a16"},
+            Quantization("ascend", 8, activation_bits=16, kind="W8A16"),
+        ),
+        (
+            {"quant_method": "ascend", "model_quant_type": "W4A4"},
+            Quantization("ascend", 4, activation_bits=4, kind="W4A4"),
+        ),
+        (
+            {"quant_method": "ascend", "model_quant_type": "W16A16S"},
+            Quantization("ascend", 16, activation_bits=16, kind="W16A16S"),
+        ),
+        ({"quant_method": "awq", "group_size": 64}, Quantization("awq", 4, kind="awq of 4 bits", group_size=64)),
+        ({"quant_method": "awq", "q_group_size": 32}, Quantization("awq", 4, kind="awq of 4 bits", group_size=32)),
+        ({"quant_method": "awq", "group_size": 7}, Quantization("awq", 4, kind="awq of 4 bits")),
+        ({"quant_method": "awq", "group_size": -1}, Quantization("awq", 4, kind="awq of 4 bits")),
+    ],
+)
+def test_formats_as_files_name_them(section: dict[str, Any], stored: Quantization) -> None:
+    assert read_quantization({"quantization_config": section}, {}) == stored
+    assert read_quantization({}, {"quantization_config": section}) == stored
+
+
+def test_shown_values_are_short() -> None:
+    for length, shown in ((38, "y" * 38), (39, "y" * 36 + "...")):
+        with pytest.raises(UnreadableConfig) as raised:
+            Fields({"a": "y" * length}).size("a")
+        assert shown in str(raised.value)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ascend_cli.bench import sources
 from ascend_cli.bench.audit import audit
 from ascend_cli.bench.compare import compare
 from ascend_cli.bench.judge import Slo, goodput, knee, notes_of, roofline_share, saturation
@@ -322,7 +323,7 @@ def test_a_table_that_vllm_printed_is_compared(ascend: Ascend, tmp_path: Path) -
     """The published table of Qwen3-32B, saved as text under the model's name, is the same point as the data set's."""
     file = tmp_path / "qwen3-32b.txt"
     file.write_text(PRINTED)
-    (found,) = load(file)
+    (found,) = sources.load(file)
     assert (found.workload.input_tokens, found.workload.output_tokens, found.workload.concurrency) == (256, 128, 1)
     assert found.chip is None and found.tensor_parallel_size is None
     answer = ascend("bench", "compare", "atlas-300i-duo", file, "--json")
@@ -339,12 +340,12 @@ def test_a_result_file_of_vllm_is_a_row(tmp_path: Path) -> None:
         document |= {f"{statistic}_{name}_ms": 5.0 for statistic in ("mean", "median", "p99")}
     file = tmp_path / "vllm.json"
     file.write_text(json.dumps(document))
-    (found,) = load(file)
+    (found,) = sources.load(file)
     assert found.point[:2] == ("qwen3-0.6b", "serve") and found.workload.concurrency == 8
     file.write_text(json.dumps(document | {"duration": "x"}))
     with pytest.raises(UsageError, match="cannot be read"):
-        load(file)
+        sources.load(file)
     cut = tmp_path / "cut.txt"
     cut.write_text(PRINTED.split("Total input")[0])
     with pytest.raises(UsageError, match="lacks"):
-        load(cut)
+        sources.load(cut)

@@ -11,7 +11,7 @@ import pytest
 from ascend_cli.errors import UsageError
 from ascend_cli.registry.cards import find_model
 from ascend_facts import chips
-from ascend_facts.checkpoint import measured
+from ascend_facts.checkpoint import Tensor, measured
 from ascend_facts.memory_plan import MemoryRequest, weight_bytes
 from ascend_facts.model_shape import ModelShape, read_model_shape
 from ascend_facts.quantized_format import held_format
@@ -108,6 +108,39 @@ def test_packed_weights_are_unpacked_for_counting(tmp_path: Path) -> None:
     write_checkpoint(tmp_path, entries)
     shape = read_model_shape({**TINY, "quantization_config": {"quant_method": "awq", "bits": 4}})
     assert by_kind(measured(shape, tmp_path))["mlp", True] == 2 * 1920
+
+
+def test_experts_routers_and_towers_are_told_apart(tmp_path: Path) -> None:
+    entries = {name: entry for name, entry in tiny_tensors().items() if ".mlp." not in name}
+    for layer in range(2):
+        entries[f"model.layers.{layer}.mlp.gate.weight"] = ("BF16", [4, 16])
+        for expert in range(4):
+            for name, shape in {"gate_proj": [6, 16], "up_proj": [6, 16], "down_proj": [16, 6]}.items():
+                entries[f"model.layers.{layer}.mlp.experts.{expert}.{name}.weight"] = ("BF16", shape)
+        entries[f"model.layers.{layer}.attention.dense.weight"] = ("BF16", [3, 5])
+        entries[f"model.layers.{layer}.linear_attn.in_proj.weight"] = ("BF16", [2, 7])
+    entries["model.visual.blocks.0.attn.qkv.weight"] = ("BF16", [12, 4])
+    entries["vision_tower.patch.weight"] = ("BF16", [9, 2])
+    write_checkpoint(tmp_path, entries)
+    sizes = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 6}
+    shape = measured(read_model_shape({**TINY, "model_type": "qwen3_moe", **sizes}), tmp_path)
+    kinds = by_kind(shape)
+    assert kinds["experts", True] == 2 * 4 * 3 * 96
+    assert kinds["router", False] == 2 * 64
+    assert kinds["vision", False] == 48 + 18
+    assert kinds["attention", True] == 2 * (1536 + 15)
+    assert kinds["linear attention", True] == 2 * 14
+    experts = next(weights for weights in shape.weights if weights.kind == "experts")
+    assert (experts.experts, experts.experts_per_token, experts.per_token) == (4, 2, 2 * 2 * 3 * 96)
+    assert experts.split and not next(weights for weights in shape.weights if weights.kind == "router").split
+
+
+def test_four_bits_in_a_byte_are_two_weights() -> None:
+    for dtype in ("I8", "U8"):
+        assert Tensor("a.weight", dtype, (3, 5)).weights(4) == 30
+        assert Tensor("a.weight", dtype, (3, 5)).weights(8) == 15
+    assert Tensor("a.weight_packed", "I32", (3, 5)).weights(4) == 120
+    assert Tensor("a.weight", "BF16", (3, 5)).size_bytes == 30
 
 
 def test_what_serving_does_not_load_is_not_counted(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import stat
 import subprocess
 from pathlib import Path
@@ -316,3 +317,22 @@ def test_every_image_comes_from_the_mirror(ascend: Ascend) -> None:
         "BASE=m.daocloud.io/quay.io/ascend/cann:"
         in ascend("deploy", "--target", "dockerfile", "--chip", "310P3", "--mirror", "daocloud").out
     )
+
+
+def test_a_systemd_unit_is_closed_and_verified(ascend: Ascend, tmp_path: Path) -> None:
+    """systemd refuses a missing credential, `ascend serve` an empty one; values keep their dollars and percents."""
+    words = ["--target", "systemd", "--served-model-name", 'a%b $c "d"', "--model-dir", "/data/a b"]
+    answer = ascend(*BASE, *words)
+    assert answer.code == 0, answer.err
+    unit = answer.out
+    assert "LoadCredential=api-key:/etc/vllm-ascend/api-key" in unit
+    assert '"--host" "127.0.0.1" "--port" "8000"' in unit and "0.0.0.0" not in unit
+    assert '"a%%b $$c \\"d\\""' in unit and '"/data/a b"' in unit
+    for line in ("NoNewPrivileges=yes", "CapabilityBoundingSet=", "ProtectSystem=strict", "Restart=on-failure"):
+        assert line in unit
+    if shutil.which("systemd-analyze"):
+        file = tmp_path / "vllm-ascend.service"
+        file.write_text(unit)
+        done = subprocess.run(["systemd-analyze", "verify", str(file)], capture_output=True, text=True, check=False)
+        assert "vllm-ascend.service:" not in done.stderr, done.stderr
+    assert ascend(*BASE, "--target", "systemd", "--proxy").code == 2
