@@ -170,7 +170,7 @@ def test_conversations_at_once_get_the_answers_that_each_gets_alone(
     together |= {"linger_s": 0.03}  # counts of accepted drafts arrive before rows move, and not only after
     alone, at_once = run_engines(talker, [[each] for each in wanted], [common, common | together], chip=chip)
     assert at_once["accepted_drafts"] > 60
-    assert all(answer["cached_tokens"] for answer in at_once["rounds"][1]["answers"][4:])
+    assert sum(answer["cached_tokens"] > 0 for answer in at_once["rounds"][1]["answers"]) >= 5  # of 6 with whole blocks
     expected = [round_["answers"][0]["tokens"][0] for round_ in alone["rounds"]]
     found = [answer["tokens"][0] for round_ in at_once["rounds"] for answer in round_["answers"]]
     parted = [
