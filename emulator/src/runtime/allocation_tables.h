@@ -88,8 +88,9 @@ PhysicalFile& physical_file();
 void drop_physical(PhysicalMemory* memory);
 PhysicalMemory& checked(PhysicalMemory* memory);  // throws Failure(107017) for one that does not exist
 
+// The entry that starts at the address or before it; whether it reaches that far is the caller's to ask.
 template <typename Map>
-typename Map::iterator entry_containing(Map& map, uintptr_t address) {
+auto entry_containing(Map& map, uintptr_t address) {
   auto it = map.upper_bound(address);
   return it == map.begin() ? map.end() : std::prev(it);
 }

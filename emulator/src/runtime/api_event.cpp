@@ -139,7 +139,9 @@ aclError aclrtValueWait(void* address, uint64_t value, uint32_t condition, aclrt
 // What graphs hold; events outside of them are few and come and go.
 aclError aclrtGetEventAvailNum(uint32_t* count) {
   return guarded("aclrtGetEventAvailNum", [&] {
-    *count = static_cast<uint32_t>(std::max(0, chip().max_events - current_device().reserved().events));
+    give(count, "eventCount", [] {
+      return static_cast<uint32_t>(std::max(0, chip().max_events - current_device().reserved().events));
+    });
   });
 }
 
