@@ -3,6 +3,8 @@
 #include <ATen/EmptyTensor.h>
 #include <ATen/ops/from_blob.h>
 
+#include "aclnn/infer.h"
+
 namespace emulator {
 
 at::ScalarType aten_dtype(aclDataType dtype) {
@@ -33,10 +35,14 @@ at::Tensor as_aten(const TensorView& view) {
   }
   const at::IntArrayRef sizes(view.sizes.data(), view.sizes.size());
   const auto options = at::TensorOptions().dtype(aten_dtype(view.dtype));
+  const at::IntArrayRef strides(view.strides.data(), view.strides.size());
+  if (aclnn::is_inferring()) {
+    return at::Tensor(at::detail::empty_strided_meta(sizes, strides, options.device(at::kMeta)));
+  }
   if (view.base == nullptr) {
     return at::Tensor(at::detail::empty_cpu(sizes, options));  // CANN allows a null address for tensors without elements
   }
-  return at::from_blob(view.data(), sizes, at::IntArrayRef(view.strides.data(), view.strides.size()), options);
+  return at::from_blob(view.data(), sizes, strides, options);
 }
 
 }  // namespace emulator

@@ -30,6 +30,8 @@ TYPES = {
     "bool": ("bool", "bool", "kValue"),
     "dtype": ("aclDataType", "aclDataType", "kValue"),
 }
+TAGS = ("nz", "max", "moves", "infer")  # in the order of Operator's members
+
 POINTERS = {"Tensor", "DynamicTensor", "TensorList", "Scalar", "ScalarList", "IntArray", "FloatArray", "BoolArray"}
 
 
@@ -48,6 +50,8 @@ class Operator:
     products: tuple[str, ...] = ()
     accepts_nz: bool = False
     has_max_workspace: bool = False  # exports NAMEGetMaxWorkspaceSize, with the parameters of phase 1
+    moves: bool = False  # its results are bits of its inputs
+    infers: bool = False  # phase 1 runs its kernel on tensors without memory
 
 
 def parse_parameter(text: str) -> Parameter:
@@ -64,12 +68,12 @@ def parse_line(line: str) -> Operator:
     if match[2] is None:
         return Operator(match[1], None)
     tags = match[3].split()
-    products = tuple(tag.rstrip("*") for tag in tags if tag not in ("nz", "max"))
+    products = tuple(tag.rstrip("*") for tag in tags if tag not in TAGS)
     unknown = [product for product in products if product not in PRODUCTS]
     if unknown or not products:
-        raise ValueError(f"products {tags}: expected some of {', '.join(PRODUCTS)}, nz or max")
+        raise ValueError(f"products {tags}: expected some of {', '.join((*PRODUCTS, *TAGS))}")
     parameters = tuple(parse_parameter(part) for part in match[2].split(", "))
-    return Operator(match[1], parameters, products, "nz" in tags, "max" in tags)
+    return Operator(match[1], parameters, products, *(tag in tags for tag in TAGS))
 
 
 def parse_table(path: Path) -> list[Operator]:
@@ -109,7 +113,8 @@ def definition(operator: Operator) -> str:
     return (
         f"static constexpr Parameter k{name}Parameters[] = {{\n{rows}}};\n"
         f'constinit Operator {name}Args::the_operator = {{"aclnn{name}", {products}, {boolean(operator.accepts_nz)}, '
-        f"{boolean(dynamic)}, k{name}Parameters, std::size(k{name}Parameters), sizeof({name}Args), "
+        f"{boolean(dynamic)}, {boolean(operator.moves)}, {boolean(operator.infers)}, "
+        f"k{name}Parameters, std::size(k{name}Parameters), sizeof({name}Args), "
         f"&destroy<{name}Args>}};\n"
     )
 
@@ -117,8 +122,8 @@ def definition(operator: Operator) -> str:
 def shim(operator: Operator) -> str:
     name = operator.name
     second = (
-        f"aclError aclnn{name}(void*, uint64_t, aclOpExecutor* executor, aclrtStream stream) {{\n"
-        f'  return launch("aclnn{name}", executor, stream);\n}}\n'
+        f"aclError aclnn{name}(void* workspace, uint64_t size, aclOpExecutor* executor, aclrtStream stream) {{\n"
+        f'  return launch("aclnn{name}", workspace, size, executor, stream);\n}}\n'
     )
     if operator.parameters is None:
         return f'aclError aclnn{name}GetWorkspaceSize() {{\n  return unimplemented("aclnn{name}");\n}}\n{second}'
@@ -127,7 +132,8 @@ def shim(operator: Operator) -> str:
     suffixes = ["GetWorkspaceSize", *(["GetMaxWorkspaceSize"] if operator.has_max_workspace else [])]
     return second + "".join(
         f"aclError aclnn{name}{suffix}({inputs}, uint64_t* workspace_size, aclOpExecutor** executor) {{\n"
-        f"  return prepare<{name}Args>(workspace_size, executor, [&]({name}Args& a) {{ {copies} }});\n}}\n"
+        f"  return prepare<{name}Args>({boolean('Max' in suffix)}, workspace_size, executor, "
+        f"[&]({name}Args& a) {{ {copies} }});\n}}\n"
         for suffix in suffixes
     )
 

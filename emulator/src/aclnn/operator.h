@@ -3,6 +3,7 @@
 //   ACLNN_CHECK(Cumsum) { require_dim(a.dim, a.self, "dim"); }        // optional; throws Failure
 //   ACLNN_KERNEL(Cumsum) { at::cumsum_out(out(a.out), in(a.self), a.dim); }
 //   ACLNN_WORK(Matmul) { return {.cube_flops = ...}; }                // optional; default: one vector pass
+//   ACLNN_WORKSPACE(Attention) { return {.bytes = ...}; }             // optional; default: none
 //
 // `a` is the struct that generate.py derives from the operator's line in signatures.txt (CumsumArgs here).
 #pragma once
@@ -31,13 +32,22 @@ struct Parameter {
   uint32_t offset;
 };
 
-// An operator: the first six members are constants from signatures.txt, the rest is filled by the kernel files'
+// Bytes of device memory that an operator asks for beside its tensors: of this launch, and of the largest that a captured
+// graph may be updated to (GetMaxWorkspaceSize).
+struct Workspace {
+  uint64_t bytes = 0;
+  uint64_t most_bytes = 0;
+};
+
+// An operator: the first members are constants from signatures.txt, the rest is filled by the kernel files'
 // static initialisers. `args` is always the operator's own argument struct.
 struct Operator {
   const char* name;     // "aclnnAdd"
   uint32_t products;    // mask of emulator::Product
   bool accepts_nz;      // takes FRACTAL_NZ tensors; every other operator refuses them
   bool has_dynamic_output;
+  bool moves;           // gives bits that it was given: no arithmetic that could saturate
+  bool infers;          // phase 1 runs the kernel on tensors without memory: see aclnn/infer.h
   const Parameter* parameters;
   uint32_t parameter_count;
   uint32_t args_size;
@@ -45,6 +55,7 @@ struct Operator {
   void (*check)(const void* args) = nullptr;
   void (*kernel)(const void* args) = nullptr;
   Work (*work)(const void* args) = nullptr;
+  Workspace (*workspace)(const void* args) = nullptr;
 };
 
 template <typename Function>
@@ -62,6 +73,7 @@ struct Registration {
 #define ACLNN_CHECK(op) ACLNN_DEFINE_(op, check, void)
 #define ACLNN_KERNEL(op) ACLNN_DEFINE_(op, kernel, void)
 #define ACLNN_WORK(op) ACLNN_DEFINE_(op, work, ::emulator::Work)
+#define ACLNN_WORKSPACE(op) ACLNN_DEFINE_(op, workspace, ::emulator::aclnn::Workspace)
 
 // Phase-1 refusals: throw Failure(161002) with a printf-style message unless the condition holds.
 void require(bool condition, const char* format, ...) __attribute__((format(printf, 2, 3)));

@@ -1,7 +1,9 @@
 // Phase-1 refusals: those common to all operators, and the vocabulary for an operator's own.
+#include <algorithm>
 #include <cstdio>
 
 #include "aclnn/launch.h"
+#include "core/memory.h"
 
 namespace emulator::aclnn {
 
@@ -43,14 +45,62 @@ void validate_dtype(const TensorView& tensor, const char* name) {
   }
 }
 
+// Elements from the storage's first to the view's last, both included; 0 for a view without elements.
+int64_t reach(const TensorView& tensor, const char* name) {
+  require(tensor.strides.rank() == tensor.rank(), "%s has %d sizes, but %d strides.", name, tensor.rank(),
+          tensor.strides.rank());
+  int64_t last = tensor.storage_offset;
+  bool overflows = last < 0, empty = false;
+  for (int i = 0; i < tensor.rank(); ++i) {
+    const int64_t size = tensor.sizes[i], stride = tensor.strides[i];
+    require(size >= 0 && stride >= 0, "%s has size %lld and stride %lld in dimension %d; neither may be negative.", name,
+            static_cast<long long>(size), static_cast<long long>(stride), i);
+    empty |= size == 0;
+    int64_t step = 0;
+    overflows |= __builtin_mul_overflow(std::max<int64_t>(size - 1, 0), stride, &step);
+    overflows |= __builtin_add_overflow(last, step, &last);
+  }
+  require(!overflows || empty, "%s (sizes %s, strides %s, offset %lld) reaches beyond any storage.", name,
+          to_string(tensor.sizes).c_str(), to_string(tensor.strides).c_str(),
+          static_cast<long long>(tensor.storage_offset));
+  return empty ? 0 : last + 1;
+}
+
+// What a kernel may touch lies in the storage, and the storage in device memory. The one place where this is asked, for
+// every tensor of every call: kernels compute addresses from the descriptor without looking again.
+void validate_extent(const TensorView& tensor, const char* name) {
+  const int64_t reached = reach(tensor, name);
+  if (reached == 0) {
+    tensor.numel();  // refuses what cannot be counted
+    return;
+  }
+  if (tensor.base == nullptr) {
+    fail(kParamNullptr, "%s has %lld elements at a null address.", name, static_cast<long long>(tensor.numel()));
+  }
+  for (const int64_t size : tensor.storage_sizes) {
+    require(size >= 0, "%s has a storage of sizes %s.", name, to_string(tensor.storage_sizes).c_str());
+  }
+  const int64_t stored = tensor.storage_sizes.product();
+  // Of FRACTAL_NZ the strides are those of a matrix that is not stored; math/nz.h compares its sizes with the storage.
+  require(reached <= stored || tensor.is_fractal_nz(),
+          "%s (sizes %s, strides %s, offset %lld) ends at element %lld of a storage of %lld.", name,
+          to_string(tensor.sizes).c_str(), to_string(tensor.strides).c_str(), static_cast<long long>(tensor.storage_offset),
+          static_cast<long long>(reached), static_cast<long long>(stored));
+  int64_t bits = 0;
+  require(!__builtin_mul_overflow(tensor.is_fractal_nz() ? stored : reached, element_bits(tensor.dtype), &bits),
+          "%s has a storage of %lld elements, more than any device has.", name, static_cast<long long>(stored));
+  try {
+    check_device_range(tensor.base, static_cast<size_t>((bits + 7) / 8), name);
+  } catch (const Failure& failure) {
+    throw Failure(kParamInvalid, failure.what());
+  }
+}
+
 void validate_tensor(const TensorView& tensor, const Parameter& parameter, bool accepts_nz) {
   if (!tensor.defined()) return;
   validate_dtype(tensor, parameter.name);
   validate_format(tensor, parameter.name, accepts_nz);
-  if (tensor.base == nullptr && tensor.numel() != 0) {
-    fail(kParamNullptr, "%s has %lld elements at a null address.", parameter.name,
-         static_cast<long long>(tensor.numel()));
-  }
+  validate_extent(tensor, parameter.name);
 }
 
 bool is_present(ParameterKind kind, const void* field) {

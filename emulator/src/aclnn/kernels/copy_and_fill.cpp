@@ -15,19 +15,53 @@
 #include <ATen/ops/tril.h>
 #include <ATen/ops/triu.h>
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "aclnn/kernels/elementwise.h"
 #include "core/memory.h"
+#include "silicon/rules.h"
 
 namespace emulator::aclnn {
+
+namespace {
+
+constexpr int64_t kMoveBytes = 32;           // 310P's unit of TensorMove
+constexpr int kUnknownByte = 0x7b;           // of what lies behind the source's storage
+
+int64_t bytes_between(int64_t elements, aclDataType dtype) { return elements * element_bits(dtype) / 8; }
+
+// Rule ragged_copy: the rest of the last block goes from behind the source to behind the target, as far as its storage
+// reaches (an allocation is a multiple of 32 bytes: what lies behind the storage is nobody's).
+void spoil_tail(const TensorView& to, const TensorView& from) {
+  if (to.dtype != from.dtype || !(to.sizes == from.sizes) || !to.is_contiguous() || !from.is_contiguous()) return;
+  const int64_t bytes = size_in_bytes(to.sizes, to.dtype), rest = bytes % kMoveBytes;
+  if (bytes < kMoveBytes || rest == 0 || to.data() == from.data()) return;
+  const auto room = [&](const TensorView& view) {
+    const int64_t behind = view.storage_sizes.product() - view.storage_offset - view.numel();
+    return std::min(kMoveBytes - rest, std::max<int64_t>(0, bytes_between(behind, view.dtype)));
+  };
+  const int64_t written = room(to), read = std::min(written, room(from));
+  if (written == 0) return;
+  auto* target = static_cast<char*>(to.data()) + bytes;
+  std::memmove(target, static_cast<const char*>(from.data()) + bytes, read);
+  std::memset(target + read, kUnknownByte, written - read);
+  tell(Rule::kRaggedCopy, "aclnnInplaceCopy", "%lld bytes behind a copy of %lld bytes are overwritten",
+       static_cast<long long>(written), static_cast<long long>(bytes));
+}
+
+}  // namespace
 
 ACLNN_CHECK(InplaceCopy) {
   require_sizes(a.selfRef, "selfRef", broadcast_sizes(a.selfRef.sizes, "selfRef", a.src.sizes, "src"));
   require(!is_complex(a.src.dtype) || is_complex(a.selfRef.dtype), "src is %s and cannot be copied to %s.",
           dtype_name(a.src.dtype), dtype_name(a.selfRef.dtype));
 }
-ACLNN_KERNEL(InplaceCopy) { in(a.selfRef).copy_(in(a.src)); }
+ACLNN_KERNEL(InplaceCopy) {
+  in(a.selfRef).copy_(in(a.src));
+  if (enforces(Rule::kRaggedCopy)) spoil_tail(a.selfRef, a.src);
+}
 
 ACLNN_CHECK(Cast) {
   require(a.dtype == a.out.dtype, "dtype is %s, but out is %s.", dtype_name(a.dtype), dtype_name(a.out.dtype));
@@ -87,6 +121,31 @@ ACLNN_CHECK(Repeat) {
   require_sizes(a.out, "out", expected);
 }
 ACLNN_KERNEL(Repeat) { store(a.out, in(a.self).repeat(ints(a.repeats))); }
+namespace {
+
+void check_repeats(const TensorView& repeats, int64_t elements, int64_t output_elements) {
+  require_dtype(repeats, "repeats", {ACL_INT64, ACL_INT32});
+  require_rank(repeats, "repeats", 0, 1);
+  require(repeats.numel() == 1 || repeats.numel() == elements, "repeats has %lld elements, but must have 1 or %lld.",
+          static_cast<long long>(repeats.numel()), static_cast<long long>(elements));
+  require(output_elements >= 0, "outputSize is %lld, but must not be negative.", static_cast<long long>(output_elements));
+}
+
+}  // namespace
+
+ACLNN_CHECK(RepeatInterleave) {
+  check_repeats(a.repeats, a.self.numel(), a.outputSize);
+  require_rank(a.out, "out", 1, 1);
+}
+ACLNN_CHECK(RepeatInterleaveWithDim) {
+  const auto dim = static_cast<int>(require_dim(a.dim, a.self, "dim"));
+  check_repeats(a.repeats, a.self.sizes[dim], a.outputSize);
+  require(a.out.rank() == a.self.rank(), "out has %d dimensions, self %d.", a.out.rank(), a.self.rank());
+}
+ACLNN_CHECK(RepeatInterleaveTensor) {
+  check_repeats(a.repeats, a.repeats.numel(), a.outputSize);
+  require_rank(a.out, "out", 1, 1);
+}
 ACLNN_KERNEL(RepeatInterleave) { store(a.out, at::repeat_interleave(in(a.self), in(a.repeats))); }
 ACLNN_KERNEL(RepeatInterleaveWithDim) { store(a.out, at::repeat_interleave(in(a.self), in(a.repeats), a.dim)); }
 ACLNN_KERNEL(RepeatInterleaveInt) { store(a.out, at::repeat_interleave(in(a.self), a.repeats)); }

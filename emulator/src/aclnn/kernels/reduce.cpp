@@ -31,6 +31,7 @@
 #include <ATen/ops/var_mean.h>
 
 #include "aclnn/kernels/aten_arguments.h"
+#include "silicon/rules.h"
 
 namespace emulator::aclnn {
 
@@ -78,6 +79,15 @@ std::optional<at::Scalar> correction(int64_t value) { return at::Scalar(value); 
 ACLNN_CHECK(ReduceSum) { check_reduction(a.self, a.dims, a.keepDims, a.out); }
 ACLNN_KERNEL(ReduceSum) {
   at::sum_out(out(a.out), in(a.self), ints_or_none(a.dims), a.keepDims, aten_dtype(a.out.dtype));
+}
+ACLNN_WORK(ReduceSum) {
+  constexpr double kAiCpuLaunchNs = 100e3, kAiCpuElementNs = 10;  // assumed: an order of magnitude
+  const auto bytes = [](const TensorView& tensor) { return static_cast<double>(size_in_bytes(tensor.sizes, tensor.dtype)); };
+  Work work{.vector_flops = static_cast<double>(a.self.numel()), .read_bytes = bytes(a.self), .written_bytes = bytes(a.out)};
+  if (a.out.dtype == ACL_INT32 && enforces(Rule::kInt32Sum)) {
+    work.ai_cpu_ns = kAiCpuLaunchNs + kAiCpuElementNs * static_cast<double>(a.self.numel());
+  }
+  return work;
 }
 ACLNN_CHECK(ReduceNansum) { check_reduction(a.self, a.dim, a.keepDim, a.out); }
 ACLNN_KERNEL(ReduceNansum) {
@@ -171,7 +181,17 @@ ACLNN_KERNEL(Cumprod) { at::cumprod_out(out(a.out), in(a.input), a.dim.to_int64(
 ACLNN_KERNEL(Cummax) { store_pair(a.valuesOut, a.indicesOut, at::cummax(in(a.self), a.dim)); }
 ACLNN_KERNEL(Cummin) { store_pair(a.valuesOut, a.indicesOut, at::cummin(in(a.self), a.dim)); }
 
+ACLNN_CHECK(Histc) {
+  require(a.bins > 0, "bins is %lld, but must be positive.", static_cast<long long>(a.bins));
+  require_sizes(a.out, "out", {a.bins});
+}
 ACLNN_KERNEL(Histc) { store(a.out, at::histc(in(a.self), a.bins, scalar(a.min), scalar(a.max))); }
+ACLNN_CHECK(Bincount) {
+  require(is_integral(a.self.dtype) && a.self.rank() == 1, "self is %s %s, but must be a vector of integers.",
+          dtype_name(a.self.dtype), to_string(a.self.sizes).c_str());
+  require(a.minlength >= 0, "minlength is %lld, but must not be negative.", static_cast<long long>(a.minlength));
+  if (a.weights.defined() && a.weights.numel() > 0) require_sizes(a.weights, "weights", a.self.sizes);
+}
 ACLNN_KERNEL(Bincount) { store(a.out, at::bincount(in(a.self), in_or_none(a.weights), a.minlength)); }
 
 }  // namespace emulator::aclnn
