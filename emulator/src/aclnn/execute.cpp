@@ -57,6 +57,7 @@ void execute(const Operator& op, const void* args) {
   const RunningKernel told(op.name, describe, &running);
   try {
     share_threads();
+    check_memory(op, args);
     const c10::InferenceMode no_autograd;  // thread-local, and user code may share the thread: restored on return
     op.kernel(args);
     if (!op.moves && enforces(Rule::kSaturation)) saturate_results(op, args);

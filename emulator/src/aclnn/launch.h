@@ -20,6 +20,9 @@ namespace emulator::aclnn {
 // Refusals that need no knowledge of the operator: product, null arguments, data types of the chip, formats.
 void validate(const Operator& op, const void* args);
 
+// Of a launch that runs: a captured one may outlive the memory of its tensors. Throws Failure(507015).
+void check_memory(const Operator& op, const void* args);
+
 // Runs the kernel as ATen wants it (no autograd); what it throws becomes a Failure of the launch.
 void execute(const Operator& op, const void* args);
 

@@ -66,6 +66,14 @@ int64_t reach(const TensorView& tensor, const char* name) {
   return empty ? 0 : last + 1;
 }
 
+void validate_memory(const TensorView& tensor, const char* name, int64_t bits, aclError code) {
+  try {
+    check_device_range(tensor.base, static_cast<size_t>((bits + 7) / 8), name);
+  } catch (const Failure& failure) {
+    throw Failure(code, failure.what());
+  }
+}
+
 // What a kernel may touch lies in the storage, and the storage in device memory. The one place where this is asked, for
 // every tensor of every call: kernels compute addresses from the descriptor without looking again.
 void validate_extent(const TensorView& tensor, const char* name) {
@@ -89,11 +97,7 @@ void validate_extent(const TensorView& tensor, const char* name) {
   int64_t bits = 0;
   require(!__builtin_mul_overflow(tensor.is_fractal_nz() ? stored : reached, element_bits(tensor.dtype), &bits),
           "%s has a storage of %lld elements, more than any device has.", name, static_cast<long long>(stored));
-  try {
-    check_device_range(tensor.base, static_cast<size_t>((bits + 7) / 8), name);
-  } catch (const Failure& failure) {
-    throw Failure(kParamInvalid, failure.what());
-  }
+  validate_memory(tensor, name, bits, kParamInvalid);
 }
 
 void validate_tensor(const TensorView& tensor, const Parameter& parameter, bool accepts_nz) {
@@ -101,6 +105,12 @@ void validate_tensor(const TensorView& tensor, const Parameter& parameter, bool 
   validate_dtype(tensor, parameter.name);
   validate_format(tensor, parameter.name, accepts_nz);
   validate_extent(tensor, parameter.name);
+}
+
+void check_memory_of(const TensorView& tensor, const char* name) {
+  if (!tensor.defined() || tensor.base == nullptr) return;
+  const int64_t elements = tensor.is_fractal_nz() ? tensor.storage_sizes.product() : reach(tensor, name);
+  if (elements > 0) validate_memory(tensor, name, elements * element_bits(tensor.dtype), kAicoreException);
 }
 
 bool is_present(ParameterKind kind, const void* field) {
@@ -145,6 +155,18 @@ void validate(const Operator& op, const void* args) {
         break;
       default:
         break;
+    }
+  }
+}
+
+void check_memory(const Operator& op, const void* args) {
+  for (size_t i = 0; i < op.parameter_count; ++i) {
+    const Parameter& parameter = op.parameters[i];
+    const void* field = static_cast<const char*>(args) + parameter.offset;
+    if (parameter.kind == ParameterKind::kTensor) {
+      check_memory_of(*static_cast<const TensorView*>(field), parameter.name);
+    } else if (parameter.kind == ParameterKind::kTensorList) {
+      for (const TensorView& tensor : *static_cast<const TensorList*>(field)) check_memory_of(tensor, parameter.name);
     }
   }
 }

@@ -32,7 +32,7 @@ void write_text(const char* text) {
   if (write(STDERR_FILENO, text, std::strlen(text)) < 0) return;  // nothing else can be done here
 }
 
-void tell_and_go_on(int number, siginfo_t*, void*) {
+void tell_and_go_on(int number, siginfo_t* info, void*) {
   for (size_t i = 0; i < std::size(kSignals); ++i) {
     if (kSignals[i] == number) sigaction(number, &g_previous[i], nullptr);  // the instruction is tried again, and ends there
   }
@@ -48,6 +48,7 @@ void tell_and_go_on(int number, siginfo_t*, void*) {
     write_text(text);
     write_text("\n");
   }
+  if (info->si_code <= 0) raise(number);  // sent by somebody: no instruction repeats it
 }
 
 void install() {

@@ -5,10 +5,14 @@ Each of these ended in a signal, wrote beside its tensor, or said success and le
 
 from __future__ import annotations
 
+import signal
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from ascend_emulator.launcher import emulate
 from ascend_emulator.pytest_plugin import Npu
 
 from .direct import FRACTAL_NZ, Answer, Chip, Tensor, signatures
@@ -143,3 +147,56 @@ def test_refusing_writes_nothing(npu: Npu, operator: str) -> None:
     assert answer.code == REFUSED
     for before, now in zip(given.values(), after, strict=True):
         torch.testing.assert_close(now, before)
+
+
+def die_in_a_kernel() -> None:
+    """A fatal signal while a kernel of some seconds runs on its stream's thread."""
+    import ctypes
+    import os
+    import signal
+    import time
+
+    chip = Chip.get()
+    code, executor, _ = chip.prepare("InplaceNormal", selfRef=torch.zeros(1 << 26), mean=0.0, std=1.0, seed=1, offset=0)
+    assert code == 0
+    assert chip.operators.aclnnInplaceNormal(None, ctypes.c_uint64(0), executor, chip.stream) == 0
+    time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGSEGV)
+    time.sleep(60)
+
+
+def test_a_fault_names_the_running_kernel() -> None:
+    script = "from aclnn.test_validation import die_in_a_kernel; die_in_a_kernel()"
+    with emulate(chip="310P3", count=1) as machine:
+        environment = {"PYTHONPATH": str(Path(__file__).parents[1]), "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
+        ended = machine.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert ended.returncode == -signal.SIGSEGV
+    told = "while aclnnInplaceNormal was running, selfRef float32 [67108864,] strides [1,]"
+    assert told in ended.stderr
+
+
+def replay_over_freed_memory() -> tuple[int, str]:
+    """A captured launch whose tensor was given back before the replay."""
+    import ctypes
+
+    chip = Chip.get()
+    target = Tensor(torch.ones(1 << 20))
+    chip.place(target)
+    graph = ctypes.c_void_p()
+    chip.check("aclmdlRICaptureBegin", chip.stream, 2)
+    code, executor, _ = chip.prepare("InplaceExp", selfRef=target)
+    assert code == 0, chip._message()
+    assert chip.operators.aclnnInplaceExp(None, ctypes.c_uint64(0), executor, chip.stream) == 0
+    chip.check("aclmdlRICaptureEnd", chip.stream, ctypes.byref(graph))
+    chip.runtime.aclrtFree(ctypes.c_void_p(target.address))
+    chip.check("aclmdlRIExecuteAsync", graph, chip.stream)
+    code = chip.runtime.aclrtSynchronizeStream(chip.stream)
+    message = chip._message()
+    chip.revive()
+    return code, message
+
+
+def test_a_replay_over_freed_memory_is_a_device_error(npu: Npu) -> None:
+    code, message = npu.call(replay_over_freed_memory)
+    assert code == 507015
+    assert "selfRef" in message and "not allocated device memory" in message
