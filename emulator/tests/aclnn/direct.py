@@ -207,7 +207,7 @@ class Chip:
             return self._own(kind, create((element * max(1, len(value)))(*value), SIZE(len(value))))
         raise ValueError(f"{kind} is not written yet")
 
-    def prepare(self, name: str, suffix: str = "GetWorkspaceSize", **given: Any) -> tuple[int, POINTER, int]:
+    def prepare(self, name: str, suffix: str = "GetWorkspaceSize", /, **given: Any) -> tuple[int, POINTER, int]:
         """Phase 1 alone: its code, the executor and the workspace that it asks for. What is left out is null or 0."""
         parameters = signatures()[name].parameters
         unknown = set(given) - {parameter.name for parameter in parameters}
@@ -219,7 +219,7 @@ class Chip:
         code = function(*arguments, ctypes.byref(workspace), ctypes.byref(executor))
         return code, executor, workspace.value
 
-    def call(self, name: str, **given: Any) -> Answer:
+    def call(self, name: str, /, **given: Any) -> Answer:
         """Both phases and a synchronisation; a failed device is reset for the next call."""
         code, executor, size = self.prepare(name, **given)
         if code != 0:

@@ -11,11 +11,11 @@ from aclnn.direct import FRACTAL_NZ, Answer, Chip, Tensor
 HALF = torch.float16
 
 
-def call(name: str, **given: Any) -> Answer:
+def call(name: str, /, **given: Any) -> Answer:
     return Chip.get().call(name, **given)
 
 
-def results(name: str, outputs: tuple[str, ...], **given: Any) -> list[torch.Tensor]:
+def results(name: str, outputs: tuple[str, ...], /, **given: Any) -> list[torch.Tensor]:
     """The named tensors after a call that must run."""
     chip = Chip.get()
     tensors = {key: Tensor(value) if isinstance(value, torch.Tensor) else value for key, value in given.items()}
