@@ -66,15 +66,15 @@ def nz_product(out_dtype: torch.dtype) -> Answer:
     return call("MatmulWeightNz", self=torch.zeros(4, 32, dtype=HALF), mat2=weight, out=out, cubeMathType=1)
 
 
-def nz_product_of_equal_rows(depth: int = 512) -> list[list[float]]:
+def nz_product_of_equal_rows(depth: int = 1024, width: int = 2048) -> list[list[float]]:
     """A product whose rows of A are all the same."""
     torch.manual_seed(0)
     row = torch.randn(1, depth).to(HALF)
-    weight = torch.randn(depth * 64).to(HALF)
-    stored = Tensor(weight, [depth, 64], [64, 1], 0, [4, depth // 16, 16, 16], format=FRACTAL_NZ)
-    out = torch.zeros(4, 64, dtype=HALF)
-    (product,) = results("MatmulWeightNz", ("out",), self=row.expand(4, depth).contiguous(), mat2=stored, out=out,
-                         cubeMathType=1)  # fmt: skip
+    weight = torch.randn(depth * width).to(HALF)
+    stored_sizes = [width // 16, depth // 16, 16, 16]
+    stored = Tensor(weight, [depth, width], [width, 1], 0, stored_sizes, format=FRACTAL_NZ)
+    given = {"self": row.expand(4, depth).contiguous(), "mat2": stored, "out": torch.zeros(4, width, dtype=HALF)}
+    (product,) = results("MatmulWeightNz", ("out",), cubeMathType=1, **given)
     return product.float().tolist()
 
 
@@ -240,12 +240,12 @@ def launch_without_workspace() -> int:
 
 def modelled_ns(name: str) -> int:
     """Modelled time of one launch of a form that a rule makes slower (a modelled clock only)."""
-    import ctypes
+    from ascend_emulator import counters
 
     chip = Chip.get()
     columns = torch.zeros(4, 60_000)
     forms: dict[str, tuple[str, dict[str, Any]]] = {
-        "wide scatter": (
+        "wide_scatter": (
             "InplaceScatter",
             {"selfRef": columns, "dim": 1, "index": torch.zeros(4, 60_000, dtype=torch.int64), "src": columns.clone(),
              "reduce": 0},
@@ -255,7 +255,7 @@ def modelled_ns(name: str) -> int:
             {"selfRef": columns[:, :40_000].contiguous(), "dim": 1, "index": torch.zeros(4, 40_000, dtype=torch.int64),
              "src": columns[:, :40_000].contiguous(), "reduce": 0},
         ),
-        "int32 sum": (
+        "int32_sum": (
             "ReduceSum",
             {"self": torch.ones(4, 10_000, dtype=torch.int32), "dims": [1], "keepDims": False, "dtype": 3,
              "out": torch.zeros(4, dtype=torch.int32)},
@@ -265,25 +265,18 @@ def modelled_ns(name: str) -> int:
             {"self": torch.ones(4, 10_000, dtype=torch.int64), "dims": [1], "keepDims": False, "dtype": 9,
              "out": torch.zeros(4, dtype=torch.int64)},
         ),
-        "weight-only product": (
+        "weight_quant_layout": (
             "WeightQuantBatchMatmulV2",
             {"x": torch.zeros(1, 1024, dtype=HALF), "weight": torch.zeros(1024, 1024, dtype=torch.int8),
              "antiquantScale": torch.ones(1024, dtype=HALF), "y": torch.zeros(1, 1024, dtype=HALF)},
         ),
     }  # fmt: skip
     operator, given = forms[name]
-    begin, end = ctypes.c_void_p(), ctypes.c_void_p()
-    for event in (begin, end):
-        chip.check("aclrtCreateEvent", ctypes.byref(event))
-    chip.check("aclrtRecordEvent", begin, chip.stream)
-    code, executor, _ = chip.prepare(operator, **given)
-    assert code == 0, chip._message()
-    assert getattr(chip.operators, f"aclnn{operator}")(None, ctypes.c_uint64(0), executor, chip.stream) == 0
-    chip.check("aclrtRecordEvent", end, chip.stream)
-    chip.check("aclrtSynchronizeStream", chip.stream)
-    elapsed_ms = ctypes.c_float()
-    chip.check("aclrtEventElapsedTime", ctypes.byref(elapsed_ms), begin, end)
-    return round(elapsed_ms.value * 1e6)
+    counters.reset_stats()
+    answer = chip.call(operator, **given)
+    assert answer.ran, answer
+    times: dict[str, int] = counters.stats()["modelled_ns"]
+    return times[f"aclnn{operator}"]
 
 
 def attention_over_nothing() -> tuple[list[float], list[float]]:
@@ -298,7 +291,7 @@ def attention_over_nothing() -> tuple[list[float], list[float]]:
     table = torch.tensor([[1, 0], [2, 0]], dtype=torch.int32).npu()
     torch_npu._npu_paged_attention(
         query=query, key_cache=cache, value_cache=cache, num_kv_heads=heads, num_heads=heads, scale_value=0.1,
-        block_table=table, context_lens=torch.tensor([0, 3], dtype=torch.int32), out=out,
+        block_table=table, context_lens=torch.tensor([0, 3], dtype=torch.int32).npu(), out=out,
     )  # fmt: skip
     rows = out.cpu().float().flatten(1)
     return rows[0].tolist(), rows[1].tolist()
