@@ -6,7 +6,7 @@ MODEL ?= smollm2
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test serve test test-tiny test-all lint bench clean
+.PHONY: help setup setup-test serve test test-tiny test-all lint mutation bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -29,8 +29,11 @@ test: setup-test ## the tests that every commit must pass (under 45 minutes on 2
 test-all: setup-test ## those and the slow ones
 	@$(VENV)/python -m pytest
 
-lint: setup-test ## ruff over everything
-	@$(VENV)/ruff check . && $(VENV)/ruff format --check .
+lint: setup-test ## ruff, formatting and types (mypy --strict), over everything
+	@$(VENV)/ruff check . && $(VENV)/ruff format --check . && $(VENV)/mypy
+
+mutation: setup-test ## change the arithmetic one expression at a time: do tests notice? prints the score (an hour)
+	@$(VENV)/python -m pip install -q "mutmut>=3.8" && $(VENV)/python scripts/mutation.py --survivors
 
 bench: setup ## list the benchmarks, each of which prints both sides
 	@$(VENV)/python -m benchmarks

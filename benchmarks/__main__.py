@@ -14,7 +14,8 @@ def names() -> list[str]:
 
 def main(arguments: list[str]) -> int:
     if arguments and arguments[0] in names():
-        return importlib.import_module(f"benchmarks.{arguments[0]}").main(arguments[1:])
+        exit_code: int = importlib.import_module(f"benchmarks.{arguments[0]}").main(arguments[1:])
+        return exit_code
     asked_for_help = not arguments or arguments[0] in ("-h", "--help")
     out = sys.stdout if asked_for_help else sys.stderr
     if not asked_for_help:

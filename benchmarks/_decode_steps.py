@@ -47,13 +47,15 @@ def main() -> None:
         "graph_sizes": engine.vllm_config.compilation_config.cudagraph_capture_sizes,
     }
     print(json.dumps(ready), file=answers)
-    decoding = None
+    decoding: Decoding | None = None
     for line in sys.stdin:
         question = json.loads(line)
         answer: dict[str, Any] = {}
         if "decode" in question:
             decoding = Decoding(engine, question["decode"], job["prompt_tokens"])
             counters.reset_stats()
+        elif decoding is None:
+            raise ValueError(f"{question} came before a question that starts decoding.")
         elif "steps" in question:
             walls, cpus, processes = zip(*decoding.steps(question["steps"]), strict=True)
             answer = {"walls_s": walls, "cpus_s": cpus, "processes_s": processes}

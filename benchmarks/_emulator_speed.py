@@ -36,7 +36,7 @@ def main() -> None:
 
     torch.set_num_threads(job["threads"])
     torch_npu.npu.set_compile_mode(jit_compile=False)  # a 310P would otherwise compile each operator for its shape
-    result: dict[str, Any] = {"chip": torch.npu.get_device_name(), "threads": job["threads"]}
+    result: dict[str, Any] = {"chip": torch_npu.npu.get_device_name(), "threads": job["threads"]}
     for part in job["parts"]:
         result[part] = PARTS[part](job)
         Path(sys.argv[2]).write_text(json.dumps(result))
@@ -60,12 +60,13 @@ def interleaved(sides: dict[str, Callable[[], float]]) -> dict[str, float]:
 def small_op(job: dict[str, Any]) -> list[dict[str, Any]]:
     """Microseconds of an addition of 8 floats: CPU of the calling thread, of all threads, and wall."""
     import torch
+    import torch_npu
 
     a, b, out = (torch.ones(8, device="npu") for _ in range(3))
     c, d = torch.ones(8), torch.ones(8)
     driver = ctypes.CDLL(job["driver"])  # its undefined symbols are the emulated libraries', which are loaded globally
     addresses = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (a, b, out)]
-    stream = ctypes.c_void_p(torch.npu.current_stream().npu_stream)
+    stream = ctypes.c_void_p(torch_npu.npu.current_stream().npu_stream)
 
     def through_c() -> None:
         code = driver.add_repeatedly(*addresses, ctypes.c_int64(8), ctypes.c_int64(SMALL_OPS), stream)
@@ -89,9 +90,9 @@ def small_op(job: dict[str, Any]) -> list[dict[str, Any]]:
             started = clock()
             run()
             if to_the_end:
-                torch.npu.synchronize()
+                torch_npu.npu.synchronize()
             taken = clock() - started
-            torch.npu.synchronize()
+            torch_npu.npu.synchronize()
             return taken / SMALL_OPS * 1e6
 
         return once
@@ -185,7 +186,7 @@ def product(rows: int, inner: int, columns: int, dtype: Any, device: str, fracta
         for _ in range(repeats):
             torch.nn.functional.linear(x, next(following))
         if device == "npu":
-            torch.npu.synchronize()
+            torch_npu.npu.synchronize()
         return (time.perf_counter() - started) / repeats * 1e3
 
     return once

@@ -23,7 +23,9 @@ class LiveEngine:
     """A process that answers questions, each a line of JSON, and runs only while it is asked something."""
 
     def __init__(self, process: subprocess.Popen[Any], answers: int, log: Path) -> None:
-        self._process, self._log = process, log
+        if process.stdin is None:
+            raise ValueError("A live engine is asked through its standard input: start it with stdin=PIPE.")
+        self._process, self._questions, self._log = process, process.stdin, log
         self._answers = os.fdopen(answers)
         self.ready: dict[str, Any] = {}  # what it said once it had started
 
@@ -34,8 +36,8 @@ class LiveEngine:
     def ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """Its answer. Raises SystemExit with the end of its log if there is none in time."""
         self._signal(signal.SIGCONT)
-        self._process.stdin.write(json.dumps(question).encode() + b"\n")
-        self._process.stdin.flush()
+        self._questions.write(json.dumps(question).encode() + b"\n")
+        self._questions.flush()
         answer = self._read(ANSWER_S)
         self._signal(signal.SIGSTOP)
         return answer
@@ -53,7 +55,8 @@ class LiveEngine:
         line = self._answers.readline() if ready else ""
         if not line:
             raise SystemExit(f"An engine gave no answer within {limit_s:.0f} s:\n{self._log.read_text()[-6000:]}")
-        return json.loads(line)
+        answer: dict[str, Any] = json.loads(line)
+        return answer
 
 
 @contextmanager

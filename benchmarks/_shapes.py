@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
-QWEN3 = {
+QWEN3: dict[str, Any] = {
     "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "head_dim": 128, "vocab_size": 151936,
     "max_position_embeddings": 40960, "rms_norm_eps": 1e-6, "rope_theta": 1000000.0, "hidden_act": "silu",
     "torch_dtype": "float16",
 }  # fmt: skip
 # https://huggingface.co/Qwen/Qwen3-0.6B and Qwen3-32B, HuggingFaceTB/SmolLM2-135M-Instruct: config.json.
-SHAPES = {
+SHAPES: dict[str, dict[str, Any]] = {
     "smollm2": {
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 576, "intermediate_size": 1536,
         "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152,

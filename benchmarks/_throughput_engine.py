@@ -43,7 +43,8 @@ def decode(engine: Any, requests: int, prompt_tokens: int, steps: int) -> float:
     decoding = Decoding(engine, requests, prompt_tokens)
     walls = [wall for wall, _, _ in decoding.steps(steps)]
     decoding.stop()
-    return requests / statistics.median(walls)
+    step_s: float = statistics.median(walls)
+    return requests / step_s
 
 
 def prefill(engine: Any, tokens: int, number: int) -> float:

@@ -14,14 +14,15 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from ascend_emulator import Settings
 from ascend_emulator.launcher import emulate
 
-from ascend_cli.launch import model_files
+from ascend_cli.serving.decide import model_files
 from benchmarks._bounds import Bound, print_bounds
 from benchmarks._live_engines import LiveEngine, live_engine
 
@@ -99,6 +100,7 @@ def engine(side: str, folder: Path, chosen: argparse.Namespace) -> Iterator[Live
     }
     folder = folder / side.replace(" ", "-")
     environment = {"OMP_NUM_THREADS": str(chosen.threads)}
+    popen: Callable[..., subprocess.Popen[Any]]
     with ExitStack() as stack:
         if side == OURS:
             popen = stack.enter_context(emulate(Settings(chip=chosen.chip, count=1))).popen

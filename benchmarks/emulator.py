@@ -21,7 +21,7 @@ from typing import Any
 from ascend_emulator import Settings
 from ascend_emulator.launcher import emulate
 
-from ascend_cli.launch import model_files
+from ascend_cli.serving.decide import model_files
 from benchmarks._bounds import Bound, print_bounds
 
 HERE = Path(__file__).parent
@@ -85,7 +85,8 @@ def measure(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
         done = machine.run(command, env=environment, stdout=sys.stderr)
     if done.returncode or not answer.exists():
         raise SystemExit(f"The measurement failed with exit code {done.returncode}; its reason is printed above.")
-    return json.loads(answer.read_text())
+    measured: dict[str, Any] = json.loads(answer.read_text())
+    return measured
 
 
 def print_table(part: str, rows: list[dict[str, Any]]) -> None:

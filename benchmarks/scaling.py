@@ -109,7 +109,8 @@ def run_engine(
             done = machine.run(command, env=environment, capture_output=True, text=True)
         if not result.exists():
             raise SystemExit(f"An engine failed:\n{done.stdout[-3000:]}{done.stderr[-6000:]}")
-        return json.loads(result.read_text())
+        measured: dict[str, Any] = json.loads(result.read_text())
+        return measured
 
 
 def serve_ready_s(chip: str) -> float:
@@ -184,8 +185,8 @@ def print_growth(title: str, cases: list[tuple[int, dict[str, Any]]]) -> None:
     """One line a case, then the straight line through the host times and the farthest that a case lies from it."""
     print(f"\n{title:<34}{'host ms':>10}{'CPU ms':>10}{'device ops':>12}{'H2D':>6}{'H2D bytes':>12}")
     for size, case in cases:
-        times = f"{case['wall_ms']:>10.3f}{case['cpu_ms']:>10.3f}"
-        print(f"  {size:<32}{times}{case['device_ops']:>12.1f}{case['h2d_copies']:>6.1f}{case['h2d_bytes']:>12.0f}")
+        cells = f"{case['wall_ms']:>10.3f}{case['cpu_ms']:>10.3f}"
+        print(f"  {size:<32}{cells}{case['device_ops']:>12.1f}{case['h2d_copies']:>6.1f}{case['h2d_bytes']:>12.0f}")
     if len(cases) < 3:
         return
     sizes, times = np.array([size for size, _ in cases]), np.array([case["wall_ms"] for _, case in cases])

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import sys
 
-from setup import EMULATOR_FILES, ROOT, TORCH, Step, Venv, files, run_steps, text
+from setup import EMULATOR_FILES, ROOT, Step, Venv, files, run_steps, text
 
 INCUMBENT = Venv(ROOT / ".venv-incumbent", ROOT / "benchmarks" / "incumbent-constraints.txt")
+TORCH = "2.13.0"
 VLLM = "0.29.0"
 VLLM_ASCEND = "vllm-ascend==0.29.0rc1"
 # What it imports on a 310P: its own requirements less its torch pins, triton and the packages of other chips.
@@ -30,10 +31,10 @@ def install_vllm_ascend() -> None:
 
 STEPS = [
     Step("venv", "virtual environment", INCUMBENT.create, text(sys.version, str(INCUMBENT.folder))),
-    Step("torch", "PyTorch 2.13 for CPU", INCUMBENT.install_torch, text(TORCH)),
+    Step("torch", "PyTorch for CPU", lambda: INCUMBENT.install_torch(TORCH), text(TORCH)),
     Step(
         "stack",
-        f"torch_npu 2.13 and vLLM {VLLM}",
+        f"torch_npu {TORCH} and vLLM {VLLM}",
         lambda: INCUMBENT.install_vllm(VLLM),
         files("benchmarks/incumbent-constraints.txt"),
     ),

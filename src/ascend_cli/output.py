@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import sys
 from dataclasses import asdict, is_dataclass
 from enum import Enum
@@ -17,12 +19,44 @@ PIPE_WIDTH = 140  # where there is no terminal to fit: wide enough that no table
 
 
 def console(stderr: bool = False) -> Console:
-    """A console on standard output (or error), made at each call so that tests and pipes see the current stream."""
+    """A console on standard output (or error), made at each call so that tests and pipes see the current stream.
+
+    A table wider than the terminal is printed as several that fit, its first column in each: no figure is ever cut.
+    """
     from rich.console import Console
+    from rich.table import Table
+
+    from ascend_cli.tables import fitting
+
+    class FittingConsole(Console):
+        def print(self, *objects: Any, **options: Any) -> None:
+            shown = [part for item in objects for part in (fitting(self, item) if isinstance(item, Table) else [item])]
+            super().print(*shown, **options)
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # rich would exit with 1; the reader has what it wanted
 
     stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() else PIPE_WIDTH
-    return Console(file=stream, width=width, highlight=False, soft_wrap=False)
+    width = None if stream.isatty() or os.environ.get("COLUMNS") else PIPE_WIDTH
+    return FittingConsole(file=stream, width=width, highlight=False, soft_wrap=False)
+
+
+def can_show(text: str) -> bool:
+    """Whether standard output's encoding has every character of a text."""
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def write_text(text: str) -> None:
+    """A script or manifest to standard output, in UTF-8 whatever the terminal's encoding: a changed byte changes it."""
+    if can_show(text) or not hasattr(sys.stdout, "buffer"):
+        sys.stdout.write(text)
+        return
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text.encode("utf-8"))
 
 
 def notice(text: str) -> None:
@@ -42,11 +76,15 @@ def to_json(value: Any) -> Any:
         return value.value
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # JSON has no NaN and no infinity
     return value
 
 
 def emit_json(value: Any) -> None:
-    print(json.dumps(to_json(value), indent=2, ensure_ascii=False))
+    """Print a result as JSON: finite numbers only, and escapes where the output's encoding lacks a character."""
+    text = json.dumps(to_json(value), indent=2, ensure_ascii=False, allow_nan=False)
+    print(text if can_show(text) else json.dumps(to_json(value), indent=2, allow_nan=False))
 
 
 def gib(size_bytes: float) -> str:

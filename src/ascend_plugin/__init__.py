@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from importlib.metadata import entry_points
 
 PLATFORM = "ascend_plugin.platform.AscendPlatform"
 
@@ -27,25 +26,17 @@ def register() -> str | None:
     """
     if importlib.util.find_spec("torch_npu") is None:
         return None
-    from ascend_plugin import detection
+    from ascend_plugin import detection, preconditions
 
     if detection.soc_version() is None:
+        if reason := detection.load_error():
+            preconditions.warn_of_missing_cann(reason)
         return None
-    _refuse_two_plugins()
+    preconditions.refuse_two_plugins()
+    preconditions.refuse_other_vllm()
     for name, value in ENVIRONMENT_DEFAULTS.items():
         os.environ.setdefault(name, value)
     from ascend_plugin import compat
 
-    compat.install_import_patches()
+    compat.prepare_process()
     return PLATFORM
-
-
-def _refuse_two_plugins() -> None:
-    """vLLM takes one platform plugin; with vllm-ascend's beside this one it would stop with a puzzling error."""
-    others = {plugin.name for plugin in entry_points(group="vllm.platform_plugins") if "vllm_ascend" in plugin.value}
-    chosen = os.environ.get("VLLM_PLUGINS")
-    if others and (chosen is None or others & set(chosen.split(","))):
-        raise SystemExit(
-            "vllm-ascend and ascend-plugin are both installed, and vLLM takes one platform plugin: run "
-            "`pip uninstall vllm-ascend`, or choose for this run with VLLM_PLUGINS=ascend_plugin."
-        )

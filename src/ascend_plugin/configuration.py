@@ -6,17 +6,21 @@ import os
 from typing import TYPE_CHECKING
 
 import torch
+from vllm import envs
 from vllm.config import CompilationMode, CUDAGraphMode
 
-from ascend_plugin import detection, graphs, quantization
-from ascend_plugin.chips import ChipSpec
+from ascend_facts.chips import ChipSpec
+from ascend_plugin import detection, quantization
+from ascend_plugin.graphs import budget
 from ascend_plugin.log import plugin_logger
 
 if TYPE_CHECKING:
-    from vllm.config import ModelConfig, VllmConfig
+    from vllm.config import VllmConfig
 
 logger = plugin_logger(__name__)
 
+WORKER = "ascend_plugin.worker.AscendWorker"
+REJECTION_METHODS = ("standard", "synthetic")
 KV_CACHE_DTYPES = ("auto", "float16", "bfloat16")
 
 
@@ -25,8 +29,14 @@ class UnsupportedChoice(ValueError):
 
 
 def apply_defaults(vllm_config: VllmConfig, chip: ChipSpec) -> None:
-    """Fill in what the user left open, before vLLM derives other settings from it. A user's choice is kept."""
+    """Fill in what the user left open, before vLLM derives other settings from it. A user's choice is kept.
+
+    Raises UnsupportedChoice for what vLLM would derive a great deal from.
+    """
+    _check_runner(vllm_config)
     quantization.detect(vllm_config)
+    if _rounds_weights(vllm_config, chip):
+        quantization.round_float32(vllm_config)
     compilation = vllm_config.compilation_config
     if compilation.mode is None:
         compilation.mode = CompilationMode.NONE  # there is no compiler backend; graphs are captured from eager code
@@ -34,25 +44,11 @@ def apply_defaults(vllm_config: VllmConfig, chip: ChipSpec) -> None:
         compilation.cudagraph_mode = CUDAGraphMode.FULL_DECODE_ONLY if chip.has_graphs else CUDAGraphMode.NONE
     vllm_config.kernel_config.enable_jit_warmup = False
     if compilation.cudagraph_mode != CUDAGraphMode.NONE and vllm_config.model_config is not None:
-        graphs.choose_capture_sizes(vllm_config, chip)
-
-
-def server_step_tokens(model_config: ModelConfig, chip: ChipSpec) -> int:
-    """Most tokens that a server's step should have on this chip; 0 leaves the choice to vLLM.
-
-    vLLM's 2,048 put eight prompts of 256 tokens into one step, and the first waits for the last. On a chip that is
-    bound by its cube from a few hundred tokens on, smaller steps cost nothing and each prompt waits for itself. Not
-    for experts (few tokens reach each, so that larger steps save reading), recurrent layers (whose cache blocks may
-    be larger) and images (which must fit into a step whole).
-    """
-    special = model_config.is_moe or model_config.is_hybrid or model_config.is_multimodal_model
-    return 0 if special or model_config.runner_type != "generate" else chip.server_step_tokens
+        budget.choose_capture_sizes(vllm_config, chip)
 
 
 def check_and_update(vllm_config: VllmConfig, chip: ChipSpec) -> None:
     """The last word on the configuration. Raises UnsupportedChoice."""
-    from ascend_plugin.platform import WORKER, AscendPlatform
-
     parallel = vllm_config.parallel_config
     if parallel.worker_cls == "auto":
         parallel.worker_cls = WORKER
@@ -64,11 +60,34 @@ def check_and_update(vllm_config: VllmConfig, chip: ChipSpec) -> None:
         raise UnsupportedChoice("Leave out --fully-sharded-loras: adapters are whole on every chip of this plugin.")
     if vllm_config.model_config is None:
         return
-    AscendPlatform.check_if_supports_dtype(vllm_config.model_config.dtype)
+    check_dtype(vllm_config.model_config.dtype, chip)
     _prepare_float32(vllm_config, chip)
     _check_speculation(vllm_config)
     if vllm_config.model_config.enable_sleep_mode:
         raise UnsupportedChoice("Leave out --enable-sleep-mode: this plugin cannot give device memory back yet.")
+
+
+def _check_runner(vllm_config: VllmConfig) -> None:
+    """Refuse what brings in vLLM's second model runner, whose worker would end with "requires Triton"."""
+    if vllm_config.watermark_config is not None:
+        raise UnsupportedChoice("Leave out --watermark-config: only vLLM's second model runner, in Triton, watermarks.")
+    if vllm_config.attention_config.hisparse_config is not None:
+        raise UnsupportedChoice("Leave out the HiSparse options: only vLLM's second model runner, in Triton, has them.")
+    if envs.VLLM_USE_V2_MODEL_RUNNER:
+        raise UnsupportedChoice(
+            "Unset VLLM_USE_V2_MODEL_RUNNER: vLLM's second model runner is written in Triton, and this plugin runs the "
+            "first one."
+        )
+
+
+def check_dtype(dtype: torch.dtype | str, chip: ChipSpec) -> None:
+    """Raises UnsupportedChoice for a dtype that the chip cannot compute in."""
+    name = str(dtype).removeprefix("torch.")
+    if name not in chip.model_dtypes:
+        raise UnsupportedChoice(
+            f"Leave out --dtype {name} (or give --dtype {chip.preferred_dtype}): {chip.soc_version} computes in "
+            f"{' and '.join(chip.model_dtypes)} only. A {name} checkpoint is converted while it loads."
+        )
 
 
 def spawn_if_device_is_open() -> None:
@@ -76,9 +95,18 @@ def spawn_if_device_is_open() -> None:
 
     torch_npu says "Cannot re-initialize NPU in forked subprocess"; vLLM's own guard knows CUDA and XPU only.
     """
-    if torch.npu.is_initialized() and os.environ.get("VLLM_WORKER_MULTIPROC_METHOD") != "spawn":
+    import torch_npu
+
+    if torch_npu.npu.is_initialized() and os.environ.get("VLLM_WORKER_MULTIPROC_METHOD") != "spawn":
         logger.info("A device is open in this process: the engine's processes are spawned, not forked.")
         os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
+
+
+def _rounds_weights(vllm_config: VllmConfig, chip: ChipSpec) -> bool:
+    """Whether this is a float32 model without a quantization, on a chip that multiplies float16 and nothing wider."""
+    model = vllm_config.model_config
+    beyond_float16 = model is not None and model.dtype == torch.float32 and chip.rounds_float32_products
+    return beyond_float16 and model.quantization is None
 
 
 def _prepare_float32(vllm_config: VllmConfig, chip: ChipSpec) -> None:
@@ -92,7 +120,7 @@ def _prepare_float32(vllm_config: VllmConfig, chip: ChipSpec) -> None:
     kinds = {
         "experts": model.get_num_experts() > 0,
         "recurrent layers": model.is_hybrid,
-        "quantised weights": model.quantization is not None,
+        "quantized weights": quantization.stored_method(model.quantization) is not None,
         "pooling": model.runner_type != "generate",
     }
     if found := [name for name, present in kinds.items() if present]:
@@ -119,6 +147,11 @@ def _check_speculation(vllm_config: VllmConfig) -> None:
             'Set "num_speculative_tokens" to 1 in --speculative-config: more drafts a step are not right yet before '
             "recurrent layers (gated delta net)."
         )
+    if speculation.rejection_sample_method not in REJECTION_METHODS:
+        raise UnsupportedChoice(
+            f'Leave out "rejection_sample_method": "{speculation.rejection_sample_method}" in --speculative-config: it '
+            f"is a Triton kernel without a stand-in here, which {' and '.join(REJECTION_METHODS)} have."
+        )
     draft = speculation.draft_model_config
     if draft is not None and draft.uses_mrope and not model.uses_mrope:
         # Text-only Qwen3.5: vLLM takes the sections of multimodal positions out of the model's configuration, and
@@ -130,12 +163,22 @@ def _check_speculation(vllm_config: VllmConfig) -> None:
 
 def _check_parallel(vllm_config: VllmConfig, chip: ChipSpec) -> None:
     parallel = vllm_config.parallel_config
+    if parallel.world_size > 1 and not chip.has_full_hccl and os.environ.get("HCCL_OP_EXPANSION_MODE") == "AI_CPU":
+        raise UnsupportedChoice(
+            f"Unset HCCL_OP_EXPANSION_MODE: on {chip.soc_version} HCCL's AI_CPU mode knows AllReduce in a single "
+            "communicator only, and vLLM makes several."
+        )
     if parallel.enable_dbo:
         raise UnsupportedChoice("Leave out --enable-dbo: its overlap is written for CUDA streams.")
     if parallel.pipeline_parallel_size > 1 and not chip.has_full_hccl:
         raise UnsupportedChoice(
             "Leave out --pipeline-parallel-size and raise --tensor-parallel-size: HCCL has neither Send nor Receive "
             f"on {chip.soc_version}."
+        )
+    if parallel.enable_expert_parallel and not chip.forms.has_expert_parallel:
+        raise UnsupportedChoice(
+            f"Leave out --enable-expert-parallel: on {chip.soc_version} nobody has run products of experts that leave "
+            "out the rows of others. Tensor parallelism divides experts too."
         )
     if parallel.nnodes_within_dp > 1 and not chip.has_full_hccl:
         raise UnsupportedChoice(

@@ -10,8 +10,8 @@ from __future__ import annotations
 import ctypes
 from functools import cache
 
-from ascend_plugin import chips
-from ascend_plugin.chips import ChipSpec
+from ascend_facts import chips, probes
+from ascend_facts.chips import ChipSpec
 
 ACL_LIBRARY = "libascendcl.so"
 
@@ -21,12 +21,21 @@ class NoChip(RuntimeError):
 
 
 @cache
+def load_error() -> str | None:
+    """Why CANN's runtime cannot be loaded, in the loader's words; None if it can."""
+    try:
+        ctypes.CDLL(ACL_LIBRARY)
+    except OSError as error:
+        return str(error)
+    return None
+
+
+@cache
 def soc_version() -> str | None:
     """CANN's name of the chip, such as "Ascend310P3"; None without CANN or without a chip."""
-    try:
-        acl = ctypes.CDLL(ACL_LIBRARY)
-    except OSError:
+    if load_error():
         return None
+    acl = ctypes.CDLL(ACL_LIBRARY)
     acl.aclrtGetSocName.restype = ctypes.c_char_p
     name = acl.aclrtGetSocName()
     return name.decode() if name else None
@@ -34,15 +43,18 @@ def soc_version() -> str | None:
 
 @cache
 def current_chip() -> ChipSpec:
-    """Facts of the chip in this machine. Raises NoChip, or UnknownChip for one that the table does not know."""
+    """Facts of the chip in this machine, its forms as a probe found them if there was one.
+
+    Raises NoChip, UnknownChip for one that the table does not know, or ProbeFileError.
+    """
     name = soc_version()
     if name is None:
         raise NoChip(f"No Ascend chip found: {ACL_LIBRARY} cannot be loaded or names none. Run `ascend doctor`.")
-    return chips.find(name)
+    return probes.as_found(chips.find(name))
 
 
 def device_count() -> int:
     """Chips visible to this process (after ASCEND_RT_VISIBLE_DEVICES)."""
     import torch_npu
 
-    return torch_npu.npu.device_count()
+    return int(torch_npu.npu.device_count())

@@ -4,9 +4,24 @@ from __future__ import annotations
 
 import torch
 import torch.distributed as dist
+from vllm.distributed import parallel_state
 from vllm.distributed.device_communicators.xpu_communicator import XpuCommunicator
 
 from ascend_plugin import detection
+
+
+def create_communicators(expert_parallel: bool) -> None:
+    """Make HCCL's communicators of the groups that layers reduce over, which it otherwise does at their first use.
+
+    HCCL wants them before other memory of the device is taken, or may find too little for its exchange between chips
+    (hccl, docs/zh/user_guide/constraints.md, Atlas 300I Duo).
+    """
+    groups = [parallel_state.get_tp_group()]
+    if expert_parallel:
+        groups.append(parallel_state.get_ep_group())
+    for group in groups:
+        if group.world_size > 1:
+            dist.all_reduce(torch.zeros(1, device=group.device), group=group.device_group)
 
 
 class AscendCommunicator(XpuCommunicator):

@@ -15,7 +15,7 @@ from vllm.forward_context import get_forward_context
 from vllm.lora.layers import LoRAMapping
 from vllm.lora.punica_wrapper.punica_base import PunicaWrapperBase
 
-from ascend_plugin import graph_wrapper
+from ascend_plugin.graphs import wrapper
 
 
 class AscendPunicaWrapper(PunicaWrapperBase):
@@ -28,7 +28,7 @@ class AscendPunicaWrapper(PunicaWrapperBase):
 
     def _nothing_to_add(self) -> bool:
         """Whether no token wants an adapter; a graph is captured once for such batches and once for the others."""
-        if graph_wrapper.is_recording():
+        if wrapper.is_recording():
             return not get_forward_context().batch_descriptor.has_lora
         return self.no_lora
 

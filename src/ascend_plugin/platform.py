@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from vllm.platforms.interface import Platform, PlatformEnum
 
+from ascend_facts.chips import ChipSpec
 from ascend_plugin import detection
-from ascend_plugin.chips import ChipSpec
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
-    from vllm.config.kernel import IrOpPriorityConfig
     from vllm.v1.attention.backends.registry import AttentionBackendEnum
     from vllm.v1.attention.selector import AttentionSelectorConfig
 
-WORKER = "ascend_plugin.worker.AscendWorker"
 COMMUNICATOR = "ascend_plugin.distributed.AscendCommunicator"
 ATTENTION_BACKENDS = {
     "paged_nz": "ascend_plugin.attention.paged_nz.PagedNzBackend",
@@ -87,15 +85,11 @@ class AscendPlatform(Platform):
         """Nothing here reads the runner's list by layer index, so encoder-decoder models may share one."""
 
     @classmethod
-    def check_if_supports_dtype(cls, dtype: torch.dtype) -> None:
+    def check_if_supports_dtype(cls, dtype: torch.dtype | str) -> None:
         """Raises ValueError with the remedy for a dtype that the chip cannot compute in."""
-        name = str(dtype).removeprefix("torch.")
-        chip = cls.chip()
-        if name not in chip.model_dtypes:
-            raise ValueError(
-                f"Leave out --dtype {name} (or give --dtype {chip.preferred_dtype}): {chip.soc_version} computes in "
-                f"{' and '.join(chip.model_dtypes)} only. A {name} checkpoint is converted while it loads."
-            )
+        from ascend_plugin import configuration
+
+        configuration.check_dtype(dtype, cls.chip())
 
     # ------------------------------------------------------------------ the device
 
@@ -125,7 +119,14 @@ class AscendPlatform(Platform):
 
         quantization.register()
         if parser is None:  # asked by EngineArgs, which is about to choose its defaults
-            compat.bound_server_steps()
+            compat.prepare_configuration()
+
+    @classmethod
+    def verify_quantization(cls, quant: str) -> None:
+        from ascend_plugin import quantization
+
+        super().verify_quantization(quant)
+        quantization.register_layers()
 
     @classmethod
     def apply_config_platform_defaults(cls, vllm_config: VllmConfig) -> None:
@@ -146,16 +147,6 @@ class AscendPlatform(Platform):
         """vLLM's own kernels are CUDA's; ours are torch_npu's, which is loaded."""
 
     @classmethod
-    def import_ir_kernels(cls) -> None:
-        import ascend_plugin.ops.norm  # noqa: F401  registers its implementations of vllm.ir operators
-
-    @classmethod
-    def get_default_ir_op_priority(cls, vllm_config: VllmConfig) -> IrOpPriorityConfig:
-        from vllm.config.kernel import IrOpPriorityConfig
-
-        return IrOpPriorityConfig.with_default(["ascend", "native"], gelu_and_mul_sparse=["native"])
-
-    @classmethod
     def register_triton_kernel_overrides(cls) -> None:
         from vllm.triton_utils.dispatcher import register_kernels
 
@@ -166,7 +157,7 @@ class AscendPlatform(Platform):
         register_kernels(OVERRIDES)
         register_custom_ops()
         quantization.register()
-        quantization.register_kernels()
+        quantization.register_layers()
 
     @classmethod
     def get_attn_backend_cls(
@@ -176,7 +167,7 @@ class AscendPlatform(Platform):
         num_heads: int | None = None,
     ) -> str:
         from vllm.utils.import_utils import resolve_obj_by_qualname
-        from vllm.v1.attention.backends.registry import AttentionBackendEnum
+        from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
 
         chip = cls.chip()
         path = ATTENTION_BACKENDS[chip.attention]
@@ -185,6 +176,7 @@ class AscendPlatform(Platform):
                 f"Leave out the attention backend {selected_backend.name}: on {chip.soc_version} there is one for "
                 "each chip and it is chosen for you."
             )
+        register_backend(AttentionBackendEnum.CUSTOM, path)  # which stands for the backend of this chip
         backend = resolve_obj_by_qualname(path)
         reasons = backend.validate_configuration(device_capability=None, **attn_selector_config._asdict())
         if reasons:

@@ -14,9 +14,10 @@ from vllm.utils.torch_utils import set_random_seed
 from vllm.v1.worker.gpu_worker import Worker, init_worker_distributed_environment
 from vllm.v1.worker.utils import request_memory
 
-from ascend_plugin import compat, kv_cache, memory, quantization
+from ascend_plugin import compat, distributed, log, memory, ops, quantization
+from ascend_plugin.cache import kv_cache
 from ascend_plugin.log import plugin_logger
-from ascend_plugin.model_runner import AscendModelRunner
+from ascend_plugin.runner.model_runner import AscendModelRunner
 
 logger = plugin_logger(__name__)
 
@@ -27,6 +28,9 @@ class AscendWorker(Worker):
     def init_device(self) -> None:
         """Bind this process to its chip, join the process groups and take the memory baseline."""
         compat.prepare_worker_process()
+        log.hide_announced_conversions()
+        if self.model_config.is_hybrid:
+            ops.register_recurrent_layers()
         # Modules stay for life: vLLM collects garbage a score of times while it starts, a second each with them.
         gc.freeze()
         self.device = self._open_device()
@@ -35,6 +39,7 @@ class AscendWorker(Worker):
         init_worker_distributed_environment(
             self.vllm_config, self.rank, self.distributed_init_method, self.local_rank, current_platform.dist_backend
         )
+        distributed.create_communicators(self.parallel_config.enable_expert_parallel)
         set_random_seed(self.model_config.seed)
         gc.collect()
         torch.npu.empty_cache()
@@ -94,7 +99,8 @@ class AscendWorker(Worker):
         """
         alone = self.parallel_config.world_size == 1
         text_only = not self.model_config.is_multimodal_model
-        return alone and text_only and self.plan is not None and self.plan.surely_holds(cache_bytes)
+        weights_bytes = self.model_runner.model_memory_usage  # measured: a plan may count too few
+        return alone and text_only and self.plan is not None and self.plan.fits_with_margin(cache_bytes, weights_bytes)
 
     def _accounted_share(self) -> float:
         """Share of the cache's memory that vLLM's arithmetic sees (see kv_cache.allocate_nz)."""

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from ascend_emulator.launcher import Machine
 
-from ascend_cli.models.smollm2 import build_smollm2
-from ascend_cli.models.tiny import build_tiny_qwen3
+from ascend_cli.registry.smollm2 import build_smollm2
+from conformance.tiny import build_tiny_qwen3
 
 HERE = Path(__file__).parent
 SMALL = {
@@ -40,7 +40,12 @@ def qwen3(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_jobs(machine: Machine, folder: Path, model: Path, rounds: list, choices: list[dict]) -> list[dict[str, Any]]:
     """Run an engine for each choice of options ("rounds" among them replace `rounds`) on a machine; see engine.py."""
     jobs = [
-        {"model": str(model), "rounds": options.pop("rounds", rounds), "options": {**SMALL, **options}}
+        {
+            "model": str(model),
+            "rounds": options.pop("rounds", rounds),
+            **{name: options.pop(name) for name in ("watch", "linger_s") if name in options},
+            "options": {**SMALL, **options},
+        }
         for options in map(dict, choices)
     ]
     job, result = folder / "job.json", folder / "answer.json"

@@ -4,6 +4,8 @@ Each engine has a process of its own, because it takes its chips for the life of
 from this one, which has imported everything and touched no chip. Job: a list of
     model, options   arguments of vllm.LLM
     rounds           lists of {"prompt": [token ids], "sampling": {arguments of SamplingParams}}, run one after another
+    watch            optional: whether to look for copies that end inside a block of 32 bytes
+    linger_s         optional: how long the host waits before each step, in which the chip certainly ends the last one
 Answer: for each engine what the profile run left for the KV cache, how often it preempted, how many drafted tokens it
 accepted, and for each round what the requests got and the chip's counters.
 """
@@ -15,8 +17,14 @@ import json
 import multiprocessing
 import os
 import sys
+import time
+import traceback
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # the counters are this process's
 os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "fork")  # a rank need not import everything again
@@ -39,6 +47,40 @@ def answer(output: Any) -> dict[str, Any]:
     }
 
 
+def linger(seconds: float) -> None:
+    from ascend_plugin.runner.model_runner import AscendModelRunner
+
+    update_states = AscendModelRunner._update_states
+
+    def update_late(runner: Any, scheduler_output: Any) -> Any:
+        time.sleep(seconds)
+        return update_states(runner, scheduler_output)
+
+    AscendModelRunner._update_states = update_late
+
+
+class RaggedCopies(TorchDispatchMode):
+    """Notes who copies between buffers of the chip, without converting, to a view that ends inside 32 bytes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is torch.ops.aten.copy_.default:
+            target, source = args[:2]
+            if target.device.type == source.device.type == "npu" and target.dtype == source.dtype:
+                end = (target.storage_offset() + target.numel()) * target.element_size()
+                if end % 32 and end != target.untyped_storage().nbytes():
+                    caller = next(
+                        frame
+                        for frame in reversed(traceback.extract_stack())
+                        if "/vllm/" in frame.filename or "/ascend_plugin/" in frame.filename
+                    )
+                    self.found.add(f"{Path(caller.filename).name}:{caller.name}: {caller.line}")
+        return function(*args, **(kwargs or {}))
+
+
 def sampling_params(arguments: dict[str, Any]) -> Any:
     from vllm import SamplingParams
     from vllm.sampling_params import StructuredOutputsParams
@@ -54,15 +96,19 @@ def run_engine(job: dict[str, Any]) -> dict[str, Any]:
     from ascend_emulator import counters
     from vllm import LLM, TokensPrompt
 
+    if job.get("linger_s"):
+        linger(job["linger_s"])
     engine = LLM(job["model"], disable_log_stats=False, **job["options"])
     rounds = []
+    watch = RaggedCopies()
     for requests in job["rounds"]:
         counters.reset_stats()
-        outputs = engine.generate(
-            [TokensPrompt(prompt_token_ids=request["prompt"]) for request in requests],
-            [sampling_params(request["sampling"]) for request in requests],
-            use_tqdm=False,
-        )
+        with watch if job.get("watch") else nullcontext():
+            outputs = engine.generate(
+                [TokensPrompt(prompt_token_ids=request["prompt"]) for request in requests],
+                [sampling_params(request["sampling"]) for request in requests],
+                use_tqdm=False,
+            )
         rounds.append({"answers": [answer(output) for output in outputs], "stats": counters.stats()})
     counts = {metric.name: metric.value for metric in engine.get_metrics() if hasattr(metric, "value")}
     memory = engine.collective_rpc(memory_of_worker)
@@ -71,6 +117,7 @@ def run_engine(job: dict[str, Any]) -> dict[str, Any]:
         "preemptions": counts.get("vllm:num_preemptions", 0),
         "accepted_drafts": counts.get("vllm:spec_decode_num_accepted_tokens", 0),
         "drafts": counts.get("vllm:spec_decode_num_draft_tokens", 0),
+        "ragged_copies": sorted(watch.found),
         "cache_bytes": memory[0][0],
         "chip_bytes": memory[0][1],
     }

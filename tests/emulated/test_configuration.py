@@ -21,6 +21,9 @@ QWEN3_32B = {
 }  # fmt: skip
 
 
+FLY = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 3, "rejection_sample_method": "fly"}
+
+
 def configure(
     emulated: Callable, model: Path, chip: str = "310P3", count: int = 4, **options: Any
 ) -> subprocess.CompletedProcess[str]:
@@ -52,7 +55,7 @@ def test_910b_keeps_bf16(emulated: Callable, qwen3: Path) -> None:
     assert facts["step_tokens"] >= 2048  # vLLM's own choice
 
 
-def test_the_brief_s_flags_are_accepted(emulated: Callable, qwen3: Path) -> None:
+def test_flags_of_earlier_guides_are_accepted(emulated: Callable, qwen3: Path) -> None:
     options = {"enforce_eager": True, "dtype": "float16", "tensor_parallel_size": 4, "max_num_batched_tokens": 1024}
     facts = chosen(configure(emulated, qwen3, **options))
     assert facts["graph_mode"] == "NONE"
@@ -67,14 +70,23 @@ def test_the_brief_s_flags_are_accepted(emulated: Callable, qwen3: Path) -> None
         ({"pipeline_parallel_size": 2}, "neither Send nor Receive on Ascend310P3", "raise --tensor-parallel-size"),
         ({"tensor_parallel_size": 8, "nnodes": 2}, "joins the chips of one server only", "behind a load balancer"),
         ({"kv_cache_dtype": "fp8"}, "keeps its cache in the model's dtype", "Leave out --kv-cache-dtype fp8"),
+        ({"watermark_config": {"key": 7}}, "in Triton, watermarks", "Leave out --watermark-config"),
+        ({"speculative_config": FLY}, "a Triton kernel without a stand-in", 'Leave out "rejection_sample_method"'),
     ],
-    ids=["bf16", "too many chips", "pipeline", "two servers", "fp8 cache"],
+    ids=["bf16", "too many chips", "pipeline", "two servers", "fp8 cache", "watermark", "fly"],
 )
 def test_impossible_choices(emulated: Callable, qwen3: Path, options: dict, reason: str, remedy: str) -> None:
     done = configure(emulated, qwen3, **options)
     assert done.returncode != 0
     assert reason in done.stderr
     assert remedy in done.stderr
+
+
+def test_the_second_model_runner_is_refused(emulated: Callable, qwen3: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_USE_V2_MODEL_RUNNER", "1")
+    done = configure(emulated, qwen3)
+    assert done.returncode != 0
+    assert "Unset VLLM_USE_V2_MODEL_RUNNER" in done.stderr
 
 
 def test_32b_on_one_chip_is_refused_with_the_arithmetic(emulated: Callable, smollm2: Path, tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ascend_cli.models.tiny import TinyShape, build_tiny_qwen3
+from conformance.tiny import TinyShape, build_tiny_qwen3
 
-from .judged import TIE, gap, tokens_of
+from .assertions import TIE, gap, tokens_of
 
 CONTEXT = 32768
 ANSWER = 8

@@ -15,7 +15,7 @@ import pytest
 
 from tests.end_to_end.server import serve
 
-from .judged import LONG, PROMPTS, TIE, worst_gap
+from .assertions import LONG, PROMPTS, TIE, worst_gap
 
 VLLM = Path(__file__).parents[2] / ".venv-incumbent" / "bin" / "vllm"
 TOKENS = 16

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .judged import requests
+from .assertions import requests
 
 # SmolLM2-135M in fp16: keys and values of 30 layers, 3 heads of 64, 128 tokens a block.
 BLOCK_BYTES = 2 * 30 * 3 * 64 * 128 * 2

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 from ascend_emulator.launcher import Machine
 
+from .assertions import LONG, PROMPTS, TIE, requests, tokens_of, worst_gap
 from .conftest import HERE, SMALL
-from .judged import LONG, PROMPTS, TIE, requests, tokens_of, worst_gap
 
 RAY = str(Path(sys.executable).with_name("ray"))
 START_TIMEOUT_S = 180

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from ascend_cli.models.architectures import architectures
-from ascend_cli.models.places import Places
-from ascend_cli.models.prompts import make_prompts
-from ascend_cli.models.tiny import build_reciter
-from ascend_cli.models.verify import Verifier
+from conformance.architectures import architectures
+from conformance.checkpoint import write_checkpoint
+from conformance.places import Places
+from conformance.prompts import make_prompts
+from conformance.tiny import build_reciter
+from conformance.verify import Verifier
 
-from .judged import LONG, log_softmax
+from .assertions import LONG, TIE, gap, log_softmax
 
 NGRAM = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 3, "prompt_lookup_min": 2}
 MTP = {"method": "mtp", "num_speculative_tokens": 1}
@@ -115,6 +116,62 @@ def test_predicted_drafts_give_the_greedy_answer(
             assert [one["tokens"] for one in found["answers"]] == [one["tokens"] for one in expected["answers"]]
         assert all(one["cached_tokens"] for one in answered["rounds"][1]["answers"])
     assert drafted[0]["rounds"][0]["stats"]["graphs"]["replays"]
+
+
+def conversations(vocabulary: int) -> list[list[int]]:
+    """First turns that end around the ends of blocks of 128 tokens, then second turns that go on from these."""
+    rng = np.random.default_rng(1)
+    lengths = (125, 126, 127, 128, 129, 226, 253, 383, 123, 255)
+    first = [rng.integers(5, vocabulary, length).tolist() for length in lengths]
+    return first + [turn + rng.integers(5, vocabulary, int(rng.integers(5, 40))).tolist() for turn in first]
+
+
+@pytest.fixture(scope="module")
+def talker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As foreteller, taught the answers to most of the conversations."""
+    architecture = architectures()["qwen3_5"]
+    lessons = conversations(architecture.config["vocab_size"])[:15]
+    return write_checkpoint(architecture, tmp_path_factory.mktemp("models"), lessons=(lessons, 40))
+
+
+@pytest.mark.slow  # two engine starts a chip, and a head is taught
+@pytest.mark.parametrize("chip", ["310P3", "910B3"])
+def test_conversations_at_once_get_the_answers_that_each_gets_alone(
+    chip: str, talker: Path, run_engines: Callable[..., list[dict[str, Any]]], reference_logits: Callable
+) -> None:
+    """Four at a time out of ten, of different lengths, so that rows move while drafts are accepted and refused.
+
+    Drafts, prefix cache and asynchronous scheduling together; where answers part, the fp32 reference sees a near-tie.
+    """
+    prompts = conversations(architectures()["qwen3_5"].config["vocab_size"])
+    counts = np.random.default_rng(2).integers(10, 60, len(prompts))
+    wanted = [
+        {"prompt": prompt, "sampling": {**GREEDY, "max_tokens": int(count), "detokenize": False}}
+        for prompt, count in zip(prompts, counts, strict=True)
+    ]
+    common = {
+        "skip_tokenizer_init": True, "max_num_seqs": 4, "num_gpu_blocks_override": 400, "max_model_len": 640,
+        "enable_prefix_caching": True,
+    }  # fmt: skip
+    half = len(wanted) // 2
+    together = {"rounds": [wanted[:half], wanted[half:]], "speculative_config": MTP, "async_scheduling": True}
+    together |= {"linger_s": 0.03}  # counts of accepted drafts arrive before rows move, and not only after
+    alone, at_once = run_engines(talker, [[each] for each in wanted], [common, common | together], chip=chip)
+    assert at_once["accepted_drafts"] > 60
+    assert all(answer["cached_tokens"] for answer in at_once["rounds"][1]["answers"][4:])
+    expected = [round_["answers"][0]["tokens"][0] for round_ in alone["rounds"]]
+    found = [answer["tokens"][0] for round_ in at_once["rounds"] for answer in round_["answers"]]
+    parted = [
+        (prompt + one[:place], one[place], other[place])
+        for prompt, one, other in zip(prompts, expected, found, strict=True)
+        for place in [next((at for at, pair in enumerate(zip(one, other, strict=True)) if pair[0] != pair[1]), None)]
+        if place is not None
+    ]
+    rows = reference_logits(talker, [[*text, 0] for text, _, _ in parted], last=1) if parted else []
+    for row, (_, one, other) in zip(rows, parted, strict=True):
+        assert (
+            max(gap(row[-1], one), gap(row[-1], other)) < 5 * TIE
+        )  # logits of this model spread over ten times qwen3's
 
 
 @pytest.mark.slow

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from ascend_cli.models.smollm2 import build_smollm2
-from ascend_cli.models.tiny import build_tiny_qwen3
+from ascend_cli.registry.smollm2 import build_smollm2
+from conformance.tiny import build_tiny_qwen3
 
 from .server import Server, serve
 
-BRIEF_FLAGS = ["--enforce-eager", "--dtype", "float16"]  # the first user types them; never needed, always accepted
+EARLIER_FLAGS = ["--enforce-eager", "--dtype", "float16"]  # earlier guides ask for them; never needed, always accepted
 
 
 @pytest.fixture(scope="session")
@@ -36,9 +36,9 @@ def served_smollm2(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture(scope="module")
 def served_qwen3_tp4(tiny_qwen3: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The brief's command for the 32B model, with a tiny Qwen3 in place of weights that are not at hand."""
+    """An operator's command for the 32B model, with a tiny Qwen3 in place of weights that are not at hand."""
     log = tmp_path_factory.mktemp("logs") / "qwen3.log"
     arguments = ["--model", str(tiny_qwen3), "--served-model-name", "qwen3-32b", "--tensor-parallel-size", "4"]
     tool_flags = ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
-    with serve(*BRIEF_FLAGS, *arguments, *tool_flags, log=log) as server:
+    with serve(*EARLIER_FLAGS, *arguments, *tool_flags, log=log) as server:
         yield server

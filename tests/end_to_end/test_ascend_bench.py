@@ -1,4 +1,4 @@
-"""`ascend bench serve` against the served embedded model: the first user's table, audited, and a report of it."""
+"""`ascend bench serve` against the served embedded model: vLLM's table, audited, and a report of it."""
 
 from __future__ import annotations
 
@@ -25,6 +25,6 @@ def test_bench_serve_and_report(served_smollm2: Server, tmp_path: Path) -> None:
     assert row["refused"] is None
     assert measured["output_tokens"] == 3 * 8
     assert 3 * 32 < measured["input_tokens"] < 3 * (32 + 96), "the server's count: the prompt and the chat template"
-    report = run(ASCEND, "bench", "report", "brief", str(rows), "--output", str(tmp_path / "report"))
+    report = run(ASCEND, "bench", "report", "atlas-300i-duo", str(rows), "--output", str(tmp_path / "report"))
     assert report.returncode == 0, report.stderr
     assert "smollm2" in (tmp_path / "report.html").read_text()

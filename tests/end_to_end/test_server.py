@@ -10,7 +10,7 @@ import httpx
 import openai
 import pytest
 
-from ascend_cli.models.tiny import TOOL_CALL_RECITAL, build_reciter
+from conformance.tiny import TOOL_CALL_RECITAL, build_reciter
 
 from .server import Server, serve
 

@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ascend_cli.models.places import CPU_ONLY
-from ascend_cli.models.smollm2 import find_gguf
+from ascend_cli.registry.smollm2 import find_gguf
+from conformance.places import CPU_ONLY
 
 MAKE = """
 import json, sys
@@ -16,10 +16,10 @@ from pathlib import Path
 sys.modules["torch_npu"] = None
 from dataclasses import replace
 from gguf import GGUFReader
-from ascend_cli.models.architectures import architectures
-from ascend_cli.models.checkpoint import write_checkpoint
-from ascend_cli.models.smollm2 import write_tokenizer
-from ascend_cli.models.tiny import CHAT_TEMPLATE, VOCABULARY
+from conformance.architectures import architectures
+from conformance.checkpoint import write_checkpoint
+from ascend_cli.registry.smollm2 import write_tokenizer
+from conformance.tiny import CHAT_TEMPLATE, VOCABULARY
 name, folder, gguf, changes = sys.argv[1:]
 entry = architectures()[name]
 config = {**entry.config, "vocab_size": VOCABULARY, **json.loads(changes)}

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from ascend_plugin.cache.recurrent_state import block_ends
 from ascend_plugin.configuration import UnsupportedChoice, _check_speculation
 from ascend_plugin.ops.gated_delta_metadata import AscendGdnMetadataBuilder
 from ascend_plugin.ops.gated_delta_net import AscendGatedDeltaNet
-from ascend_plugin.recurrent_state import block_ends
 
 KEY_HEADS, HEADS, WIDTH, KERNEL, DRAFTS, BLOCKS = 2, 4, 8, 4, 3, 40
 CHANNELS = 2 * KEY_HEADS * WIDTH + HEADS * WIDTH

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from ascend_emulator.pytest_plugin import Npu
 
 from ascend_plugin.ops import gated_delta_rule as rule
 
@@ -94,3 +95,44 @@ def test_convolution_agrees_with_torch_over_pieces_and_steps(lengths: list[int])
         padded = torch.nn.functional.pad(x.t().unsqueeze(0), (3, 0))
         expected = torch.nn.functional.conv1d(padded, weight.unsqueeze(1), bias, groups=6)[0].t()
         torch.testing.assert_close(outcome, torch.nn.functional.silu(expected))
+
+
+def error_on_chip(alike: float, rounded: bool) -> tuple[float, float]:
+    """Of the outputs and of the last state against fp64, by the root of the mean square; slow decay, high rates."""
+    tokens = 512
+    q, k, v, g, rate = inputs(tokens, 1, 2, 128, 128)
+    common = torch.randn(1, 1, 128, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    k = k * (1 - alike) + alike * common / common.norm()
+    k = k / k.norm(dim=-1, keepdim=True)
+    g, rate = g * 0.003, (rate * 2 + 3).sigmoid()
+    expected, final = by_definition(q, k, v, g, rate, torch.zeros(2, 128, 128, dtype=torch.float64))
+    device = torch.device("npu")
+    parts = (x.float().to(device) for x in (q, k, v, g, rate))
+    state = torch.zeros(1, 2, 128, 128, device=device)
+    outputs, found = rule.chunked(*parts, state, rule.plan_chunks([tokens], 4, device), rounded)
+
+    def error(x: torch.Tensor, reference: torch.Tensor) -> float:
+        return float((x.cpu() - reference).pow(2).mean().sqrt() / reference.pow(2).mean().sqrt())
+
+    return error(outputs, expected), error(found[0], final)
+
+
+@pytest.mark.parametrize(
+    ("alike", "of_outputs", "of_state"), [(0.0, 8e-4, 5e-4), (0.9, 2e-3, 1.5e-3), (0.99, 4e-3, 2e-3)]
+)
+@pytest.mark.chips("310P3")
+def test_the_error_of_float16_operands_stays_that_of_float16(
+    npu: Npu, alike: float, of_outputs: float, of_state: float
+) -> None:
+    outputs, state = npu.call(error_on_chip, alike, True)
+    plain_outputs, plain_state = npu.call(error_on_chip, alike, False)
+    print(
+        f"alike {alike}: outputs {outputs:.1e} (plain {plain_outputs:.1e}), state {state:.1e} (plain {plain_state:.1e})"
+    )
+    assert outputs < min(of_outputs, plain_outputs * 1.01)
+    assert state < min(of_state, plain_state)
+
+
+@pytest.mark.chips("910B3")
+def test_where_products_are_float32_the_error_is_that_of_float32(npu: Npu) -> None:
+    assert max(npu.call(error_on_chip, 0.99, False)) < 1e-5

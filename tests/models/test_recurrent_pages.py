@@ -7,7 +7,7 @@ import torch
 from vllm.model_executor.layers.mamba.abstract import MambaBase
 
 from ascend_plugin.attention.metadata import AscendMetadata, Phase
-from ascend_plugin.kv_cache import accounted_share
+from ascend_plugin.cache.kv_cache import accounted_share
 from ascend_plugin.ops.gated_delta_net import AscendGatedDeltaNet
 
 SHAPES, PAGE_BYTES = ((3, 8), (2, 4, 4)), 256  # convolution fp16 (48 bytes), state fp32 (128 bytes), padding
@@ -67,15 +67,15 @@ def test_memory_beside_the_nz_cache_is_accounted_for(kinds: str, share: float) -
     ],
 )
 def test_a_batch_is_cut_into_parts_of_equal_lengths(lengths: list[int], parts: list[tuple[int, ...]]) -> None:
-    found = step_of(lengths, sum(lengths)).rectangles
+    found = step_of(lengths, sum(lengths)).uniform_spans
     assert [(rows.start, rows.stop, tokens.start, tokens.stop) for rows, tokens in found] == parts
 
 
 def test_padding_of_drafts_makes_rows_like_the_others() -> None:
     step = step_of([2, 2, 0, 0], 8)
-    assert step.rectangles == [(slice(0, 4), slice(0, 8))]
+    assert step.uniform_spans == [(slice(0, 4), slice(0, 8))]
     assert step.cumulative_query_lens == [2, 4, 6, 8]
-    assert step.key_lens == [12, 12, 2, 2]
+    assert step.kv_lens == [12, 12, 2, 2]
     assert step_of([2, 1, 0, 0], 8).cumulative_query_lens == [2, 3, 3, 8]
 
 

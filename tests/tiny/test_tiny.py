@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch_npu
 
-from ascend_plugin.chips import chips
+from ascend_facts.chips import chips
 
 CPU = torch.device("cpu")
 NPU = torch.device("npu")

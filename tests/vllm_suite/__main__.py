@@ -2,7 +2,8 @@
 
     python -m tests.vllm_suite SDIST [--chip CHIP] [FILE]...
 
-SDIST is vLLM's source distribution, unpacked: `pip download --no-deps --no-binary vllm vllm==0.32.0`. What runs is in
+SDIST is vLLM's source distribution, unpacked: `VLLM_TARGET_DEVICE=empty VLLM_VERSION_OVERRIDE=0.33.0 pip download
+--no-deps --no-build-isolation --no-binary vllm vllm==0.33.0`. What runs is in
 allowed.yaml, each file with what it shows and each left-out test with its reason. Exit code 1 if a test that should
 pass did not, 2 if the sources are not there.
 """
@@ -20,6 +21,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 import yaml
+
+from tests.vllm_suite import hub
 
 ALLOWED = Path(__file__).with_name("allowed.yaml")
 TEST_TIMEOUT_S = 300
@@ -41,6 +44,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="vllm-suite-") as folder:
         # A copy beside no `vllm` folder: the package under test is the installed one, not the sources'.
         shutil.copytree(arguments.sdist / "tests", Path(folder) / "tests")
+        hub.write(Path(folder) / "hub")
         for name in arguments.files or allowed:
             counts = run_file(Path(folder), name, allowed[name], arguments.chip)
             for outcome, count in counts.items():
@@ -57,9 +61,17 @@ def run_file(folder: Path, name: str, entry: dict[str, Any], chip: str) -> dict[
     report.unlink(missing_ok=True)
     expression = " and ".join(f"not {pattern}" for pattern in entry.get("leave_out", {}))
     command = [sys.executable, "-m", "pytest", f"tests/{name}", "-q", "-p", "no:cacheprovider", "-o", "addopts="]
-    command += ["-p", "tests_as_worker", f"--timeout={TEST_TIMEOUT_S}", f"--junitxml={report}", "-k", expression]
-    shutil.copy(Path(__file__).with_name("as_worker.py"), folder / "tests_as_worker.py")
-    environment = os.environ | {"ASCEND_EMULATOR_CHIP": chip, "PYTHONPATH": str(folder), "HF_HUB_OFFLINE": "1"}
+    command += [
+        "-p",
+        "tests_worker_setup_plugin",
+        f"--timeout={TEST_TIMEOUT_S}",
+        f"--junitxml={report}",
+        "-k",
+        expression,
+    ]
+    shutil.copy(Path(__file__).with_name("worker_setup_plugin.py"), folder / "tests_worker_setup_plugin.py")
+    environment = os.environ | {"ASCEND_EMULATOR_CHIP": chip, "PYTHONPATH": str(folder)}
+    environment |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hub")}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if not report.is_file():
         print(done.stdout[-2000:] + done.stderr[-2000:], file=sys.stderr)

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from ascend_emulator.launcher import emulate, run
     from ascend_emulator.settings import Settings, SettingsError
 
-__version__ = "0.1.0"
 __all__ = ["Settings", "SettingsError", "emulate", "reset_stats", "run", "stats"]
 
 # Looked up on first use: every Python process of the environment imports this module at start-up (see _hook.py).
@@ -25,6 +24,10 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib import metadata
+
+        return metadata.version("ascend-emulator")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parent
 CANN_HOME = PACKAGE / "cann"
 
 # A later library may need an earlier one. torch_npu finds each by its SONAME once it is loaded, so no search path
-# (LD_LIBRARY_PATH) is needed; libnnopbase is opened by graph capture, libascend_ml by the profiler.
+# (LD_LIBRARY_PATH) is needed; libascend_ml is opened by the profiler.
 LIBRARIES = (
     "libascendcl.so",
     "libemulator_math.so",
@@ -23,12 +23,12 @@ LIBRARIES = (
     "libacl_tdt_channel.so",
     "libgraph.so",
     "libge_runner.so",
-    "libnnopbase.so",
     "libascend_ml.so",
     "libhccl.so",
     "libatb.so",
-    "libopapi.so",
 )
+OPERATORS = "libopapi.so"  # linked with torch, so there is one for each series of torch: lib/torch-2.13
+AFTER_OPERATORS = ("libnnopbase.so",)  # opened by graph capture; needs the operators
 
 _loaded: list[ctypes.CDLL] = []
 
@@ -109,8 +109,11 @@ def loaded() -> list[ctypes.CDLL]:
 def load_libraries() -> None:
     """Load the emulated CANN libraries so that torch_npu's are resolved to them. Raises EmulatorError."""
     folder = library_folder()
-    for name in LIBRARIES:
-        path = folder / name
+    for path in [
+        *(folder / name for name in LIBRARIES),
+        operators_of(folder),
+        *(folder / name for name in AFTER_OPERATORS),
+    ]:
         if not path.exists():
             if folder != PACKAGE / "lib":
                 continue  # a build folder: targets not built yet are missed only if something asks for them
@@ -122,5 +125,20 @@ def load_libraries() -> None:
             _loaded.append(ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL))
         except OSError as error:
             raise EmulatorError(
-                f"ascend-emulator: {name} does not load ({error}); rebuild ascend-emulator beside the installed torch."
+                f"ascend-emulator: {path.name} does not load ({error}); "
+                "rebuild ascend-emulator beside the installed torch."
             ) from None
+
+
+def operators_of(folder: Path) -> Path:
+    """The library of operators for the torch of this process. Raises EmulatorError where this build has none for it."""
+    series = ".".join(sys.modules["torch"].__version__.split(".")[:2])
+    built = {path.parent.name.removeprefix("torch-"): path for path in folder.glob(f"torch-*/{OPERATORS}")}
+    if not built:  # a build folder is flat
+        return folder / OPERATORS
+    if series not in built:
+        raise EmulatorError(
+            f"ascend-emulator: it has operators for torch {', '.join(sorted(built))}, and torch {series} is installed: "
+            "install one of those, or build ascend-emulator beside this torch."
+        )
+    return built[series]

@@ -29,7 +29,7 @@ class Fault(StrEnum):
     NO_DRIVER = "no-driver"  # nothing of the driver, no device nodes
     NO_CANN = "no-cann"
     OLD_CANN = "old-cann"  # a toolkit older than torch_npu needs
-    BUSY_CHIP = "busy-chip"  # held by another container: the management interface answers -8005
+    BUSY_CHIP = "busy-chip"  # held by another container: the management interface answers -8020
     MISSING_CHIP = "missing-chip"  # the second chip of the first card has no node and does not answer
     UNHEALTHY_CHIP = "unhealthy-chip"
     WRONG_PERMISSIONS = "wrong-permissions"  # device nodes that only root can open

@@ -3,8 +3,6 @@
 #include <ATen/EmptyTensor.h>
 #include <ATen/ops/from_blob.h>
 
-#include "aclnn/infer.h"
-
 namespace emulator {
 
 at::ScalarType aten_dtype(aclDataType dtype) {
@@ -36,9 +34,6 @@ at::Tensor as_aten(const TensorView& view) {
   const at::IntArrayRef sizes(view.sizes.data(), view.sizes.size());
   const auto options = at::TensorOptions().dtype(aten_dtype(view.dtype));
   const at::IntArrayRef strides(view.strides.data(), view.strides.size());
-  if (aclnn::is_inferring()) {
-    return at::Tensor(at::detail::empty_strided_meta(sizes, strides, options.device(at::kMeta)));
-  }
   if (view.base == nullptr) {
     return at::Tensor(at::detail::empty_cpu(sizes, options));  // CANN allows a null address for tensors without elements
   }

@@ -30,7 +30,9 @@ TYPES = {
     "bool": ("bool", "bool", "kValue"),
     "dtype": ("aclDataType", "aclDataType", "kValue"),
 }
-TAGS = ("nz", "max", "moves", "infer")  # in the order of Operator's members
+TAGS = ("nz", "max", "moves")  # in the order of Operator's members
+CLASSES = {"float": "kFloating", "index": "kIndex", "bool": "kBoolean"}
+MOST_OTHERS = 3
 
 POINTERS = {"Tensor", "DynamicTensor", "TensorList", "Scalar", "ScalarList", "IntArray", "FloatArray", "BoolArray"}
 
@@ -44,6 +46,15 @@ class Parameter:
 
 
 @dataclass(frozen=True)
+class Demand:
+    """A check of phase 1: OUT=A+B (sizes), OUT=1 (one element), or X:float, X:index, X:bool (types)."""
+
+    kind: str  # of C++'s Demand
+    subject: str
+    others: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Operator:
     name: str
     parameters: tuple[Parameter, ...] | None  # None: CANN exports the name, the emulator knows no more of it
@@ -51,7 +62,7 @@ class Operator:
     accepts_nz: bool = False
     has_max_workspace: bool = False  # exports NAMEGetMaxWorkspaceSize, with the parameters of phase 1
     moves: bool = False  # its results are bits of its inputs
-    infers: bool = False  # phase 1 runs its kernel on tensors without memory
+    demands: tuple[Demand, ...] = ()
 
 
 def parse_parameter(text: str) -> Parameter:
@@ -61,6 +72,25 @@ def parse_parameter(text: str) -> Parameter:
     return Parameter(match[1], match[4], optional=bool(match[3]), output=bool(match[2]))
 
 
+def parse_demand(text: str, parameters: tuple[Parameter, ...]) -> Demand | None:
+    """The demand that a tag makes; None for a tag that makes none. Raises ValueError for a name that is no tensor's."""
+    match = re.fullmatch(r"(\w+)(=(\w+(?:\+\w+)*)|:(\w+))", text)
+    if match is None:
+        return None
+    subject, _, sizes, of_class = match.groups()
+    if of_class is not None:
+        if of_class not in CLASSES:
+            raise ValueError(f"{text}: expected one of {', '.join(CLASSES)}")
+        demand = Demand(CLASSES[of_class], subject)
+    else:
+        demand = Demand("kOne", subject) if sizes == "1" else Demand("kSizes", subject, tuple(sizes.split("+")))
+    tensors = {parameter.name for parameter in parameters if parameter.type == "Tensor"}
+    unknown = {demand.subject, *demand.others} - tensors
+    if unknown or len(demand.others) > MOST_OTHERS:
+        raise ValueError(f"{text}: expected up to {MOST_OTHERS} names of tensors, not {', '.join(sorted(unknown))}")
+    return demand
+
+
 def parse_line(line: str) -> Operator:
     match = re.fullmatch(r"(\w+)(?:\((.*)\) ?(.*))?", line)
     if match is None:
@@ -68,12 +98,14 @@ def parse_line(line: str) -> Operator:
     if match[2] is None:
         return Operator(match[1], None)
     tags = match[3].split()
-    products = tuple(tag.rstrip("*") for tag in tags if tag not in TAGS)
+    parameters = tuple(parse_parameter(part) for part in match[2].split(", "))
+    demands = {tag: parse_demand(tag, parameters) for tag in tags}
+    products = tuple(tag.rstrip("*") for tag in tags if tag not in TAGS and demands[tag] is None)
     unknown = [product for product in products if product not in PRODUCTS]
     if unknown or not products:
         raise ValueError(f"products {tags}: expected some of {', '.join((*PRODUCTS, *TAGS))}")
-    parameters = tuple(parse_parameter(part) for part in match[2].split(", "))
-    return Operator(match[1], parameters, products, *(tag in tags for tag in TAGS))
+    made = tuple(demand for demand in demands.values() if demand is not None)
+    return Operator(match[1], parameters, products, *(tag in tags for tag in TAGS), made)
 
 
 def parse_table(path: Path) -> list[Operator]:
@@ -109,12 +141,19 @@ def definition(operator: Operator) -> str:
         for p in operator.parameters
     )
     products = " | ".join(PRODUCTS[product] for product in operator.products)
+    position = {parameter.name: i for i, parameter in enumerate(operator.parameters)}
+    demands = "".join(
+        f"  {{Demand::{d.kind}, {position[d.subject]}, {len(d.others)}, {{{', '.join(str(position[o]) for o in d.others)}}}}},\n"
+        for d in operator.demands
+    )
+    table = f"static constexpr Demand k{name}Demands[] = {{\n{demands}}};\n" if demands else ""
+    demanded = f"k{name}Demands, {len(operator.demands)}" if demands else "nullptr, 0"
     dynamic = any(p.type == "DynamicTensor" for p in operator.parameters)
     return (
-        f"static constexpr Parameter k{name}Parameters[] = {{\n{rows}}};\n"
+        f"{table}static constexpr Parameter k{name}Parameters[] = {{\n{rows}}};\n"
         f'constinit Operator {name}Args::the_operator = {{"aclnn{name}", {products}, {boolean(operator.accepts_nz)}, '
-        f"{boolean(dynamic)}, {boolean(operator.moves)}, {boolean(operator.infers)}, "
-        f"k{name}Parameters, std::size(k{name}Parameters), sizeof({name}Args), "
+        f"{boolean(dynamic)}, {boolean(operator.moves)}, k{name}Parameters, std::size(k{name}Parameters), "
+        f"{demanded}, sizeof({name}Args), "
         f"&destroy<{name}Args>}};\n"
     )
 

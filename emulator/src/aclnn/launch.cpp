@@ -9,7 +9,6 @@
 #include <utility>
 #include <vector>
 
-#include "aclnn/infer.h"
 #include "core/memory.h"
 #include "core/spin_lock.h"
 
@@ -186,7 +185,6 @@ aclOpExecutor* make_launch(const Operator& op, Fill fill, void* context) {
   auto task = std::make_shared<Launch<kCapacity>>(op, fill, context);
   validate(op, task->args());
   if (op.check != nullptr) op.check(task->args());
-  if (op.infers) infer(op, task->args());
   if (op.workspace != nullptr) task->workspace = op.workspace(task->args());
   aclOpExecutor* executor = executors().take();
   executor->task = std::move(task);

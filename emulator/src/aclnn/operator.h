@@ -32,6 +32,21 @@ struct Parameter {
   uint32_t offset;
 };
 
+// A phase-1 check that the operator's line in signatures.txt declares: `subject` and `others` are positions of parameters.
+struct Demand {
+  enum Kind : uint8_t {
+    kSizes,     // OUT=A+B: the subject has the sizes to which the others broadcast
+    kOne,       // OUT=1: the subject has one element
+    kFloating,  // X:float: a floating or complex type
+    kIndex,     // X:index: int32 or int64
+    kBoolean,   // X:bool
+  };
+  Kind kind;
+  uint8_t subject;
+  uint8_t other_count = 0;
+  uint8_t others[3] = {};
+};
+
 // Bytes of device memory that an operator asks for beside its tensors: of this launch, and of the largest that a captured
 // graph may be updated to (GetMaxWorkspaceSize).
 struct Workspace {
@@ -47,9 +62,10 @@ struct Operator {
   bool accepts_nz;      // takes FRACTAL_NZ tensors; every other operator refuses them
   bool has_dynamic_output;
   bool moves;           // gives bits that it was given: no arithmetic that could saturate
-  bool infers;          // phase 1 runs the kernel on tensors without memory: see aclnn/infer.h
   const Parameter* parameters;
   uint32_t parameter_count;
+  const Demand* demands;  // what signatures.txt says of sizes and types; checked with every tensor of the call
+  uint32_t demand_count;
   uint32_t args_size;
   void (*destroy)(void* args);
   void (*check)(const void* args) = nullptr;

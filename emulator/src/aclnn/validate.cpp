@@ -129,6 +129,34 @@ bool is_present(ParameterKind kind, const void* field) {
   return true;
 }
 
+const TensorView& tensor_at(const Operator& op, const void* args, uint8_t position) {
+  return *reinterpret_cast<const TensorView*>(static_cast<const char*>(args) + op.parameters[position].offset);
+}
+
+void validate_demand(const Operator& op, const void* args, const Demand& demand) {
+  const TensorView& subject = tensor_at(op, args, demand.subject);
+  const char* name = op.parameters[demand.subject].name;
+  if (!subject.defined()) return;  // an optional one that was not given
+  switch (demand.kind) {
+    case Demand::kSizes: {
+      Dims sizes = tensor_at(op, args, demand.others[0]).sizes;
+      for (int i = 1; i < demand.other_count; ++i) {
+        const TensorView& other = tensor_at(op, args, demand.others[i]);
+        if (other.defined()) sizes = broadcast_sizes(sizes, "the others", other.sizes, op.parameters[demand.others[i]].name);
+      }
+      return require_sizes(subject, name, sizes);
+    }
+    case Demand::kOne:
+      return require(subject.numel() == 1, "%s has %lld elements, but must have one.", name,
+                     static_cast<long long>(subject.numel()));
+    case Demand::kFloating:
+      return require(is_floating(subject.dtype) || is_complex(subject.dtype), "%s is %s, but must be of a floating type.",
+                     name, dtype_name(subject.dtype));
+    case Demand::kIndex: return require_dtype(subject, name, {ACL_INT32, ACL_INT64});
+    case Demand::kBoolean: return require_dtype(subject, name, {ACL_BOOL});
+  }
+}
+
 }  // namespace
 
 void validate(const Operator& op, const void* args) {
@@ -157,6 +185,7 @@ void validate(const Operator& op, const void* args) {
         break;
     }
   }
+  for (uint32_t i = 0; i < op.demand_count; ++i) validate_demand(op, args, op.demands[i]);
 }
 
 void check_memory(const Operator& op, const void* args) {

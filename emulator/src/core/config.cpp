@@ -88,6 +88,7 @@ Config read() {
   if (const char* path = environment("ASCEND_EMULATOR_STATS")) result.stats_path = path;
   if (const char* faults = environment("ASCEND_EMULATOR_FAULTS")) result.faults_path = faults;
   result.protect_memory = read_integer("ASCEND_EMULATOR_PROTECT_MEMORY", 0, 0, 1) != 0;
+  result.stream_slots = read_integer("ASCEND_EMULATOR_STREAM_SLOTS", result.stream_slots, 1, 1 << 24);
   result.clock = read_clock();
   result.time_dilation = read_dilation();
   return result;

@@ -23,6 +23,7 @@ struct Config {
   std::string faults_path;            // ASCEND_EMULATOR_FAULTS: a JSON file; see core/faults.h
   bool protect_memory = false;        // ASCEND_EMULATOR_PROTECT_MEMORY: host access to device memory faults
   ClockMode clock = ClockMode::kFunctional;  // ASCEND_EMULATOR_CLOCK
+  int64_t stream_slots = 1792;        // ASCEND_EMULATOR_STREAM_SLOTS: tasks a stream holds
   double time_dilation = 1;           // ASCEND_EMULATOR_TIME_DILATION: wall seconds of a modelled second; core/clock.h
 };
 

@@ -64,3 +64,19 @@ struct aclDataBuffer {
   void* data = nullptr;
   size_t size_bytes = 0;
 };
+
+namespace emulator {
+
+// Whether the pointer is a descriptor that aclCreate... made and nobody has destroyed since; false for null.
+bool is_live(const aclTensor* tensor);
+bool is_live(const aclScalar* scalar);
+bool is_live(const aclIntArray* array);
+bool is_live(const aclFloatArray* array);
+bool is_live(const aclBoolArray* array);
+bool is_live(const aclFp16Array* array);
+bool is_live(const aclTensorList* list);
+bool is_live(const aclScalarList* list);
+bool is_live(const aclTensorDesc* description);
+bool is_live(const aclDataBuffer* buffer);
+
+}  // namespace emulator

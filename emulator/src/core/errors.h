@@ -7,6 +7,8 @@
 #include <exception>
 #include <string>
 
+#include "core/fork.h"
+
 namespace emulator {
 
 // Codes of the runtime and of aclnn that CANN's public headers name only in part; values from hicann/runtime.
@@ -38,6 +40,22 @@ class Failure : public std::exception {
 // printf into a Failure.
 [[noreturn]] void fail(aclError code, const char* format, ...) __attribute__((format(printf, 2, 3)));
 
+// The caller's variable behind a pointer; CANN answers null with 100000. `name` is the parameter's, as in its headers.
+template <typename Value>
+Value& required(Value* pointer, const char* name) {
+  if (pointer == nullptr) fail(ACL_ERROR_INVALID_PARAM, "%s must not be null.", name);
+  return *pointer;
+}
+// The result of make() in it; nothing is made for null.
+template <typename Value, typename Make>
+void give(Value* pointer, const char* name, Make&& make) {
+  required(pointer, name);
+  *pointer = make();
+}
+inline void require_address(const void* address, const char* name) {
+  if (address == nullptr) fail(ACL_ERROR_INVALID_PARAM, "%s must not be null.", name);
+}
+
 // What aclGetRecentErrMsg returns to the calling thread.
 void set_recent_error(const std::string& message);
 
@@ -48,6 +66,7 @@ aclError report_current_exception(const char* function) noexcept;
 template <typename Body>
 aclError guarded(const char* function, Body&& body) noexcept {
   try {
+    refuse_after_fork();
     body();
     return ACL_SUCCESS;
   } catch (...) {

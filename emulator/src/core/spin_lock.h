@@ -4,6 +4,7 @@
 #include <sched.h>
 
 #include <atomic>
+#include <chrono>
 
 namespace emulator {
 
@@ -13,6 +14,20 @@ inline void relax_cpu() {
 #elif defined(__aarch64__)
   asm volatile("yield");
 #endif
+}
+
+// Polls a condition for a moment. True as soon as it holds. The time is long enough to span the host's between two
+// small operators, and short enough not to matter when idle.
+template <typename Condition>
+bool spin_until(Condition&& condition) {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(20);
+  do {
+    for (int i = 0; i < 32; ++i) {
+      if (condition()) return true;
+      relax_cpu();
+    }
+  } while (std::chrono::steady_clock::now() < end);
+  return false;
 }
 
 class SpinLock {

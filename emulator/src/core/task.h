@@ -35,6 +35,13 @@ class Task {
 
 using TaskPtr = std::shared_ptr<Task>;
 
+// For a task that blocks its stream: whether it has to end, because the device has failed or the stream is being
+// destroyed by force. On a stream's thread; false on others.
+bool must_give_up();
+
+// What such a task may throw then. It is nobody's failure.
+struct GaveUp {};
+
 // Appends to the stream's queue, or to the graph being captured from it. A null stream is the context's default.
 // Returns at once; throws Failure if the stream is unknown or the device has failed.
 void submit(aclrtStream stream, TaskPtr task);

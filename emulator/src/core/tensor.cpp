@@ -12,6 +12,7 @@ Dims::Dims(const int64_t* values, size_t rank) {
   if (rank > kMaxRank) {
     fail(kParamInvalid, "A tensor may have at most %d dimensions, but %zu were given.", kMaxRank, rank);
   }
+  if (values == nullptr && rank > 0) fail(kParamNullptr, "The sizes of %zu dimensions must not be null.", rank);
   std::copy_n(values, rank, values_.begin());
   rank_ = static_cast<int32_t>(rank);
 }

@@ -136,11 +136,17 @@ HcclResult HcclGetCommName(HcclComm handle, char* name) {
 }
 
 HcclResult HcclGetRankSize(HcclComm handle, uint32_t* size) {
-  return hccl_guarded("HcclGetRankSize", [&] { *size = find_communicator(handle)->size(); });
+  return hccl_guarded("HcclGetRankSize", [&] {
+    if (size == nullptr) fail(HCCL_E_PTR, "rankSize is null.");
+    *size = find_communicator(handle)->size();
+  });
 }
 
 HcclResult HcclGetRankId(HcclComm handle, uint32_t* rank) {
-  return hccl_guarded("HcclGetRankId", [&] { *rank = find_communicator(handle)->rank(); });
+  return hccl_guarded("HcclGetRankId", [&] {
+    if (rank == nullptr) fail(HCCL_E_PTR, "rank is null.");
+    *rank = find_communicator(handle)->rank();
+  });
 }
 
 HcclResult HcclGetCommAsyncError(HcclComm handle, HcclResult* error) {

@@ -2,7 +2,7 @@
 // progress as one task for each communicator and stream, so that the order within it cannot deadlock.
 #include <hccl/hccl.h>
 
-#include <map>
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -19,9 +19,28 @@ namespace {
 // A message as queued: with device addresses, which are translated when it runs.
 using Messages = std::vector<Transfer>;
 
+struct Batch {
+  std::shared_ptr<Communicator> communicator;
+  aclrtStream stream;
+  Messages messages;
+};
+
+// Batches in the order of their first messages: every rank has the same one, as it has not of addresses. Ranks that
+// began with different communicators would wait for each other.
 struct Group {
   int depth = 0;
-  std::map<std::pair<std::shared_ptr<Communicator>, aclrtStream>, Messages> messages;
+  std::vector<Batch> batches;
+
+  void add(const std::shared_ptr<Communicator>& communicator, aclrtStream stream, const Transfer& message) {
+    const auto found = std::find_if(batches.begin(), batches.end(), [&](const Batch& batch) {
+      return batch.communicator == communicator && batch.stream == stream;
+    });
+    if (found != batches.end()) {
+      found->messages.push_back(message);
+    } else {
+      batches.push_back({communicator, stream, {message}});
+    }
+  }
 };
 
 Group& group() {
@@ -34,8 +53,9 @@ Transfer make_transfer(const Communicator& communicator, bool sends, void* data,
   check_moved_dtype(sends ? Operation::kSend : Operation::kReceive, dtype);
   if (peer >= communicator.size())
     fail(HCCL_E_PARA, "EI0003: peer %u is not a rank below %u.", peer, communicator.size());
-  if (data == nullptr && count > 0) fail(HCCL_E_PTR, "EI0003: the buffer is null.");
-  return {sends, peer, static_cast<char*>(data), count * element_bytes(dtype)};
+  const uint64_t bytes = size_of(count, dtype);
+  require_buffer(data, bytes, sends ? "sendBuf" : "recvBuf");
+  return {sends, peer, static_cast<char*>(data), bytes};
 }
 
 void submit_messages(const std::shared_ptr<Communicator>& communicator, Operation kind, aclrtStream stream,
@@ -56,7 +76,7 @@ void send_or_receive(Operation kind, void* data, uint64_t count, HcclDataType dt
   check_operation(kind, communicator->size());
   const Transfer message = make_transfer(*communicator, kind == Operation::kSend, data, count, dtype, peer);
   if (group().depth > 0) {
-    group().messages[{communicator, stream}].push_back(message);
+    group().add(communicator, stream, message);
     return;
   }
   if (peer == communicator->rank())
@@ -106,9 +126,9 @@ HcclResult HcclGroupEnd() {
   return hccl_guarded("HcclGroupEnd", [] {
     if (group().depth == 0) fail(HCCL_E_PARA, "there is no group to end.");
     if (--group().depth > 0) return;
-    const auto collected = std::exchange(group().messages, {});
-    for (const auto& [where, messages] : collected) {
-      submit_messages(where.first, Operation::kBatchSendReceive, where.second, messages);
+    const auto collected = std::exchange(group().batches, {});
+    for (const auto& [communicator, stream, messages] : collected) {
+      submit_messages(communicator, Operation::kBatchSendReceive, stream, messages);
     }
   });
 }

@@ -52,7 +52,8 @@ Communicator::Communicator(std::string identity, std::string name, uint32_t rank
       segment_(std::move(segment)),
       execute_timeout_s_(execute_timeout_s),
       messages_sent_(size_),
-      messages_received_(size_) {}
+      messages_received_(size_),
+      leased_(2 * size_) {}
 
 Communicator::~Communicator() { leave(); }
 
@@ -81,7 +82,28 @@ void Communicator::check_announcements(const Announcement& own, uint64_t round) 
         name_.c_str(), rank_, name_of(static_cast<Operation>(own.operation)), own.dtype, own.reduction, own.root,
         (unsigned long long)own.count, peer, name_of(static_cast<Operation>(other.operation)), other.dtype,
         other.reduction, other.root, (unsigned long long)other.count);
-    segment_->fail_all(kAicpuException, text);
+    fail_all(kAicpuException, text);
+  }
+}
+
+// Operations whose counts differ by rank: garbage would be exchanged, or memory read that is not there.
+void Communicator::check_counts(Operation operation, const Parts& received, uint64_t round) {
+  const bool agree_on_all = operation == Operation::kAllGatherV || operation == Operation::kReduceScatterV;
+  for (uint32_t peer = 0; peer < size_; ++peer) {
+    const uint64_t* counts = segment_->member(peer).counts[round % 2];
+    const auto fail_between = [&](uint32_t of, uint64_t theirs, uint64_t own) {
+      fail_all(kAicpuException, "ranks of communicator " + name_ + " disagree in " + name_of(operation) + ": rank " +
+                                    std::to_string(peer) + " gives " + std::to_string(theirs) + " bytes for rank " +
+                                    std::to_string(of) + ", rank " + std::to_string(rank_) + " expects " +
+                                    std::to_string(own));
+    };
+    if (!agree_on_all) {
+      if (counts[rank_] != received.bytes[peer]) fail_between(rank_, counts[rank_], received.bytes[peer]);
+      continue;
+    }
+    for (uint32_t of = 0; of < size_; ++of) {
+      if (counts[of] != received.bytes[of]) fail_between(of, counts[of], received.bytes[of]);
+    }
   }
 }
 
@@ -94,7 +116,7 @@ void Communicator::align_time(uint64_t round) {
 }
 
 template <typename Write, typename Read>
-void Communicator::exchange(Announcement announcement, Write&& write, Read&& read) {
+void Communicator::exchange(Announcement announcement, Write&& write, Read&& read, const Counts* counts) {
   std::lock_guard lock(collective_mutex_);
   const auto operation = static_cast<Operation>(announcement.operation);
   uint64_t rounds = announcement.rounds;
@@ -102,10 +124,14 @@ void Communicator::exchange(Announcement announcement, Write&& write, Read&& rea
   for (uint64_t index = 0; index == 0 || index < rounds; ++index) {
     // Slots alternate: whoever writes this one has seen everybody arrive at the previous round, hence finish with it.
     if (index == 0) announce(announcement, round_);
+    if (index == 0 && counts != nullptr) {
+      std::copy(counts->told.bytes.begin(), counts->told.bytes.end(), segment_->member(rank_).counts[round_ % 2]);
+    }
     if (index < announcement.rounds) write(slot(rank_), index);
     segment_->barrier(rank_, deadline(operation));
     if (index == 0) {
       check_announcements(announcement, round_);
+      if (counts != nullptr) check_counts(operation, counts->expected, round_);
       align_time(round_);
       for (uint32_t peer = 0; peer < size_; ++peer) {
         rounds = std::max(rounds, segment_->member(peer).announcements[round_ % 2].rounds);
@@ -166,7 +192,9 @@ void Communicator::reduce_scatter(Operation kind, const char* from, const Parts&
                                   HcclReduceOp operation) {
   const uint64_t unit = element_bytes(dtype), piece = kSlotBytes / size_ / 8 * 8;
   const uint64_t longest = *std::max_element(parts.bytes.begin(), parts.bytes.end());
-  const Announcement announcement{uint32_t(kind), dtype, operation, 0, longest, pieces(longest, piece)};
+  const bool variable = kind == Operation::kReduceScatterV;
+  const Counts counts{parts, parts};
+  const Announcement announcement{uint32_t(kind), dtype, operation, 0, variable ? 0 : longest, pieces(longest, piece)};
   const auto write = [&](char* slot, uint64_t index) {
     for (uint32_t peer = 0; peer < size_; ++peer) {
       std::memcpy(slot + peer * piece, from + parts.offsets[peer] + index * piece,
@@ -178,12 +206,14 @@ void Communicator::reduce_scatter(Operation kind, const char* from, const Parts&
     for (uint32_t peer = 0; peer < size_; ++peer) sources[peer] = slot(peer) + rank_ * piece;
     const uint64_t length = piece_at(parts.bytes[rank_], piece, index) / unit;
     reduce(operation, dtype, sources.data(), size_, to + index * piece, length);
-  });
+  }, variable ? &counts : nullptr);
 }
 
 void Communicator::all_gather(Operation kind, const char* from, char* to, const Parts& parts, HcclDataType dtype) {
   const uint64_t longest = *std::max_element(parts.bytes.begin(), parts.bytes.end());
-  const Announcement announcement{uint32_t(kind), dtype, 0, 0, longest, pieces(longest, kSlotBytes)};
+  const bool variable = kind == Operation::kAllGatherV;
+  const Counts counts{parts, parts};
+  const Announcement announcement{uint32_t(kind), dtype, 0, 0, variable ? 0 : longest, pieces(longest, kSlotBytes)};
   const auto write = [&](char* slot, uint64_t index) {
     std::memcpy(slot, from + index * kSlotBytes, piece_at(parts.bytes[rank_], kSlotBytes, index));
   };
@@ -192,7 +222,7 @@ void Communicator::all_gather(Operation kind, const char* from, char* to, const 
       std::memcpy(to + parts.offsets[peer] + index * kSlotBytes, slot(peer),
                   piece_at(parts.bytes[peer], kSlotBytes, index));
     }
-  });
+  }, variable ? &counts : nullptr);
 }
 
 void Communicator::broadcast(char* data, uint64_t bytes, HcclDataType dtype, uint32_t root) {
@@ -222,7 +252,8 @@ void Communicator::all_to_all(Operation kind, const char* from, const Parts& sen
                               HcclDataType dtype) {
   const uint64_t piece = kSlotBytes / size_;
   const uint64_t longest = *std::max_element(sent.bytes.begin(), sent.bytes.end());
-  // In AlltoAllV a rank knows its own counts only, so they need not agree.
+  // In AlltoAllV a rank knows its own counts only: what one sends, the other must expect.
+  const Counts counts{sent, received};
   const uint64_t count = kind == Operation::kAllToAll ? longest : 0;
   const Announcement announcement{uint32_t(kind), dtype, 0, 0, count, pieces(longest, piece)};
   const auto write = [&](char* slot, uint64_t index) {
@@ -236,7 +267,7 @@ void Communicator::all_to_all(Operation kind, const char* from, const Parts& sen
       std::memcpy(to + received.offsets[peer] + index * piece, slot(peer) + rank_ * piece,
                   piece_at(received.bytes[peer], piece, index));
     }
-  });
+  }, kind == Operation::kAllToAll ? nullptr : &counts);
 }
 
 void Communicator::barrier() { meet(Operation::kBarrier); }

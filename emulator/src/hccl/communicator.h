@@ -1,11 +1,12 @@
 // One rank's end of a communicator: collectives and messages over a Segment. All methods below `name()` run on stream
 // threads and block there; a mutex keeps the collectives of one communicator in the order in which its streams reach
-// them.
+// them, and a message has each direction to a peer to itself.
 #pragma once
 
 #include <hccl/hccl_types.h>
 
 #include <atomic>
+#include <condition_variable>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -89,10 +90,17 @@ class Communicator {
   Deadline deadline(Operation operation) const;
   void announce(const Announcement& announcement, uint64_t round);
   void check_announcements(const Announcement& own, uint64_t round);
+  void check_counts(Operation operation, const Parts& received, uint64_t round);
+  [[noreturn]] void fail_all(int32_t code, const std::string& why) { segment_->fail_all(rank_, code, why); }
   void align_time(uint64_t round);
+  // What this rank tells the others about counts that it alone knows, and what it expects them to tell.
+  struct Counts {
+    const Parts& told;
+    const Parts& expected;
+  };
   // Runs rounds 0 .. rounds - 1: write(slot, round) fills this rank's slot, read(round) uses everybody's.
   template <typename Write, typename Read>
-  void exchange(Announcement announcement, Write&& write, Read&& read);
+  void exchange(Announcement announcement, Write&& write, Read&& read, const Counts* counts = nullptr);
   char* slot(uint32_t rank) { return segment_->slot(rank, round_); }
 
   const std::string identity_;
@@ -104,7 +112,12 @@ class Communicator {
   std::atomic<HcclResult> asynchronous_error_{HCCL_SUCCESS};
   std::mutex collective_mutex_;
   uint64_t round_ = 0;
-  std::vector<uint64_t> messages_sent_, messages_received_;  // by peer; one stream at a time talks to a peer
+  std::vector<uint64_t> messages_sent_, messages_received_;  // by peer; a Lease allows one stream at a time
+  // Directions to peers that a stream is using: 2 * peer to send, and one more to receive.
+  class Lease;
+  std::mutex lease_mutex_;
+  std::condition_variable lease_ended_;
+  std::vector<bool> leased_;
 };
 
 }  // namespace emulator::hccl

@@ -16,6 +16,7 @@ HcclResult report_hccl_failure(const char* function) noexcept;
 template <typename Body>
 HcclResult hccl_guarded(const char* function, Body&& body) noexcept {
   try {
+    refuse_after_fork();
     body();
     return HCCL_SUCCESS;
   } catch (...) {

@@ -61,13 +61,13 @@ std::shared_ptr<Segment> lead(Listener* listener, uint32_t rank, uint32_t ranks,
   const File file(Segment::create_file(ranks));
   auto segment = std::make_shared<Segment>(file.get(), ranks);
   segment->attach(rank, current_device().chip_index());
-  if (ranks > 1) listener->hand_out(file.get(), ranks, deadline);
+  if (ranks > 1) listener->hand_out(file.get(), rank, ranks, deadline);
   segment->wait_until_all_attached(rank, deadline);
   return segment;
 }
 
 std::shared_ptr<Segment> follow(const Leader& leader, uint32_t rank, uint32_t ranks, const Deadline& deadline) {
-  const File file(receive_file(leader, rank, deadline));
+  const File file(receive_file(leader, rank, ranks, deadline));
   auto segment = std::make_shared<Segment>(file.get(), ranks);
   segment->attach(rank, current_device().chip_index());
   segment->wait_until_all_attached(rank, deadline);

@@ -2,8 +2,10 @@
 // ranks that both send first hang here too; a batch makes progress in all its messages at once.
 #include <algorithm>
 #include <cstring>
+#include <set>
 
 #include "core/errors.h"
+#include "core/task.h"
 #include "hccl/communicator.h"
 
 namespace emulator::hccl {
@@ -114,7 +116,7 @@ class Communicator::Messenger {
 
   void check_size(const Message& message, const Channel& channel) {
     if (message.done_bytes > 0 || channel.bytes == message.transfer.bytes) return;
-    owner_.segment_->fail_all(kAicpuException, "rank " + std::to_string(message.transfer.peer) + " sends " +
+    owner_.fail_all(kAicpuException, "rank " + std::to_string(message.transfer.peer) + " sends " +
                                                    std::to_string(channel.bytes) + " bytes to rank " +
                                                    std::to_string(owner_.rank_) + ", which receives " +
                                                    std::to_string(message.transfer.bytes));
@@ -125,7 +127,40 @@ class Communicator::Messenger {
   std::vector<Message> messages_;
 };
 
+// The directions to peers that some messages need, all or none: two streams that hold a part each would wait for ever.
+class Communicator::Lease {
+ public:
+  Lease(Communicator& owner, const std::vector<Transfer>& transfers) : owner_(owner) {
+    for (const Transfer& transfer : transfers) directions_.insert(2 * transfer.peer + (transfer.sends ? 0 : 1));
+    std::unique_lock lock(owner_.lease_mutex_);
+    while (!are_free()) {
+      if (must_give_up()) throw GaveUp();
+      owner_.lease_ended_.wait_for(lock, std::chrono::milliseconds(20));
+    }
+    mark(true);
+  }
+  ~Lease() {
+    std::lock_guard lock(owner_.lease_mutex_);
+    mark(false);
+    owner_.lease_ended_.notify_all();
+  }
+  Lease(const Lease&) = delete;
+  Lease& operator=(const Lease&) = delete;
+
+ private:
+  bool are_free() const {
+    return std::none_of(directions_.begin(), directions_.end(), [&](uint32_t at) { return owner_.leased_[at]; });
+  }
+  void mark(bool leased) {
+    for (uint32_t at : directions_) owner_.leased_[at] = leased;
+  }
+
+  Communicator& owner_;
+  std::set<uint32_t> directions_;
+};
+
 void Communicator::transfer(Operation kind, const std::vector<Transfer>& transfers) {
+  const Lease lease(*this, transfers);
   segment_->throw_if_failed();
   Messenger(*this, kind, transfers).run();
 }

@@ -1,13 +1,17 @@
 #include "hccl/operation_task.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
+#include <thread>
 
 #include "core/clock.h"
 #include "core/cost.h"
 #include "core/errors.h"
+#include "core/faults.h"
 #include "core/task.h"
 #include "hccl/errors.h"
+#include "runtime/device.h"
 
 namespace emulator::hccl {
 namespace {
@@ -49,12 +53,23 @@ class OperationTask final : public Task {
     try {
       // The peer's time of arrival is the wall clock's: a message must not leave before its modelled time.
       if (Clock::models_time() && is_message()) Clock::sleep_until(Clock::timeline().end_ns());
+      stall();
       body();
       if (Clock::models_time()) charge();
     } catch (const Failure& failure) {
       communicator_->set_asynchronous_error(hccl_result_of(failure.code()));
       fprintf(stderr, "[ERROR] [HCCL] %s\n", failure.what());
       throw;
+    }
+  }
+
+  // A rank that comes late, on demand: the others wait for it.
+  void stall() const {
+    const double seconds = faults().collective_stall_s(current_device().chip_index());
+    const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
+    while (std::chrono::steady_clock::now() < end) {
+      if (must_give_up()) throw GaveUp();
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
     }
   }
 

@@ -1,6 +1,7 @@
 #include "hccl/rendezvous.h"
 
 #include <acl/acl.h>
+#include <hccl/hccl_types.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -10,9 +11,13 @@
 #include <cerrno>
 #include <chrono>
 #include <cstddef>
+#include <cstdio>
 #include <cstring>
+#include <list>
 #include <set>
+#include <string>
 #include <thread>
+#include <vector>
 
 #include "core/errors.h"
 #include "hccl/process.h"
@@ -50,9 +55,20 @@ class Socket {
   int descriptor_;
 };
 
-struct Message {
+// What a rank says when it calls, and what the leader answers: its file with an empty complaint, or why there is none.
+struct Call {
   uint32_t rank = 0;
-  iovec part{&rank, sizeof rank};
+  uint32_t ranks = 0;
+};
+struct Answer {
+  char complaint[240] = {};
+};
+
+// A message of one part, with room for a file.
+template <typename Body>
+struct Message {
+  Body body{};
+  iovec part{&body, sizeof body};
   alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
   msghdr header{};
 
@@ -60,12 +76,15 @@ struct Message {
     header.msg_iov = &part;
     header.msg_iovlen = 1;
   }
+  void make_room_for_file() {
+    header.msg_control = control;
+    header.msg_controllen = sizeof control;
+  }
 };
 
 void send_file(int socket, int file) {
-  Message message;
-  message.header.msg_control = message.control;
-  message.header.msg_controllen = sizeof message.control;
+  Message<Answer> message;
+  message.make_room_for_file();
   cmsghdr* attachment = CMSG_FIRSTHDR(&message.header);
   attachment->cmsg_level = SOL_SOCKET;
   attachment->cmsg_type = SCM_RIGHTS;
@@ -74,6 +93,21 @@ void send_file(int socket, int file) {
   if (sendmsg(socket, &message.header, MSG_NOSIGNAL) < 0) {
     fail(ACL_ERROR_INTERNAL_ERROR, "a rank hung up while joining the communicator: %s", strerror(errno));
   }
+}
+
+// Tells the caller why it gets no file, and throws the same here.
+[[noreturn]] void refuse(int socket, const std::string& complaint) {
+  Message<Answer> message;
+  std::snprintf(message.body.complaint, sizeof message.body.complaint, "%s", complaint.c_str());
+  sendmsg(socket, &message.header, MSG_NOSIGNAL);
+  fail(HCCL_E_PARA, "EI0003: %s", complaint.c_str());
+}
+
+// Abstract names have no permissions: another user of the machine may have taken one, or may call.
+bool is_of_this_user(int socket) {
+  ucred peer{};
+  socklen_t length = sizeof peer;
+  return getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0 && peer.uid == getuid();
 }
 
 int milliseconds_left(const Deadline& deadline) {
@@ -101,28 +135,78 @@ Listener::Listener(const std::string& name) {
 
 Listener::~Listener() { close(socket_); }
 
-void Listener::hand_out(int file, uint32_t ranks, const Deadline& deadline) {
-  std::set<uint32_t> joined;
-  while (joined.size() + 1 < ranks) {
-    pollfd wait{socket_, POLLIN, 0};
-    if (poll(&wait, 1, milliseconds_left(deadline)) <= 0) {
+void Listener::hand_out(int file, uint32_t rank, uint32_t ranks, const Deadline& deadline) {
+  std::set<uint32_t> joined{rank};
+  std::list<Socket> callers;  // who have connected and not spoken: they must not hold back the others
+  const auto answer = [&](const Socket& caller) {
+    Message<Call> message;
+    // Nothing comes from one that was killed between connecting and speaking.
+    if (recvmsg(caller.get(), &message.header, 0) != sizeof(Call)) return;
+    const Call& call = message.body;
+    if (call.ranks != ranks) {
+      refuse(caller.get(), "rank " + std::to_string(call.rank) + " joins a communicator of " +
+                               std::to_string(call.ranks) + " ranks, rank " + std::to_string(rank) + " one of " +
+                               std::to_string(ranks) + ". Give every rank the same number.");
+    }
+    if (call.rank >= ranks || !joined.insert(call.rank).second) {
+      refuse(caller.get(), "rank " + std::to_string(call.rank) + " joined the communicator twice.");
+    }
+    send_file(caller.get(), file);
+  };
+  while (joined.size() < ranks) {
+    std::vector<pollfd> waits{{socket_, POLLIN, 0}};
+    for (const Socket& caller : callers) waits.push_back({caller.get(), POLLIN, 0});
+    if (poll(waits.data(), waits.size(), milliseconds_left(deadline)) <= 0) {
       if (Deadline::Clock::now() >= deadline.at) {
-        time_out(deadline, std::to_string(ranks - 1 - joined.size()) + " of " + std::to_string(ranks) + " ranks");
+        time_out(deadline, std::to_string(ranks - joined.size()) + " of " + std::to_string(ranks) + " ranks");
       }
       continue;
     }
-    const Socket caller(accept4(socket_, nullptr, nullptr, SOCK_CLOEXEC));
-    Message message;
-    if (recvmsg(caller.get(), &message.header, 0) != sizeof message.rank)
-      continue;  // killed between connecting and speaking
-    if (!joined.insert(message.rank).second) {
-      fail(ACL_ERROR_INVALID_PARAM, "rank %u joined the communicator twice", message.rank);
+    auto caller = callers.begin();
+    for (size_t i = 1; i < waits.size(); ++i) {
+      if (waits[i].revents == 0) {
+        ++caller;
+        continue;
+      }
+      answer(*caller);
+      caller = callers.erase(caller);
     }
-    send_file(caller.get(), file);
+    if (waits[0].revents == 0) continue;
+    const int accepted = accept4(socket_, nullptr, nullptr, SOCK_CLOEXEC);
+    if (accepted < 0) continue;
+    callers.emplace_back(accepted);
+    if (!is_of_this_user(accepted)) callers.pop_back();
   }
 }
 
-int receive_file(const Leader& leader, uint32_t rank, const Deadline& deadline) {
+namespace {
+
+[[noreturn]] void gave_up(const Deadline& deadline) {
+  fail(ACL_ERROR_RT_SUSPECT_REMOTE_ERROR, "%s: the leading rank gave up", deadline.what.c_str());
+}
+
+int file_of_answer(const Socket& line, const Deadline& deadline) {
+  pollfd wait{line.get(), POLLIN, 0};
+  while (poll(&wait, 1, milliseconds_left(deadline)) == 0) {
+    if (Deadline::Clock::now() >= deadline.at) time_out(deadline, "the answer of the leading rank");
+  }
+  Message<Answer> answer;
+  answer.make_room_for_file();
+  if (recvmsg(line.get(), &answer.header, MSG_CMSG_CLOEXEC) <= 0) gave_up(deadline);
+  answer.body.complaint[sizeof answer.body.complaint - 1] = '\0';
+  if (answer.body.complaint[0] != '\0') fail(HCCL_E_PARA, "EI0003: %s", answer.body.complaint);
+  const cmsghdr* attachment = CMSG_FIRSTHDR(&answer.header);
+  if (attachment == nullptr) {
+    fail(ACL_ERROR_INTERNAL_ERROR, "%s: the leading rank sent no memory", deadline.what.c_str());
+  }
+  int file = -1;
+  std::memcpy(&file, CMSG_DATA(attachment), sizeof file);
+  return file;
+}
+
+}  // namespace
+
+int receive_file(const Leader& leader, uint32_t rank, uint32_t ranks, const Deadline& deadline) {
   const Address address(leader.name);
   for (;; std::this_thread::sleep_for(kRetryInterval)) {
     if (leader.pid != 0 && !process_is_alive(leader.pid, leader.start_ticks)) {
@@ -134,25 +218,23 @@ int receive_file(const Leader& leader, uint32_t rank, const Deadline& deadline) 
       time_out(deadline, "the leading rank (listening as " + leader.name + " on this machine)");
     }
     const Socket line(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
-    if (connect(line.get(), address.get(), address.length) != 0) continue;
-    Message question;
-    question.rank = rank;
+    if (connect(line.get(), address.get(), address.length) != 0) {
+      // A root listens before it is known: that it does not any more is an answer.
+      if (leader.pid != 0 && errno == ECONNREFUSED) {
+        fail(ACL_ERROR_RT_SUSPECT_REMOTE_ERROR,
+             "%s: the leading rank does not wait for rank %u of %u: it gave up, or has all the ranks it expects",
+             deadline.what.c_str(), rank, ranks);
+      }
+      continue;
+    }
+    if (!is_of_this_user(line.get())) {
+      fail(ACL_ERROR_RT_SUSPECT_REMOTE_ERROR, "%s: another user of this machine listens as %s", deadline.what.c_str(),
+           leader.name.c_str());
+    }
+    Message<Call> question;
+    question.body = {rank, ranks};
     if (sendmsg(line.get(), &question.header, MSG_NOSIGNAL) < 0) continue;
-    pollfd wait{line.get(), POLLIN, 0};
-    while (poll(&wait, 1, milliseconds_left(deadline)) == 0 && Deadline::Clock::now() < deadline.at) {
-    }
-    Message answer;
-    answer.header.msg_control = answer.control;
-    answer.header.msg_controllen = sizeof answer.control;
-    if (recvmsg(line.get(), &answer.header, MSG_CMSG_CLOEXEC) <= 0) {
-      fail(ACL_ERROR_RT_SUSPECT_REMOTE_ERROR, "%s: the leading rank gave up", deadline.what.c_str());
-    }
-    const cmsghdr* attachment = CMSG_FIRSTHDR(&answer.header);
-    if (attachment == nullptr)
-      fail(ACL_ERROR_INTERNAL_ERROR, "%s: the leading rank sent no memory", deadline.what.c_str());
-    int file = -1;
-    std::memcpy(&file, CMSG_DATA(attachment), sizeof file);
-    return file;
+    return file_of_answer(line, deadline);
   }
 }
 

@@ -10,9 +10,12 @@
 #include <climits>
 #include <cstdio>
 #include <cstring>
-#include <thread>
+#include <mutex>
 
 #include "core/errors.h"
+#include "core/rounding.h"
+#include "core/spin_lock.h"
+#include "core/task.h"
 #include "hccl/process.h"
 
 namespace emulator::hccl {
@@ -32,18 +35,10 @@ struct Layout {
     total = slots + size_t{ranks} * 2 * kSlotBytes;
   }
 
-  static size_t round_up(size_t size) { return (size + 4095) / 4096 * 4096; }
+  static size_t round_up(size_t size) { return round_up_to(size, 4096); }
 };
 
 void wake_all(std::atomic<uint32_t>& word) { syscall(SYS_futex, &word, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0); }
-
-inline void relax() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
 
 int available_cores() {
   cpu_set_t cores;
@@ -99,7 +94,7 @@ void Segment::attach(uint32_t rank, int chip) {
   self.chip = chip;
   self.start_ticks = process_start_ticks(getpid());
   if (self.pid.exchange(getpid()) != 0) {
-    fail_all(ACL_ERROR_INVALID_PARAM, "rank " + std::to_string(rank) + " joined the communicator twice");
+    fail_all(rank, ACL_ERROR_INVALID_PARAM, "rank " + std::to_string(rank) + " joined the communicator twice");
   }
   header_->attached.fetch_add(1);
   wake_all(header_->attached);
@@ -107,7 +102,10 @@ void Segment::attach(uint32_t rank, int chip) {
 
 void Segment::wait_until_all_attached(uint32_t rank, const Deadline& deadline) {
   const auto missing = [this](uint32_t peer) { return members_[peer].pid == 0; };
-  for (uint32_t seen; (seen = header_->attached) < ranks_;) sleep_on(header_->attached, seen, rank, deadline, missing);
+  auto next_look = Clock::now() + kHealthInterval;
+  for (uint32_t seen; (seen = header_->attached) < ranks_;) {
+    sleep_on(header_->attached, seen, rank, deadline, missing, next_look);
+  }
 }
 
 void Segment::leave(uint32_t rank) {
@@ -127,13 +125,14 @@ void Segment::barrier(uint32_t rank, const Deadline& deadline) {
   const auto released = [&] { return static_cast<int32_t>(header_->released - static_cast<uint32_t>(target)) >= 0; };
   for (int i = 0; i < spins_; ++i) {
     if (released()) return;
-    relax();
+    relax_cpu();
   }
   const auto behind = [&](uint32_t peer) { return members_[peer].barriers < target; };
   header_->waiting.fetch_add(1);
+  auto next_look = Clock::now() + kHealthInterval;
   try {
     for (uint32_t seen = header_->released; !released(); seen = header_->released) {
-      sleep_on(header_->released, seen, rank, deadline, behind);
+      sleep_on(header_->released, seen, rank, deadline, behind, next_look);
     }
   } catch (...) {
     header_->waiting.fetch_sub(1);
@@ -147,14 +146,15 @@ void Segment::wait_for_channels(uint32_t rank, const Deadline& deadline, const s
   Member& self = members_[rank];
   for (int i = 0; i < spins_; ++i) {
     if (ready()) return;
-    relax();
+    relax_cpu();
   }
   self.waiting.fetch_add(1);
+  auto next_look = Clock::now() + kHealthInterval;
   try {
     for (;;) {
       const uint32_t seen = self.doorbell;
       if (ready()) break;
-      sleep_on(self.doorbell, seen, rank, deadline, blame);
+      sleep_on(self.doorbell, seen, rank, deadline, blame, next_look);
     }
   } catch (...) {
     self.waiting.fetch_sub(1);
@@ -169,11 +169,19 @@ void Segment::ring(uint32_t rank) {
 }
 
 void Segment::sleep_on(std::atomic<uint32_t>& word, uint32_t seen, uint32_t rank, const Deadline& deadline,
-                       const Blame& blame) {
+                       const Blame& blame, Clock::time_point& next_look) {
   const timespec interval{0, std::chrono::nanoseconds(kHealthInterval).count()};
-  const long result = syscall(SYS_futex, &word, FUTEX_WAIT, seen, &interval, nullptr, 0);
+  syscall(SYS_futex, &word, FUTEX_WAIT, seen, &interval, nullptr, 0);
   throw_if_failed();
-  if (result != 0 && errno == ETIMEDOUT) check_peers(rank, deadline, blame);
+  if (Clock::now() < next_look) return;
+  next_look = Clock::now() + kHealthInterval;
+  // Peers cannot go on without this rank, and would wait for it until their time is up.
+  if (must_give_up()) {
+    declare_failed(rank, ACL_ERROR_RT_SUSPECT_REMOTE_ERROR,
+             "the chip of rank " + std::to_string(rank) + " failed, or its stream was destroyed, in " + deadline.what);
+    throw GaveUp();
+  }
+  check_peers(rank, deadline, blame);
 }
 
 // Called while a rank waits for those that `blame` holds for.
@@ -186,36 +194,48 @@ void Segment::check_peers(uint32_t rank, const Deadline& deadline, const Blame& 
     if (member.pid == 0) continue;
     const std::string name = "rank " + std::to_string(peer) + " (process " + std::to_string(member.pid) + ")";
     if (!process_is_alive(member.pid, member.start_ticks)) {
-      fail_all(ACL_ERROR_RT_SUSPECT_REMOTE_ERROR,
+      fail_all(rank, ACL_ERROR_RT_SUSPECT_REMOTE_ERROR,
                name + " died while rank " + std::to_string(rank) + " waited for it in " + deadline.what);
     }
     if (member.left != 0) {
-      fail_all(ACL_ERROR_RT_SUSPECT_REMOTE_ERROR, name + " destroyed its communicator while rank " +
+      fail_all(rank, ACL_ERROR_RT_SUSPECT_REMOTE_ERROR, name + " destroyed its communicator while rank " +
                                                       std::to_string(rank) + " waited for it in " + deadline.what);
     }
   }
   if (Deadline::Clock::now() < deadline.at) return;
-  fail_all(ACL_ERROR_RT_FFTS_PLUS_TIMEOUT, "EI0002: " + deadline.what + " of rank " + std::to_string(rank) +
+  fail_all(rank, ACL_ERROR_RT_FFTS_PLUS_TIMEOUT, "EI0002: " + deadline.what + " of rank " + std::to_string(rank) +
                                                " waited for rank " + late + " longer than " + deadline.setting);
 }
 
-void Segment::fail_all(int32_t code, const std::string& why) {
-  uint32_t expected = 0;
-  if (header_->failed.compare_exchange_strong(expected, 1)) {
-    header_->failure_code = code;
-    snprintf(header_->failure, sizeof header_->failure, "%s", why.c_str());
-    header_->failed.store(2);
-    wake_all(header_->attached);
-    wake_all(header_->released);
-    for (uint32_t peer = 0; peer < ranks_; ++peer) ring(peer);
-  }
+void Segment::fail_all(uint32_t rank, int32_t code, const std::string& why) {
+  declare_failed(rank, code, why);
   throw Failure(code, why);
 }
 
+void Segment::declare_failed(uint32_t rank, int32_t code, const std::string& why) {
+  Member& self = members_[rank];
+  // Several threads of a rank may fail at once, and a peer may be reading: what was named once is not written again.
+  static std::mutex& mutex = *new std::mutex;
+  {
+    std::lock_guard lock(mutex);
+    if (header_->failed_rank.load() != rank + 1) {
+      self.failure_code = code;
+      snprintf(self.failure, sizeof self.failure, "%s", why.c_str());
+    }
+    // A rank that is killed before this has told nothing, and nobody waits for the rest of it.
+    uint32_t nobody = 0;
+    header_->failed_rank.compare_exchange_strong(nobody, rank + 1);
+  }
+  wake_all(header_->attached);
+  wake_all(header_->released);
+  for (uint32_t peer = 0; peer < ranks_; ++peer) ring(peer);
+}
+
 void Segment::throw_if_failed() {
-  if (header_->failed == 0) return;
-  while (header_->failed == 1) std::this_thread::yield();
-  throw Failure(header_->failure_code, header_->failure);
+  const uint32_t failed = header_->failed_rank.load();
+  if (failed == 0) return;
+  const Member& member = members_[failed - 1];
+  throw Failure(member.failure_code, member.failure);
 }
 
 }  // namespace emulator::hccl

@@ -2,7 +2,8 @@
 // name in the file system, so that a killed rank leaves nothing behind.
 //
 // Waiting is by futex on words in this memory, after a short spin when there is a core for every rank. A waiter looks
-// every 100 ms whether its peers still live: a killed process cannot tell.
+// every 100 ms whether its peers still live, which a killed process cannot tell, and whether its own stream must give
+// up.
 #pragma once
 
 #include <atomic>
@@ -15,6 +16,7 @@
 namespace emulator::hccl {
 
 inline constexpr uint32_t kMaxRanks = 64;
+inline constexpr size_t kFailureBytes = 480;
 inline constexpr size_t kSlotBytes = 1 << 20;       // of one rank's data in one round of a collective
 inline constexpr size_t kChannelBytes = 256 << 10;  // of one piece of a point-to-point message
 
@@ -38,6 +40,9 @@ struct alignas(128) Member {
   std::atomic<uint32_t> doorbell;     // futex: rung when a channel of this rank has changed
   std::atomic<uint32_t> waiting;      // threads of this rank asleep on its doorbell
   Announcement announcements[2];
+  uint64_t counts[2][kMaxRanks];      // beside an announcement whose operation has counts by rank, in bytes
+  int32_t failure_code;               // what this rank found wrong; complete before it is named in Header::failed_rank
+  char failure[kFailureBytes];
 };
 
 // From one rank to another. Two pieces may be under way; `data` follows in memory.
@@ -54,9 +59,7 @@ struct Header {
   std::atomic<uint64_t> arrivals;  // at barriers, of all ranks together
   std::atomic<uint32_t> released;  // futex: barriers that are complete
   std::atomic<uint32_t> waiting;   // ranks asleep on it
-  std::atomic<uint32_t> failed;    // 1: being described, 2: `failure` says why this communicator is dead
-  int32_t failure_code;
-  char failure[480];
+  std::atomic<uint32_t> failed_rank;  // 1 + the rank whose `failure` says why this communicator is dead; 0: it is not
 };
 
 // A point in time by which a wait has to end, and what to say if it does not.
@@ -98,14 +101,18 @@ class Segment {
                          const std::function<bool(uint32_t)>& peers);
   void ring(uint32_t rank);
 
-  // Declares the communicator dead for every rank; the first description wins. Throws it as a Failure.
-  [[noreturn]] void fail_all(int32_t code, const std::string& why);
+  // Declares the communicator dead for every rank; the first description wins. Throws it as a Failure. `rank` is the
+  // caller's.
+  [[noreturn]] void fail_all(uint32_t rank, int32_t code, const std::string& why);
   void throw_if_failed();
 
  private:
   using Blame = std::function<bool(uint32_t)>;
+  using Clock = Deadline::Clock;
+  void declare_failed(uint32_t rank, int32_t code, const std::string& why);
+  // `next_look`: when to look next whether the peers live, however often the word changes until then.
   void sleep_on(std::atomic<uint32_t>& word, uint32_t seen, uint32_t rank, const Deadline& deadline,
-                const Blame& blame);
+                const Blame& blame, Clock::time_point& next_look);
   void check_peers(uint32_t rank, const Deadline& deadline, const Blame& blame);
 
   uint32_t ranks_ = 0;

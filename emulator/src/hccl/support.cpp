@@ -8,6 +8,7 @@
 #include "core/chips.h"
 #include "core/errors.h"
 #include "hccl/reduction.h"
+#include "runtime/allocations.h"
 
 namespace emulator::hccl {
 namespace {
@@ -83,6 +84,24 @@ void check_reduction(Operation operation, HcclDataType dtype, HcclReduceOp reduc
   if (!permitted) {
     fail(HCCL_E_NOT_SUPPORT, "%s does not support the %s of %s on %s.", name_of(operation), name_of(reduction),
          name_of(dtype), chip().soc_version);
+  }
+}
+
+uint64_t size_of(uint64_t count, HcclDataType dtype) {
+  const uint64_t unit = element_bytes(dtype);
+  if (count > (uint64_t{1} << 48) / unit) {
+    fail(HCCL_E_PARA, "EI0003: %llu elements of %s do not fit into any device.", (unsigned long long)count,
+         name_of(dtype));
+  }
+  return count * unit;
+}
+
+void require_buffer(const void* buffer, uint64_t bytes, const char* name) {
+  if (bytes == 0) return;
+  if (buffer == nullptr) fail(HCCL_E_PTR, "EI0003: %s is null.", name);
+  if (!is_device_range(buffer, bytes)) {
+    fail(HCCL_E_PARA, "EI0003: %s (%p, %llu bytes) is not allocated device memory.", name, buffer,
+         (unsigned long long)bytes);
   }
 }
 

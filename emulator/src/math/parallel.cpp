@@ -1,13 +1,12 @@
 #include "math/parallel.h"
 
-#include <ATen/Parallel.h>
-#include <omp.h>
 #include <pthread.h>
 
 #include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <cstdlib>
 #include <exception>
 #include <mutex>
 #include <thread>
@@ -60,13 +59,18 @@ struct Loop {
   }
 };
 
-// torch's number of threads when the calling thread first asked, which leaves its OpenMP with one.
+// As OpenMP would count, for a process without torch.
+int64_t openmp_threads() {
+  const char* set = std::getenv("OMP_NUM_THREADS");
+  const int64_t wanted = set ? std::strtoll(set, nullptr, 10) : 0;
+  return wanted > 0 ? wanted : std::max(1u, std::thread::hardware_concurrency());
+}
+
+std::atomic<ClaimThreads> claim_threads = &openmp_threads;
+
+// What the claim answered when the calling thread first asked.
 int64_t thread_count() {
-  static thread_local const int64_t count = [] {
-    const int64_t threads = at::get_num_threads();
-    omp_set_num_threads(1);
-    return threads;
-  }();
+  static thread_local const int64_t count = claim_threads.load()();
   return count;
 }
 
@@ -165,6 +169,8 @@ class Pool {
 }  // namespace
 
 void share_threads() { thread_count(); }
+
+void set_claim_threads(ClaimThreads claim) { claim_threads.store(claim); }
 
 void parallel_for(int64_t begin, int64_t end, int64_t grain, const Body& body) {
   const int64_t count = end - begin;

@@ -16,7 +16,6 @@
 namespace emulator {
 namespace {
 
-constexpr size_t kArenaBytes = size_t{1} << 44;  // 16 TiB of addresses: far above any machine's device memory
 constexpr size_t kHugePageBytes = size_t{2} << 20;
 constexpr size_t kReleaseThresholdBytes = size_t{16} << 20;  // below this, memset is cheaper than new page faults
 

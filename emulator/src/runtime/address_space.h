@@ -10,6 +10,13 @@
 
 namespace emulator {
 
+// Of addresses: 16 TiB, far above any machine's device memory. A thread sanitizer needs most addresses for itself.
+#ifdef __SANITIZE_THREAD__
+inline constexpr size_t kArenaBytes = size_t{1} << 38;
+#else
+inline constexpr size_t kArenaBytes = size_t{1} << 44;
+#endif
+
 // Reserves addresses; nothing is readable there yet. Throws Failure when the range is used up.
 void* reserve_addresses(size_t size_bytes, size_t alignment);
 void release_addresses(void* address, size_t size_bytes);

@@ -23,11 +23,10 @@ void unregister_host_memory(void* address);
 // Physical memory and the ranges it is mapped into (expandable segments).
 struct PhysicalMemory;
 PhysicalMemory* allocate_physical(Device& device, size_t size_bytes);
-PhysicalMemory* import_physical(Device& device, int owner_process, int owner_file, size_t offset, size_t size_bytes);
 void free_physical(PhysicalMemory* memory);
 void map_physical(void* address, size_t size_bytes, size_t offset, PhysicalMemory* memory);
 void unmap_physical(void* address);
-void reserve_range(void** address, size_t size_bytes, size_t alignment);
+void* reserve_range(size_t size_bytes, size_t alignment);
 void release_range(void* address);
 
 // Memory that another process may map: its pages move into a file that both can open.
@@ -39,7 +38,6 @@ struct SharedPages {
   int device = 0;
 };
 SharedPages share(void* address);
-SharedPages share(PhysicalMemory* memory);
 void* map_shared(Device& device, const SharedPages& pages);
 void unmap_shared(void* address);
 
@@ -50,6 +48,8 @@ struct MemoryOwner {
 };
 MemoryOwner owner_of(const void* address);
 
+// Whether every byte of the range is allocated device memory.
+bool is_device_range(const void* address, size_t size_bytes);
 // Throws Failure(107000) unless every byte of the range is allocated device memory.
 void check_device_range(const void* address, size_t size_bytes, const char* argument);
 

@@ -30,7 +30,7 @@ struct CopyPlan {
   Direction direction;
 };
 
-Direction direction_of(aclrtMemcpyKind kind, const void* target, const void* source) {
+Direction direction_of(int kind, const void* target, const void* source) {
   switch (kind) {
     case ACL_MEMCPY_HOST_TO_HOST: return Direction::kHostToHost;
     case ACL_MEMCPY_HOST_TO_DEVICE:
@@ -49,7 +49,9 @@ Direction direction_of(aclrtMemcpyKind kind, const void* target, const void* sou
 }
 
 CopyPlan plan_copy(void* target, size_t capacity, const void* source, size_t size_bytes,
-                   aclrtMemcpyKind kind) {
+                   int kind) {
+  require_address(target, "dst");
+  require_address(source, "src");
   if (size_bytes > capacity) {
     fail(kInvalidParam, "%zu bytes do not fit into the destination of %zu.", size_bytes, capacity);
   }
@@ -157,6 +159,11 @@ void copy_sync(const CopyPlan& plan) {
 
 std::vector<CopyPlan> plan_batch(void** targets, size_t* capacities, void** sources,
                                  size_t* sizes, size_t count, size_t* failed) {
+  if (count == 0) fail(ACL_ERROR_INVALID_PARAM, "there is nothing to copy.");
+  for (const void* array : {static_cast<const void*>(targets), static_cast<const void*>(capacities),
+                            static_cast<const void*>(sources), static_cast<const void*>(sizes)}) {
+    require_address(array, "an array of the batch");
+  }
   std::vector<CopyPlan> plans;
   for (size_t i = 0; i < count; ++i) {
     if (failed != nullptr) *failed = i;
@@ -213,6 +220,7 @@ aclError aclrtMemcpyBatchAsync(void** targets, size_t* capacities, void** source
 
 aclError aclrtMemset(void* address, size_t capacity, int32_t value, size_t size) {
   return guarded("aclrtMemset", [&] {
+    require_address(address, "devPtr");
     if (size > capacity) fail(kInvalidParam, "%zu bytes do not fit into %zu.", size, capacity);
     refuse_during_capture();
     if (!is_device_address(address)) {
@@ -228,6 +236,7 @@ aclError aclrtMemset(void* address, size_t capacity, int32_t value, size_t size)
 
 aclError aclrtMemsetAsync(void* address, size_t capacity, int32_t value, size_t size, aclrtStream stream) {
   return guarded("aclrtMemsetAsync", [&] {
+    require_address(address, "devPtr");
     if (size > capacity) fail(kInvalidParam, "%zu bytes do not fit into %zu.", size, capacity);
     check_device_range(address, size, "the destination");
     Stream::from_handle(stream).append(std::make_shared<FillTask>(address, value, size));

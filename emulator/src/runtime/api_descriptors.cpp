@@ -2,10 +2,12 @@
 #include <acl/acl.h>
 
 #include <cstring>
+#include <vector>
 
 #include "core/descriptors.h"
 #include "core/errors.h"
 #include "core/half.h"
+#include "core/object_pool.h"
 
 using namespace emulator;
 
@@ -36,23 +38,82 @@ int64_t aclScalar::to_int64() const {
 
 namespace {
 
+// Never destroyed: threads outlive static destructors.
+template <typename Type>
+ObjectPool<Type>& pool() {
+  static auto& instance = *new ObjectPool<Type>;
+  return instance;
+}
+
 template <typename Array, typename Value>
 Array* create_array(const Value* values, uint64_t size) {
-  if (values == nullptr && size != 0) return nullptr;
-  auto* array = new Array;
-  array->values.assign(values, values + size);
+  Array* array = nullptr;
+  guarded("aclCreateArray", [&] {
+    if (size != 0) require_address(values, "value");
+    array = pool<Array>().make();
+    array->values.assign(values, values + size);
+  });
   return array;
 }
 
-// aclnn status of a destructor: CANN refuses null.
+// CANN has nothing to do for null (opbase's acl_meta). What is no descriptor, or was destroyed, ends the process there.
 template <typename Type>
 aclError destroy(const Type* object) {
-  if (object == nullptr) return kParamNullptr;
-  delete object;
-  return ACL_SUCCESS;
+  if (object == nullptr) return ACL_SUCCESS;
+  return pool<Type>().destroy(object) ? ACL_SUCCESS : kParamInvalid;
+}
+
+// The list has its elements from now on; null is an optional one that is absent.
+template <typename List, typename Element>
+List* create_list(const char* function, const Element* const* elements, uint64_t size,
+                  std::vector<Element*> List::* own) {
+  List* list = nullptr;
+  guarded(function, [&] {
+    if (size != 0) require_address(elements, "value");
+    for (uint64_t i = 0; i < size; ++i) {
+      if (elements[i] != nullptr && !is_live(elements[i])) {
+        fail(kParamInvalid, "element %llu does not exist: it was destroyed or never created.", (unsigned long long)i);
+      }
+    }
+    list = pool<List>().make();
+    for (uint64_t i = 0; i < size; ++i) (list->*own).push_back(const_cast<Element*>(elements[i]));
+  });
+  return list;
+}
+
+template <typename List, typename Element>
+aclError destroy_list(const List* list, std::vector<Element*> List::* own) {
+  if (list == nullptr) return ACL_SUCCESS;
+  if (!is_live(list)) return kParamInvalid;
+  for (const Element* element : list->*own) destroy(element);
+  return destroy(list);
+}
+
+// A description of the older interface; null and what is none are refused with CANN's 100000.
+template <typename Type>
+Type& described(Type* object) {
+  require_address(object, "desc");
+  if (!is_live(object)) fail(ACL_ERROR_INVALID_PARAM, "%p does not exist: it was destroyed or never created.",
+                             static_cast<const void*>(object));
+  return *object;
 }
 
 }  // namespace
+
+namespace emulator {
+
+bool is_live(const aclTensor* tensor) { return pool<aclTensor>().holds(tensor); }
+bool is_live(const aclScalar* scalar) { return pool<aclScalar>().holds(scalar); }
+bool is_live(const aclIntArray* array) { return pool<aclIntArray>().holds(array); }
+bool is_live(const aclFloatArray* array) { return pool<aclFloatArray>().holds(array); }
+bool is_live(const aclBoolArray* array) { return pool<aclBoolArray>().holds(array); }
+bool is_live(const aclFp16Array* array) { return pool<aclFp16Array>().holds(array); }
+bool is_live(const aclTensorList* list) { return pool<aclTensorList>().holds(list); }
+bool is_live(const aclScalarList* list) { return pool<aclScalarList>().holds(list); }
+bool is_live(const aclTensorDesc* description) { return pool<aclTensorDesc>().holds(description); }
+bool is_live(const aclDataBuffer* buffer) { return pool<aclDataBuffer>().holds(buffer); }
+
+}  // namespace emulator
 
 extern "C" {
 
@@ -78,7 +139,7 @@ aclTensor* aclCreateTensor(const int64_t* sizes, uint64_t rank, aclDataType dtyp
         stride *= view.sizes[i];
       }
     }
-    tensor = new aclTensor{view};
+    tensor = pool<aclTensor>().make(view);
   });
   return tensor;
 }
@@ -90,7 +151,7 @@ aclScalar* aclCreateScalar(void* value, aclDataType dtype) {
   guarded("aclCreateScalar", [&] {
     if (value == nullptr) fail(kParamNullptr, "the value must not be null.");
     const auto size_bytes = static_cast<size_t>(element_bits(dtype) / 8);
-    auto* created = new aclScalar{.dtype = dtype};
+    auto* created = pool<aclScalar>().make(dtype);
     std::memcpy(created->bytes.data(), value, size_bytes);  // the caller's variable has the size of its type
     scalar = created;
   });
@@ -120,32 +181,21 @@ aclFp16Array* aclCreateFp16Array(const uint16_t* values, uint64_t size) {
 aclError aclDestroyFp16Array(const aclFp16Array* array) { return destroy(array); }
 
 aclTensorList* aclCreateTensorList(const aclTensor* const* tensors, uint64_t size) {
-  auto* list = new aclTensorList;
-  for (uint64_t i = 0; i < size; ++i) list->tensors.push_back(const_cast<aclTensor*>(tensors[i]));
-  return list;
+  return create_list("aclCreateTensorList", tensors, size, &aclTensorList::tensors);
 }
 
-aclError aclDestroyTensorList(const aclTensorList* list) {
-  if (list == nullptr) return kParamNullptr;
-  for (const aclTensor* tensor : list->tensors) delete tensor;
-  return destroy(list);
-}
+aclError aclDestroyTensorList(const aclTensorList* list) { return destroy_list(list, &aclTensorList::tensors); }
 
 aclScalarList* aclCreateScalarList(const aclScalar* const* scalars, uint64_t size) {
-  auto* list = new aclScalarList;
-  for (uint64_t i = 0; i < size; ++i) list->scalars.push_back(const_cast<aclScalar*>(scalars[i]));
-  return list;
+  return create_list("aclCreateScalarList", scalars, size, &aclScalarList::scalars);
 }
 
-aclError aclDestroyScalarList(const aclScalarList* list) {
-  if (list == nullptr) return kParamNullptr;
-  for (const aclScalar* scalar : list->scalars) delete scalar;
-  return destroy(list);
-}
+aclError aclDestroyScalarList(const aclScalarList* list) { return destroy_list(list, &aclScalarList::scalars); }
 
 // The caller frees the array with delete[].
 aclError aclGetViewShape(const aclTensor* tensor, int64_t** sizes, uint64_t* rank) {
   if (tensor == nullptr || sizes == nullptr || rank == nullptr) return kParamNullptr;
+  if (!is_live(tensor)) return kParamInvalid;
   const Dims& view = tensor->view.sizes;
   *rank = view.size();
   *sizes = new int64_t[view.size() == 0 ? 1 : view.size()];
@@ -156,80 +206,103 @@ aclError aclGetViewShape(const aclTensor* tensor, int64_t** sizes, uint64_t* ran
 aclTensorDesc* aclCreateTensorDesc(aclDataType dtype, int rank, const int64_t* sizes, aclFormat format) {
   aclTensorDesc* description = nullptr;
   guarded("aclCreateTensorDesc", [&] {
-    description = new aclTensorDesc{.dtype = dtype, .sizes = Dims(sizes, static_cast<size_t>(rank)), .format = format};
+    description = pool<aclTensorDesc>().make(dtype, Dims(sizes, static_cast<size_t>(rank)), format);
   });
   return description;
 }
 
-void aclDestroyTensorDesc(const aclTensorDesc* description) { delete description; }
+void aclDestroyTensorDesc(const aclTensorDesc* description) { destroy(description); }
 
 aclError aclSetTensorFormat(aclTensorDesc* description, aclFormat format) {
-  return guarded("aclSetTensorFormat", [&] { description->storage_format = format; });
+  return guarded("aclSetTensorFormat", [&] { described(description).storage_format = format; });
 }
 
 aclError aclSetTensorShape(aclTensorDesc* description, int rank, const int64_t* sizes) {
   return guarded("aclSetTensorShape",
-                 [&] { description->storage_sizes = Dims(sizes, static_cast<size_t>(rank)); });
+                 [&] { described(description).storage_sizes = Dims(sizes, static_cast<size_t>(rank)); });
 }
 
 aclError aclSetTensorOriginFormat(aclTensorDesc* description, aclFormat format) {
-  return guarded("aclSetTensorOriginFormat", [&] { description->format = format; });
+  return guarded("aclSetTensorOriginFormat", [&] { described(description).format = format; });
 }
 
 aclError aclSetTensorOriginShape(aclTensorDesc* description, int rank, const int64_t* sizes) {
-  return guarded("aclSetTensorOriginShape", [&] { description->sizes = Dims(sizes, static_cast<size_t>(rank)); });
+  return guarded("aclSetTensorOriginShape",
+                 [&] { described(description).sizes = Dims(sizes, static_cast<size_t>(rank)); });
 }
 
 aclError aclSetTensorPlaceMent(aclTensorDesc* description, aclMemType placement) {
-  return guarded("aclSetTensorPlaceMent", [&] { description->placement = placement; });
+  return guarded("aclSetTensorPlaceMent", [&] { described(description).placement = placement; });
 }
 
 aclError aclSetTensorConst(aclTensorDesc* description, void* data, size_t size) {
   return guarded("aclSetTensorConst", [&] {
-    description->constant_data = data;
+    described(description).constant_data = data;
     description->constant_size_bytes = size;
   });
 }
 
-void aclSetTensorDescName(aclTensorDesc* description, const char* name) { description->name = name; }
-const char* aclGetTensorDescName(aclTensorDesc* description) { return description->name.c_str(); }
-aclDataType aclGetTensorDescType(const aclTensorDesc* description) { return description->dtype; }
-aclFormat aclGetTensorDescFormat(const aclTensorDesc* description) { return description->format; }
-size_t aclGetTensorDescNumDims(const aclTensorDesc* description) { return description->sizes.size(); }
+// These have no code to answer with: null has what a description that says nothing has.
+void aclSetTensorDescName(aclTensorDesc* description, const char* name) {
+  if (is_live(description)) description->name = name == nullptr ? "" : name;
+}
+const char* aclGetTensorDescName(aclTensorDesc* description) {
+  return !is_live(description) ? "" : description->name.c_str();
+}
+aclDataType aclGetTensorDescType(const aclTensorDesc* description) {
+  return !is_live(description) ? ACL_DT_UNDEFINED : description->dtype;
+}
+aclFormat aclGetTensorDescFormat(const aclTensorDesc* description) {
+  return !is_live(description) ? ACL_FORMAT_UNDEFINED : description->format;
+}
+size_t aclGetTensorDescNumDims(const aclTensorDesc* description) {
+  return !is_live(description) ? 0 : description->sizes.size();
+}
 
 aclError aclGetTensorDescDimV2(const aclTensorDesc* description, size_t index, int64_t* size) {
   return guarded("aclGetTensorDescDimV2", [&] {
-    if (index >= description->sizes.size()) fail(ACL_ERROR_INVALID_PARAM, "dimension %zu does not exist.", index);
+    require_address(size, "dimSize");
+    if (index >= described(description).sizes.size()) {
+      fail(ACL_ERROR_INVALID_PARAM, "dimension %zu does not exist.", index);
+    }
     *size = description->sizes[static_cast<int>(index)];
   });
 }
 
 size_t aclGetTensorDescElementCount(const aclTensorDesc* description) {
-  return static_cast<size_t>(description->sizes.product());
+  size_t count = 0;
+  guarded("aclGetTensorDescElementCount",
+          [&] { count = static_cast<size_t>(described(description).sizes.product()); });
+  return count;
 }
 
 size_t aclGetTensorDescSize(const aclTensorDesc* description) {
-  return static_cast<size_t>(size_in_bytes(description->sizes, description->dtype));
+  size_t size_bytes = 0;
+  guarded("aclGetTensorDescSize", [&] {
+    described(description);
+    size_bytes = static_cast<size_t>(size_in_bytes(description->sizes, description->dtype));
+  });
+  return size_bytes;
 }
 
 aclDataBuffer* aclCreateDataBuffer(void* data, size_t size) {
-  return new aclDataBuffer{.data = data, .size_bytes = size};
+  aclDataBuffer* buffer = nullptr;
+  guarded("aclCreateDataBuffer", [&] { buffer = pool<aclDataBuffer>().make(data, size); });
+  return buffer;
 }
 
 aclError aclDestroyDataBuffer(const aclDataBuffer* buffer) {
-  if (buffer == nullptr) return ACL_ERROR_INVALID_PARAM;
-  delete buffer;
-  return ACL_SUCCESS;
+  return buffer != nullptr && pool<aclDataBuffer>().destroy(buffer) ? ACL_SUCCESS : ACL_ERROR_INVALID_PARAM;
 }
 
 aclError aclUpdateDataBuffer(aclDataBuffer* buffer, void* data, size_t size) {
-  if (buffer == nullptr) return ACL_ERROR_INVALID_PARAM;
+  if (!is_live(buffer)) return ACL_ERROR_INVALID_PARAM;
   *buffer = {.data = data, .size_bytes = size};
   return ACL_SUCCESS;
 }
 
-void* aclGetDataBufferAddr(const aclDataBuffer* buffer) { return buffer == nullptr ? nullptr : buffer->data; }
-size_t aclGetDataBufferSizeV2(const aclDataBuffer* buffer) { return buffer == nullptr ? 0 : buffer->size_bytes; }
+void* aclGetDataBufferAddr(const aclDataBuffer* buffer) { return is_live(buffer) ? buffer->data : nullptr; }
+size_t aclGetDataBufferSizeV2(const aclDataBuffer* buffer) { return is_live(buffer) ? buffer->size_bytes : 0; }
 uint32_t aclGetDataBufferSize(const aclDataBuffer* buffer) {
   return static_cast<uint32_t>(aclGetDataBufferSizeV2(buffer));
 }

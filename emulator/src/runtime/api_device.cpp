@@ -16,6 +16,7 @@
 #include "runtime/allocations.h"
 #include "runtime/capture.h"
 #include "runtime/device.h"
+#include "runtime/graph.h"
 #include "runtime/stream.h"
 
 using namespace emulator;
@@ -25,13 +26,17 @@ namespace {
 void set_device(int id) {
   Device& device = device_at(id);
   faults().check_set_device(device.chip_index());
+  note_device_use();
   ++device.set_count;
   set_current_context(device.primary_context());
 }
 
 void reset_device(int id) {
   Device& device = device_at(id);
+  Capture::abandon(device);
+  for (Stream* stream : device.streams()) GroupUpdate::abandon(*stream);
   for (Stream* stream : device.streams()) stream->destroy(/*force=*/device.has_failed());
+  Graph::discard_all(device);
   free_all_memory_of(device);
   device.clear_failure();
   device.set_count = 0;
@@ -110,7 +115,7 @@ extern "C" {
 aclError aclrtGetDeviceCount(uint32_t* count) {
   return guarded("aclrtGetDeviceCount", [&] {
     chip();
-    *count = static_cast<uint32_t>(device_count());
+    give(count, "count", [&] { return static_cast<uint32_t>(device_count()); });
     if (*count == 0) fail(ACL_ERROR_RT_NO_DEVICE, "ASCEND_RT_VISIBLE_DEVICES leaves no device.");
   });
 }
@@ -138,53 +143,41 @@ aclError aclrtGetDevice(int32_t* id) {
   return guarded("aclrtGetDevice", [&] {
     // Asking for the default device does not make it the thread's.
     const bool is_implicit = current_device_or_null() == nullptr && default_device() >= 0;
-    *id = is_implicit ? default_device() : current_device().id();
+    give(id, "deviceId", [&] { return is_implicit ? default_device() : current_device().id(); });
   });
 }
 
 aclError aclrtCreateContext(aclrtContext* context, int32_t id) {
   return guarded("aclrtCreateContext", [&] {
-    auto* created = new Context{.device = &device_at(id)};
-    set_current_context(created);
-    *context = created;
+    require_address(context, "context");
+    Context& created = Context::create(device_at(id));
+    note_device_use();
+    set_current_context(&created);
+    *context = &created;
   });
 }
 
 aclError aclrtDestroyContext(aclrtContext context) {
-  return guarded("aclrtDestroyContext", [&] {
-    auto* destroyed = static_cast<Context*>(context);
-    if (destroyed == nullptr || destroyed == destroyed->device->primary_context()) {
-      fail(kContextNull, "only contexts of aclrtCreateContext can be destroyed.");
-    }
-    if (current_context() == destroyed) set_current_context(nullptr);
-    delete destroyed;
-  });
+  return guarded("aclrtDestroyContext", [&] { Context::destroy(context); });
 }
 
 aclError aclrtSetCurrentContext(aclrtContext context) {
-  return guarded("aclrtSetCurrentContext", [&] {
-    if (context == nullptr) fail(kContextNull, "the context must not be null.");
-    set_current_context(static_cast<Context*>(context));
-  });
+  return guarded("aclrtSetCurrentContext", [&] { set_current_context(&Context::from_handle(context)); });
 }
 
 aclError aclrtGetCurrentContext(aclrtContext* context) {
-  return guarded("aclrtGetCurrentContext", [&] {
-    current_device();
-    *context = current_context();
-  });
+  return guarded("aclrtGetCurrentContext", [&] { give(context, "context", [&] { return &current_context(); }); });
 }
 
 aclError aclrtGetPrimaryCtxState(int32_t id, uint32_t* flags, int32_t* active) {
   return guarded("aclrtGetPrimaryCtxState", [&] {
     if (flags != nullptr) *flags = 0;
-    *active = device_at(id).set_count > 0 ? 1 : 0;
+    give(active, "active", [&] { return device_at(id).set_count > 0 ? 1 : 0; });
   });
 }
 
 aclError aclrtGetRunMode(aclrtRunMode* mode) {
-  *mode = ACL_HOST;
-  return ACL_SUCCESS;
+  return guarded("aclrtGetRunMode", [&] { required(mode, "runMode") = ACL_HOST; });
 }
 
 aclError aclrtSynchronizeDevice() {
@@ -206,6 +199,7 @@ aclError aclrtDeviceTaskAbort(int32_t id, uint32_t timeout_ms) {
 
 aclError aclGetDeviceCapability(uint32_t id, aclDeviceInfo info, int64_t* value) {
   return guarded("aclGetDeviceCapability", [&] {
+    require_address(value, "value");
     device_at(static_cast<int>(id));
     switch (info) {
       case ACL_DEVICE_INFO_AI_CORE_NUM: *value = chip().cube_cores; break;
@@ -217,13 +211,15 @@ aclError aclGetDeviceCapability(uint32_t id, aclDeviceInfo info, int64_t* value)
 }
 
 aclError aclrtGetDeviceInfo(uint32_t id, aclrtDevAttr attribute, int64_t* value) {
-  return guarded("aclrtGetDeviceInfo",
-                 [&] { *value = device_attribute(device_at(static_cast<int>(id)), attribute); });
+  return guarded("aclrtGetDeviceInfo", [&] {
+    give(value, "value", [&] { return device_attribute(device_at(static_cast<int>(id)), attribute); });
+  });
 }
 
 // Stable for one chip of the machine: programs tell chips apart by it.
 aclError aclrtDeviceGetUuid(int32_t id, aclrtUuid* uuid) {
   return guarded("aclrtDeviceGetUuid", [&] {
+    require_address(uuid, "uuid");
     char text[sizeof uuid->bytes + 1];
     std::snprintf(text, sizeof text, "emulated-chip%03d", device_at(id).chip_index());
     std::memcpy(uuid->bytes, text, sizeof uuid->bytes);
@@ -235,7 +231,7 @@ aclError aclrtGetDeviceUtilizationRate(int32_t id, aclrtUtilizationInfo* info) {
     const Device& device = device_at(id);
     bool busy = false;
     for (const Stream* stream : device.streams()) busy = busy || !stream->is_idle();
-    *info = {};
+    required(info, "utilizationInfo") = {};
     info->cubeUtilization = busy ? 100 : 0;
     info->vectorUtilization = busy ? 100 : 0;
     info->aicpuUtilization = 0;
@@ -244,16 +240,18 @@ aclError aclrtGetDeviceUtilizationRate(int32_t id, aclrtUtilizationInfo* info) {
 }
 
 aclError aclrtDeviceGetBareTgid(int32_t* process) {
-  *process = getpid();
-  return ACL_SUCCESS;
+  return guarded("aclrtDeviceGetBareTgid", [&] { required(process, "pid") = getpid(); });
 }
 
 aclError aclrtGetLogicDevIdByUserDevId(const int32_t user, int32_t* const logical) {
-  return guarded("aclrtGetLogicDevIdByUserDevId", [&] { *logical = device_at(user).chip_index(); });
+  return guarded("aclrtGetLogicDevIdByUserDevId", [&] {
+    give(logical, "logicDevId", [&] { return device_at(user).chip_index(); });
+  });
 }
 
 aclError aclrtGetUserDevIdByLogicDevId(const int32_t logical, int32_t* const user) {
   return guarded("aclrtGetUserDevIdByLogicDevId", [&] {
+    require_address(user, "userDevid");
     for (int id = 0; id < device_count(); ++id) {
       if (device_at(id).chip_index() == logical) {
         *user = id;
@@ -265,14 +263,16 @@ aclError aclrtGetUserDevIdByLogicDevId(const int32_t logical, int32_t* const use
 }
 
 aclError aclrtGetPhyDevIdByLogicDevId(const int32_t logical, int32_t* const physical) {
-  return guarded("aclrtGetPhyDevIdByLogicDevId", [&] { *physical = device_at(logical).chip_index(); });
+  return guarded("aclrtGetPhyDevIdByLogicDevId", [&] {
+    give(physical, "phyDevId", [&] { return device_at(logical).chip_index(); });
+  });
 }
 
 aclError aclrtDeviceCanAccessPeer(int32_t* can_access, int32_t id, int32_t peer) {
   return guarded("aclrtDeviceCanAccessPeer", [&] {
     device_at(id);
     device_at(peer);
-    *can_access = id != peer ? 1 : 0;
+    give(can_access, "canAccessPeer", [&] { return id != peer ? 1 : 0; });
   });
 }
 
@@ -290,7 +290,7 @@ aclError aclrtDeviceDisablePeerAccess(int32_t peer) {
 aclError aclrtGetDeviceResLimit(int32_t id, aclrtDevResLimitType type, uint32_t* value) {
   return guarded("aclrtGetDeviceResLimit", [&] {
     std::lock_guard lock(g_limits_mutex);
-    *value = limit_of(&device_at(id), nullptr).of(type);
+    give(value, "value", [&] { return limit_of(&device_at(id), nullptr).of(type); });
   });
 }
 
@@ -312,7 +312,7 @@ aclError aclrtGetStreamResLimit(aclrtStream handle, aclrtDevResLimitType type, u
   return guarded("aclrtGetStreamResLimit", [&] {
     Stream& stream = Stream::from_handle(handle);
     std::lock_guard lock(g_limits_mutex);
-    *value = limit_of(&stream, &stream.device()).of(type);
+    give(value, "value", [&] { return limit_of(&stream, &stream.device()).of(type); });
   });
 }
 
@@ -343,7 +343,7 @@ aclError aclrtUnuseStreamResInCurrentThread(aclrtStream handle) {
 aclError aclrtGetResInCurrentThread(aclrtDevResLimitType type, uint32_t* value) {
   return guarded("aclrtGetResInCurrentThread", [&] {
     std::lock_guard lock(g_limits_mutex);
-    *value = limit_of(t_limit_owner, &current_device()).of(type);
+    give(value, "value", [&] { return limit_of(t_limit_owner, &current_device()).of(type); });
   });
 }
 

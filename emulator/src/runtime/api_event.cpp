@@ -2,9 +2,13 @@
 #include <acl/acl.h>
 #include <acl/error_codes/rt_error_codes.h>
 
+#include <algorithm>
+
+#include "core/chips.h"
 #include "core/errors.h"
 #include "core/stats.h"
 #include "runtime/allocations.h"
+#include "runtime/device.h"
 #include "runtime/event.h"
 #include "runtime/memory_value.h"
 #include "runtime/stream.h"
@@ -36,15 +40,17 @@ aclrtEvent create(uint32_t flags) {
 extern "C" {
 
 aclError aclrtCreateEvent(aclrtEvent* event) {
-  return guarded("aclrtCreateEvent", [&] { *event = create(ACL_EVENT_SYNC | ACL_EVENT_TIME_LINE); });
+  return guarded("aclrtCreateEvent", [&] {
+    give(event, "event", [&] { return create(ACL_EVENT_SYNC | ACL_EVENT_TIME_LINE); });
+  });
 }
 
 aclError aclrtCreateEventWithFlag(aclrtEvent* event, uint32_t flags) {
-  return guarded("aclrtCreateEventWithFlag", [&] { *event = create(flags); });
+  return guarded("aclrtCreateEventWithFlag", [&] { give(event, "event", [&] { return create(flags); }); });
 }
 
 aclError aclrtCreateEventExWithFlag(aclrtEvent* event, uint32_t flags) {
-  return guarded("aclrtCreateEventExWithFlag", [&] { *event = create(flags); });
+  return guarded("aclrtCreateEventExWithFlag", [&] { give(event, "event", [&] { return create(flags); }); });
 }
 
 aclError aclrtDestroyEvent(aclrtEvent event) {
@@ -75,19 +81,21 @@ aclError aclrtResetEvent(aclrtEvent event, aclrtStream stream) {
 
 aclError aclrtQueryEventStatus(aclrtEvent event, aclrtEventRecordedStatus* status) {
   return guarded("aclrtQueryEventStatus", [&] {
-    *status = is_complete(event) ? ACL_EVENT_RECORDED_STATUS_COMPLETE : ACL_EVENT_RECORDED_STATUS_NOT_READY;
+    give(status, "status",
+         [&] { return is_complete(event) ? ACL_EVENT_RECORDED_STATUS_COMPLETE : ACL_EVENT_RECORDED_STATUS_NOT_READY; });
   });
 }
 
 aclError aclrtQueryEvent(aclrtEvent event, aclrtEventStatus* status) {
   return guarded("aclrtQueryEvent", [&] {
-    *status = is_complete(event) ? ACL_EVENT_STATUS_COMPLETE : ACL_EVENT_STATUS_NOT_READY;
+    give(status, "status", [&] { return is_complete(event) ? ACL_EVENT_STATUS_COMPLETE : ACL_EVENT_STATUS_NOT_READY; });
   });
 }
 
 aclError aclrtQueryEventWaitStatus(aclrtEvent event, aclrtEventWaitStatus* status) {
   return guarded("aclrtQueryEventWaitStatus", [&] {
-    *status = is_complete(event) ? ACL_EVENT_WAIT_STATUS_COMPLETE : ACL_EVENT_WAIT_STATUS_NOT_READY;
+    give(status, "status",
+         [&] { return is_complete(event) ? ACL_EVENT_WAIT_STATUS_COMPLETE : ACL_EVENT_WAIT_STATUS_NOT_READY; });
   });
 }
 
@@ -101,6 +109,7 @@ aclError aclrtSynchronizeEventWithTimeout(aclrtEvent event, int32_t timeout_ms) 
 
 aclError aclrtEventElapsedTime(float* elapsed_ms, aclrtEvent start, aclrtEvent end) {
   return guarded("aclrtEventElapsedTime", [&] {
+    require_address(elapsed_ms, "ms");
     const int64_t elapsed_ns = Event::from_handle(end)->timestamp_ns() - Event::from_handle(start)->timestamp_ns();
     *elapsed_ms = static_cast<float>(static_cast<double>(elapsed_ns) * 1e-6);
   });
@@ -108,7 +117,8 @@ aclError aclrtEventElapsedTime(float* elapsed_ms, aclrtEvent start, aclrtEvent e
 
 aclError aclrtEventGetTimestamp(aclrtEvent event, uint64_t* timestamp_us) {
   return guarded("aclrtEventGetTimestamp", [&] {
-    *timestamp_us = static_cast<uint64_t>(Event::from_handle(event)->timestamp_ns() / 1000);
+    give(timestamp_us, "timestamp",
+         [&] { return static_cast<uint64_t>(Event::from_handle(event)->timestamp_ns() / 1000); });
   });
 }
 
@@ -123,6 +133,13 @@ aclError aclrtValueWait(void* address, uint64_t value, uint32_t condition, aclrt
   return guarded("aclrtValueWait", [&] {
     check_device_range(address, sizeof value, "the address");
     wait_for_value(Stream::from_handle(stream), address, value, condition);
+  });
+}
+
+// What graphs hold; events outside of them are few and come and go.
+aclError aclrtGetEventAvailNum(uint32_t* count) {
+  return guarded("aclrtGetEventAvailNum", [&] {
+    *count = static_cast<uint32_t>(std::max(0, chip().max_events - current_device().reserved().events));
   });
 }
 

@@ -25,6 +25,13 @@ class ReplayTask : public ControlTask {
   std::shared_ptr<Graph> graph_;
 };
 
+aclmdlRICaptureMode checked_mode(int mode) {
+  if (mode < ACL_MODEL_RI_CAPTURE_MODE_GLOBAL || mode > ACL_MODEL_RI_CAPTURE_MODE_RELAXED) {
+    fail(kInvalidParam, "capture mode %d is unknown.", mode);
+  }
+  return static_cast<aclmdlRICaptureMode>(mode);
+}
+
 std::shared_ptr<Capture> capture_of(Stream& stream) {
   auto capture = Capture::of(stream);
   if (capture == nullptr) fail(ACL_ERROR_RT_STREAM_NOT_CAPTURED, "stream %d is not being captured.", stream.id());
@@ -45,10 +52,7 @@ extern "C" {
 
 aclError aclmdlRICaptureBegin(aclrtStream handle, aclmdlRICaptureMode mode) {
   return guarded("aclmdlRICaptureBegin", [&] {
-    if (mode < ACL_MODEL_RI_CAPTURE_MODE_GLOBAL || mode > ACL_MODEL_RI_CAPTURE_MODE_RELAXED) {
-      fail(kInvalidParam, "capture mode %d is unknown.", mode);
-    }
-    Capture::begin(Stream::from_handle(handle), mode);
+    Capture::begin(Stream::from_handle(handle), checked_mode(mode));
   });
 }
 
@@ -67,14 +71,16 @@ aclError aclmdlRICaptureGetInfo(aclrtStream handle, aclmdlRICaptureStatus* statu
 aclError aclmdlRICaptureEnd(aclrtStream handle, aclmdlRI* model) {
   return guarded("aclmdlRICaptureEnd", [&] {
     Stream& stream = Stream::from_handle(handle);
-    *model = nullptr;
+    required(model, "modelRI") = nullptr;
     *model = capture_of(stream)->end(stream)->handle();
     count(stats().graph_captures);
   });
 }
 
 aclError aclmdlRICaptureThreadExchangeMode(aclmdlRICaptureMode* mode) {
-  return guarded("aclmdlRICaptureThreadExchangeMode", [&] { *mode = exchange_thread_capture_mode(*mode); });
+  return guarded("aclmdlRICaptureThreadExchangeMode", [&] {
+    give(mode, "mode", [&] { return exchange_thread_capture_mode(checked_mode(*mode)); });
+  });
 }
 
 aclError aclmdlRIExecuteAsync(aclmdlRI model, aclrtStream stream) {
@@ -83,6 +89,7 @@ aclError aclmdlRIExecuteAsync(aclmdlRI model, aclrtStream stream) {
 
 aclError aclmdlRIExecute(aclmdlRI model, int32_t timeout_ms) {
   return guarded("aclmdlRIExecute", [&] {
+    if (timeout_ms < -1) fail(kInvalidParam, "timeout must be -1 or more, not %d.", timeout_ms);
     Stream& stream = Stream::from_handle(nullptr);
     replay(model, stream);
     count_sync(Sync::kStream);
@@ -95,7 +102,9 @@ aclError aclmdlRIDestroy(aclmdlRI model) {
 }
 
 aclError aclmdlRIGetId(aclmdlRI model, uint32_t* id) {
-  return guarded("aclmdlRIGetId", [&] { *id = Graph::from_handle(model)->id(); });
+  return guarded("aclmdlRIGetId", [&] {
+    give(id, "modelRIId", [&] { return Graph::from_handle(model, /*may_be_unfinished=*/true)->id(); });
+  });
 }
 
 aclError aclmdlRICaptureTaskGrpBegin(aclrtStream handle) {
@@ -108,7 +117,7 @@ aclError aclmdlRICaptureTaskGrpBegin(aclrtStream handle) {
 aclError aclmdlRICaptureTaskGrpEnd(aclrtStream handle, aclrtTaskGrp* group) {
   return guarded("aclmdlRICaptureTaskGrpEnd", [&] {
     Stream& stream = Stream::from_handle(handle);
-    *group = capture_of(stream)->end_group(stream);
+    give(group, "handle", [&] { return capture_of(stream)->end_group(stream); });
   });
 }
 
@@ -130,6 +139,7 @@ aclError aclmdlRIDebugPrint(aclmdlRI model) {
 
 aclError aclmdlRIDebugJsonPrint(aclmdlRI model, const char* path, uint32_t flags) {
   return guarded("aclmdlRIDebugJsonPrint", [&] {
+    require_address(path, "path");
     std::ofstream file(path);
     if (!(file << Graph::from_handle(model)->describe())) {
       fail(ACL_ERROR_RT_FILE_OPEN, "cannot write \"%s\".", path);

@@ -18,13 +18,19 @@ using namespace emulator;
 
 namespace {
 
-void* allocate(size_t size_bytes, aclrtMemMallocPolicy policy) {
+void allocate(void** address, size_t size_bytes, uint32_t policy) {
+  require_address(address, "devPtr");
   if ((policy & 0xff) == ACL_MEM_MALLOC_HUGE1G_ONLY || (policy & 0xff) == ACL_MEM_MALLOC_HUGE1G_ONLY_P2P) {
     fail(ACL_ERROR_RT_FEATURE_NOT_SUPPORT, "pages of 1 GiB are not emulated; use ACL_MEM_MALLOC_HUGE_FIRST.");
   }
   Device& device = current_device();
   faults().check_allocation(device.chip_index());
-  return allocate_device_memory(device, size_bytes);
+  *address = allocate_device_memory(device, size_bytes);
+}
+
+void free_memory(void* address) {
+  require_address(address, "devPtr");
+  free_device_memory(address);
 }
 
 // Keys and shareable handles of this process's exports, as other processes receive them.
@@ -36,6 +42,7 @@ std::string encode(const SharedPages& pages) {
 }
 
 SharedPages decode(const char* key) {
+  require_address(key, "key");
   SharedPages pages;
   if (std::sscanf(key, "%d:%d:%zx:%zx:%d", &pages.process, &pages.file, &pages.offset, &pages.size_bytes,
                   &pages.device) != 5) {
@@ -57,43 +64,48 @@ std::map<std::string, void*>& imports() {
 extern "C" {
 
 aclError aclrtMalloc(void** address, size_t size, aclrtMemMallocPolicy policy) {
-  return guarded("aclrtMalloc", [&] { *address = allocate(size, policy); });
+  return guarded("aclrtMalloc", [&] { allocate(address, size, policy); });
 }
 
 // The same without the 32 bytes that aclrtMalloc adds for over-reading kernels; rounding hides the difference.
 aclError aclrtMallocAlign32(void** address, size_t size, aclrtMemMallocPolicy policy) {
-  return guarded("aclrtMallocAlign32", [&] { *address = allocate(size, policy); });
+  return guarded("aclrtMallocAlign32", [&] { allocate(address, size, policy); });
 }
 
 aclError aclrtMallocCached(void** address, size_t size, aclrtMemMallocPolicy policy) {
-  return guarded("aclrtMallocCached", [&] { *address = allocate(size, policy); });
+  return guarded("aclrtMallocCached", [&] { allocate(address, size, policy); });
 }
 
 aclError aclrtMallocWithCfg(void** address, size_t size, aclrtMemMallocPolicy policy, aclrtMallocConfig* cfg) {
-  return guarded("aclrtMallocWithCfg", [&] { *address = allocate(size, policy); });
+  return guarded("aclrtMallocWithCfg", [&] { allocate(address, size, policy); });
 }
 
 aclError aclrtFree(void* address) {
-  return guarded("aclrtFree", [&] { free_device_memory(address); });
+  return guarded("aclrtFree", [&] { free_memory(address); });
 }
 
 aclError aclrtFreeWithDevSync(void* address) {
   return guarded("aclrtFreeWithDevSync", [&] {
     for (Stream* stream : current_device().streams()) stream->wait_until_idle();
-    free_device_memory(address);
+    free_memory(address);
   });
 }
 
 aclError aclrtMallocHost(void** address, size_t size) {
-  return guarded("aclrtMallocHost", [&] { *address = allocate_pinned_memory(size); });
+  return guarded("aclrtMallocHost", [&] { give(address, "hostPtr", [&] { return allocate_pinned_memory(size); }); });
 }
 
 aclError aclrtMallocHostWithCfg(void** address, uint64_t size, aclrtMallocConfig* cfg) {
-  return guarded("aclrtMallocHostWithCfg", [&] { *address = allocate_pinned_memory(size); });
+  return guarded("aclrtMallocHostWithCfg", [&] {
+    give(address, "hostPtr", [&] { return allocate_pinned_memory(size); });
+  });
 }
 
 aclError aclrtFreeHost(void* address) {
-  return guarded("aclrtFreeHost", [&] { free_pinned_memory(address); });
+  return guarded("aclrtFreeHost", [&] {
+    require_address(address, "hostPtr");
+    free_pinned_memory(address);
+  });
 }
 
 aclError aclrtHostRegister(void* address, uint64_t size, aclrtHostRegisterType type, void** device_address) {
@@ -101,6 +113,7 @@ aclError aclrtHostRegister(void* address, uint64_t size, aclrtHostRegisterType t
     if (type == ACL_HOST_REGISTER_MAPPED) {
       fail(ACL_ERROR_RT_FEATURE_NOT_SUPPORT, "mapping host memory into the device is not emulated.");
     }
+    require_address(address, "ptr");
     register_host_memory(address, size);
   });
 }
@@ -110,6 +123,7 @@ aclError aclrtHostRegisterV2(void* address, uint64_t size, uint32_t flag) {
     if ((flag & ACL_HOST_REG_MAPPED) != 0) {
       fail(ACL_ERROR_RT_FEATURE_NOT_SUPPORT, "mapping host memory into the device is not emulated.");
     }
+    require_address(address, "ptr");
     register_host_memory(address, size);
   });
 }
@@ -120,7 +134,8 @@ aclError aclrtHostUnregister(void* address) {
 
 aclError aclrtPointerGetAttributes(const void* address, aclrtPtrAttributes* attributes) {
   return guarded("aclrtPointerGetAttributes", [&] {
-    if (attributes == nullptr) fail(kInvalidParam, "attributes must not be null.");
+    require_address(address, "ptr");
+    require_address(attributes, "attributes");
     const MemoryOwner owner = owner_of(address);
     *attributes = {};
     attributes->location.id = static_cast<uint32_t>(owner.device);
@@ -135,6 +150,8 @@ aclError aclrtPointerGetAttributes(const void* address, aclrtPtrAttributes* attr
 
 aclError aclrtGetMemInfo(aclrtMemAttr attribute, size_t* free, size_t* total) {
   return guarded("aclrtGetMemInfo", [&] {
+    require_address(free, "free");
+    require_address(total, "total");
     const Device& device = current_device();
     *total = static_cast<size_t>(device.memory_bytes());
     *free = static_cast<size_t>(device.memory_bytes() - device.used_bytes());
@@ -144,7 +161,7 @@ aclError aclrtGetMemInfo(aclrtMemAttr attribute, size_t* free, size_t* total) {
 aclError aclrtGetMemUsageInfo(int32_t id, aclrtMemUsageInfo* info, size_t capacity, size_t* count) {
   return guarded("aclrtGetMemUsageInfo", [&] {
     const Device& device = device_at(id);
-    *count = 0;
+    required(count, "outputNum") = 0;
     if (info == nullptr || capacity == 0) return;
     info[0] = {};
     std::snprintf(info[0].name, sizeof info[0].name, "RUNTIME");
@@ -155,7 +172,9 @@ aclError aclrtGetMemUsageInfo(int32_t id, aclrtMemUsageInfo* info, size_t capaci
 }
 
 aclError aclrtReserveMemAddress(void** address, size_t size, size_t alignment, void* expected, uint64_t flags) {
-  return guarded("aclrtReserveMemAddress", [&] { reserve_range(address, size, alignment); });
+  return guarded("aclrtReserveMemAddress", [&] {
+    give(address, "virPtr", [&] { return reserve_range(size, alignment); });
+  });
 }
 
 aclError aclrtReleaseMemAddress(void* address) {
@@ -165,7 +184,8 @@ aclError aclrtReleaseMemAddress(void* address) {
 aclError aclrtMallocPhysical(aclrtDrvMemHandle* handle, size_t size, const aclrtPhysicalMemProp* properties,
                              uint64_t flags) {
   return guarded("aclrtMallocPhysical", [&] {
-    if (properties->location.type != ACL_MEM_LOCATION_TYPE_DEVICE) {
+    require_address(handle, "handle");
+    if (required(properties, "prop").location.type != ACL_MEM_LOCATION_TYPE_DEVICE) {
       fail(ACL_ERROR_RT_FEATURE_NOT_SUPPORT, "physical memory of the host is not emulated.");
     }
     Device& device = device_at(static_cast<int>(properties->location.id));
@@ -189,12 +209,13 @@ aclError aclrtUnmapMem(void* address) {
 
 aclError aclrtMemGetAllocationGranularity(aclrtPhysicalMemProp* properties, aclrtMemGranularityOptions option,
                                           size_t* granularity) {
-  *granularity = size_t{2} << 20;
-  return ACL_SUCCESS;
+  return guarded("aclrtMemGetAllocationGranularity",
+                 [&] { required(granularity, "granularity") = size_t{2} << 20; });
 }
 
 aclError aclrtIpcMemGetExportKey(void* address, size_t size, char* key, size_t capacity, uint64_t flags) {
   return guarded("aclrtIpcMemGetExportKey", [&] {
+    require_address(key, "key");
     for (Stream* stream : current_device().streams()) stream->wait_until_idle();
     const std::string text = encode(share(address));
     if (text.size() >= capacity) {
@@ -206,7 +227,7 @@ aclError aclrtIpcMemGetExportKey(void* address, size_t size, char* key, size_t c
 
 aclError aclrtIpcMemImportByKey(void** address, const char* key, uint64_t flags) {
   return guarded("aclrtIpcMemImportByKey", [&] {
-    *address = map_shared(current_device(), decode(key));
+    give(address, "devPtr", [&] { return map_shared(current_device(), decode(key)); });
     std::lock_guard lock(g_imports_mutex);
     imports()[key] = *address;
   });
@@ -214,6 +235,7 @@ aclError aclrtIpcMemImportByKey(void** address, const char* key, uint64_t flags)
 
 aclError aclrtIpcMemClose(const char* key) {
   return guarded("aclrtIpcMemClose", [&] {
+    require_address(key, "key");
     std::lock_guard lock(g_imports_mutex);
     const auto found = imports().find(key);
     if (found == imports().end()) return;  // the exporter closes its key too: nothing of it is kept

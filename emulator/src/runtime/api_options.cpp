@@ -34,7 +34,7 @@ aclError aclrtSetSysParamOpt(aclSysParamOpt option, int64_t value) {
 }
 
 aclError aclrtGetSysParamOpt(aclSysParamOpt option, int64_t* value) {
-  return guarded("aclrtGetSysParamOpt", [&] { *value = option_value(option); });
+  return guarded("aclrtGetSysParamOpt", [&] { give(value, "value", [&] { return option_value(option).load(); }); });
 }
 
 aclError aclrtCtxSetSysParamOpt(aclSysParamOpt option, int64_t value) {
@@ -42,7 +42,7 @@ aclError aclrtCtxSetSysParamOpt(aclSysParamOpt option, int64_t value) {
 }
 
 aclError aclrtCtxGetSysParamOpt(aclSysParamOpt option, int64_t* value) {
-  return guarded("aclrtCtxGetSysParamOpt", [&] { *value = option_value(option); });
+  return guarded("aclrtCtxGetSysParamOpt", [&] { give(value, "value", [&] { return option_value(option).load(); }); });
 }
 
 // Kernels compute with IEEE infinities in either mode: saturation of the older chips is not emulated.
@@ -56,8 +56,7 @@ aclError aclrtSetDeviceSatMode(aclrtFloatOverflowMode mode) {
 }
 
 aclError aclrtGetDeviceSatMode(aclrtFloatOverflowMode* mode) {
-  *mode = g_overflow_mode;
-  return ACL_SUCCESS;
+  return guarded("aclrtGetDeviceSatMode", [&] { required(mode, "mode") = g_overflow_mode; });
 }
 
 aclError aclrtSetOpWaitTimeout(uint32_t timeout_s) {
@@ -89,11 +88,14 @@ aclError aclrtSetStreamOverflowSwitch(aclrtStream handle, uint32_t flag) {
 }
 
 aclError aclrtGetStreamOverflowSwitch(aclrtStream handle, uint32_t* flag) {
-  return guarded("aclrtGetStreamOverflowSwitch", [&] { *flag = Stream::from_handle(handle).overflow_switch; });
+  return guarded("aclrtGetStreamOverflowSwitch", [&] {
+    give(flag, "flag", [&] { return Stream::from_handle(handle).overflow_switch.load(); });
+  });
 }
 
 aclError aclrtSetStreamAttribute(aclrtStream handle, aclrtStreamAttr attribute, aclrtStreamAttrValue* value) {
   return guarded("aclrtSetStreamAttribute", [&] {
+    require_address(value, "value");
     Stream& stream = Stream::from_handle(handle);
     switch (attribute) {
       case ACL_STREAM_ATTR_FAILURE_MODE: stream.failure_mode = value->failureMode; break;
@@ -107,6 +109,7 @@ aclError aclrtSetStreamAttribute(aclrtStream handle, aclrtStreamAttr attribute, 
 
 aclError aclrtGetStreamAttribute(aclrtStream handle, aclrtStreamAttr attribute, aclrtStreamAttrValue* value) {
   return guarded("aclrtGetStreamAttribute", [&] {
+    require_address(value, "value");
     Stream& stream = Stream::from_handle(handle);
     switch (attribute) {
       case ACL_STREAM_ATTR_FAILURE_MODE: value->failureMode = stream.failure_mode; break;

@@ -6,6 +6,7 @@
 #include "core/stats.h"
 #include "runtime/capture.h"
 #include "runtime/device.h"
+#include "runtime/graph.h"
 #include "runtime/host_callbacks.h"
 #include "runtime/stream.h"
 
@@ -20,6 +21,14 @@ void synchronize(aclrtStream handle, const Deadline& deadline) {
   stream.synchronize(deadline);
 }
 
+void destroy(aclrtStream handle, bool force) {
+  require_address(handle, "stream");
+  Stream& stream = Stream::from_handle(handle);
+  refuse_on_captured_stream(stream);
+  GroupUpdate::abandon(stream);
+  stream.destroy(force);
+}
+
 class HostFunctionTask : public Task {
  public:
   HostFunctionTask(aclrtHostFunc function, void* arguments) : function_(function), arguments_(arguments) {}
@@ -27,7 +36,10 @@ class HostFunctionTask : public Task {
   TaskKind kind() const override { return TaskKind::kHostCallback; }
   void run() override {
     if (Clock::models_time()) Clock::sleep_until(Clock::timeline().end_ns());
-    function_(arguments_);
+    {
+      const HostCode host_code;
+      function_(arguments_);
+    }
     if (Clock::models_time()) Clock::timeline().reach(Clock::now_ns());
   }
   void run_without_compute() override { run(); }
@@ -42,30 +54,23 @@ class HostFunctionTask : public Task {
 extern "C" {
 
 aclError aclrtCreateStream(aclrtStream* stream) {
-  return guarded("aclrtCreateStream", [&] { *stream = current_device().create_stream(0, 0)->handle(); });
+  return guarded("aclrtCreateStream", [&] {
+    give(stream, "stream", [&] { return current_device().create_stream(0, 0)->handle(); });
+  });
 }
 
 aclError aclrtCreateStreamWithConfig(aclrtStream* stream, uint32_t priority, uint32_t flags) {
-  return guarded("aclrtCreateStreamWithConfig",
-                 [&] { *stream = current_device().create_stream(priority, flags)->handle(); });
+  return guarded("aclrtCreateStreamWithConfig", [&] {
+    give(stream, "stream", [&] { return current_device().create_stream(priority, flags)->handle(); });
+  });
 }
 
 aclError aclrtDestroyStream(aclrtStream handle) {
-  return guarded("aclrtDestroyStream", [&] {
-    if (handle == nullptr) fail(kInvalidParam, "the default stream cannot be destroyed.");
-    Stream& stream = Stream::from_handle(handle);
-    refuse_on_captured_stream(stream);
-    stream.destroy(/*force=*/false);
-  });
+  return guarded("aclrtDestroyStream", [&] { destroy(handle, /*force=*/false); });
 }
 
 aclError aclrtDestroyStreamForce(aclrtStream handle) {
-  return guarded("aclrtDestroyStreamForce", [&] {
-    if (handle == nullptr) fail(kInvalidParam, "the default stream cannot be destroyed.");
-    Stream& stream = Stream::from_handle(handle);
-    refuse_on_captured_stream(stream);
-    stream.destroy(/*force=*/true);
-  });
+  return guarded("aclrtDestroyStreamForce", [&] { destroy(handle, /*force=*/true); });
 }
 
 aclError aclrtSynchronizeStream(aclrtStream stream) {
@@ -81,6 +86,7 @@ aclError aclrtSynchronizeStreamWithTimeout(aclrtStream stream, int32_t timeout_m
 
 aclError aclrtStreamQuery(aclrtStream handle, aclrtStreamStatus* status) {
   return guarded("aclrtStreamQuery", [&] {
+    required(status, "status");
     Stream& stream = Stream::from_handle(handle);
     refuse_on_captured_stream(stream);
     stream.device().throw_if_failed();
@@ -89,39 +95,43 @@ aclError aclrtStreamQuery(aclrtStream handle, aclrtStreamStatus* status) {
 }
 
 aclError aclrtStreamGetId(aclrtStream stream, int32_t* id) {
-  return guarded("aclrtStreamGetId", [&] { *id = Stream::from_handle(stream).id(); });
+  return guarded("aclrtStreamGetId", [&] { give(id, "streamId", [&] { return Stream::from_handle(stream).id(); }); });
 }
 
 aclError aclrtStreamGetPriority(aclrtStream stream, uint32_t* priority) {
-  return guarded("aclrtStreamGetPriority", [&] { *priority = Stream::from_handle(stream).priority(); });
+  return guarded("aclrtStreamGetPriority", [&] {
+    give(priority, "priority", [&] { return Stream::from_handle(stream).priority(); });
+  });
 }
 
 aclError aclrtStreamGetFlags(aclrtStream stream, uint32_t* flags) {
-  return guarded("aclrtStreamGetFlags", [&] { *flags = Stream::from_handle(stream).flags(); });
+  return guarded("aclrtStreamGetFlags", [&] {
+    give(flags, "flags", [&] { return Stream::from_handle(stream).flags(); });
+  });
 }
 
 aclError aclrtDeviceGetStreamPriorityRange(int32_t* least, int32_t* greatest) {
-  *least = 7;
-  *greatest = 0;
+  if (least != nullptr) *least = 7;
+  if (greatest != nullptr) *greatest = 0;
   return ACL_SUCCESS;
 }
 
 aclError aclrtCtxGetCurrentDefaultStream(aclrtStream* stream) {
   return guarded("aclrtCtxGetCurrentDefaultStream",
-                 [&] { *stream = current_device().default_stream().handle(); });
+                 [&] { give(stream, "stream", [&] { return current_device().default_stream().handle(); }); });
 }
 
 aclError aclrtGetStreamAvailableNum(uint32_t* count) {
   return guarded("aclrtGetStreamAvailableNum", [&] {
     const Device& device = current_device();
     const int held = static_cast<int>(device.streams().size()) + device.reserved().streams;
-    *count = static_cast<uint32_t>(std::max(0, chip().max_streams - held));
+    give(count, "streamCount", [&] { return static_cast<uint32_t>(std::max(0, chip().max_streams - held)); });
   });
 }
 
 aclError aclrtLaunchHostFunc(aclrtStream stream, aclrtHostFunc function, void* arguments) {
   return guarded("aclrtLaunchHostFunc", [&] {
-    if (function == nullptr) fail(kInvalidParam, "the function must not be null.");
+    require_address(reinterpret_cast<const void*>(function), "fn");
     count(stats().host_callbacks);
     Stream::from_handle(stream).append(std::make_shared<HostFunctionTask>(function, arguments));
   });
@@ -129,7 +139,7 @@ aclError aclrtLaunchHostFunc(aclrtStream stream, aclrtHostFunc function, void* a
 
 aclError aclrtLaunchCallback(aclrtCallback function, void* data, aclrtCallbackBlockType block, aclrtStream stream) {
   return guarded("aclrtLaunchCallback", [&] {
-    if (function == nullptr) fail(kInvalidParam, "the function must not be null.");
+    require_address(reinterpret_cast<const void*>(function), "fn");
     count(stats().host_callbacks);
     launch_callback(Stream::from_handle(stream), function, data, block == ACL_CALLBACK_BLOCK);
   });

@@ -3,6 +3,7 @@
 #include <acl/error_codes/rt_error_codes.h>
 #include <sys/prctl.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdarg>
 #include <cstdio>
@@ -68,15 +69,16 @@ aclError aclFinalize() {
 }
 
 aclError aclrtGetVersion(int32_t* major, int32_t* minor, int32_t* patch) {
-  *major = ACL_MAJOR_VERSION;
-  *minor = ACL_MINOR_VERSION;
-  *patch = ACL_PATCH_VERSION;
-  return ACL_SUCCESS;
+  return guarded("aclrtGetVersion", [&] {
+    required(major, "majorVersion") = ACL_MAJOR_VERSION;
+    required(minor, "minorVersion") = ACL_MINOR_VERSION;
+    required(patch, "patchVersion") = ACL_PATCH_VERSION;
+  });
 }
 
 aclError aclsysGetCANNVersion(aclCANNPackageName name, aclCANNPackageVersion* version) {
   return guarded("aclsysGetCANNVersion", [&] {
-    if (version == nullptr) fail(kInvalidParam, "version must not be null.");
+    require_address(version, "version");
     *version = {};
     const std::string text = name == ACL_PKG_NAME_DRIVER ? kDriverVersion : kCannVersion;
     const size_t first = text.find('.');
@@ -101,7 +103,8 @@ aclError aclGetCannAttributeList(const aclCannAttr** attributes, size_t* count) 
   return guarded("aclGetCannAttributeList", [&] {
     static const aclCannAttr kWithBf16[] = {ACL_CANN_ATTR_INF_NAN, ACL_CANN_ATTR_BF16, ACL_CANN_ATTR_JIT_COMPILE};
     static const aclCannAttr kWithoutBf16[] = {ACL_CANN_ATTR_JIT_COMPILE};
-    *attributes = chip().has_bf16 ? kWithBf16 : kWithoutBf16;
+    require_address(count, "num");
+    give(attributes, "cannAttrList", [&] { return chip().has_bf16 ? kWithBf16 : kWithoutBf16; });
     *count = chip().has_bf16 ? 3 : 1;
   });
 }
@@ -109,6 +112,7 @@ aclError aclGetCannAttributeList(const aclCannAttr** attributes, size_t* count) 
 // INF_NAN and BF16 came to the family together with the 910B; JIT_COMPILE says that the mode can be set.
 aclError aclGetCannAttribute(aclCannAttr attribute, int32_t* value) {
   return guarded("aclGetCannAttribute", [&] {
+    require_address(value, "value");
     switch (attribute) {
       case ACL_CANN_ATTR_INF_NAN:
       case ACL_CANN_ATTR_BF16:
@@ -133,14 +137,16 @@ void aclAppLog(aclLogLevel level, const char* function, const char* file, uint32
     const char* value = std::getenv("ASCEND_SLOG_PRINT_TO_STDOUT");
     return value != nullptr && std::strcmp(value, "1") == 0;
   }();
-  if (level < threshold || !to_stdout) return;
+  if (static_cast<int>(level) < threshold || !to_stdout || format == nullptr) return;
   static const char* const kNames[] = {"DEBUG", "INFO", "WARNING", "ERROR"};
   char text[1024];
   va_list arguments;
   va_start(arguments, format);
   vsnprintf(text, sizeof text, format, arguments);
   va_end(arguments);
-  std::printf("[%s] APP %s:%u %s: %s\n", kNames[level], file, line, function, text);
+  std::printf("[%s] APP %s:%u %s: %s\n", kNames[std::clamp<int>(level, ACL_DEBUG, ACL_ERROR)],
+              file == nullptr ? "" : file, line,
+              function == nullptr ? "" : function, text);
 }
 
 aclError aclrtPeekAtLastError(aclrtLastErrLevel level) {

@@ -73,7 +73,9 @@ int32_t MsprofRegisterCallback(uint32_t module, void* callback) { return 0; }
 int32_t MsprofReportApi(uint32_t aging, const void* data) { return 0; }
 int32_t MsprofReportCompactInfo(uint32_t aging, const void* data, uint32_t length) { return 0; }
 int32_t MsprofReportAdditionalInfo(uint32_t aging, const void* data, uint32_t length) { return 0; }
-uint64_t MsprofGetHashId(const char* text, size_t length) { return std::hash<std::string_view>{}({text, length}); }
+uint64_t MsprofGetHashId(const char* text, size_t length) {
+  return text == nullptr ? 0 : std::hash<std::string_view>{}({text, length});
+}
 uint64_t MsprofSysCycleTime() {
   return static_cast<uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
 }

@@ -10,34 +10,44 @@
 namespace emulator {
 namespace {
 
-// Captures under way, by mode; a thread may be allowed what the mode forbids (aclmdlRICaptureThreadExchangeMode).
-std::atomic<int> g_captures{0};
-std::atomic<int> g_global_captures{0};
-thread_local int t_local_captures = 0;   // begun by this thread in mode GLOBAL or THREAD_LOCAL
 thread_local aclmdlRICaptureMode t_mode = ACL_MODEL_RI_CAPTURE_MODE_GLOBAL;
 
-void count_capture(aclmdlRICaptureMode mode, int change) {
-  g_captures += change;
-  if (mode == ACL_MODEL_RI_CAPTURE_MODE_GLOBAL) g_global_captures += change;
-  if (mode != ACL_MODEL_RI_CAPTURE_MODE_RELAXED) t_local_captures += change;
+// Numbers of threads are not given anew, unlike their ids.
+uint64_t this_thread() {
+  static std::atomic<uint64_t> threads{0};
+  thread_local const uint64_t number = ++threads;
+  return number;
 }
 
-// Owns the captures under way: their streams refer to them by plain pointers.
-std::mutex g_active_mutex;
+// The captures under way. Their streams refer to them by plain pointers, which are compared with these, not followed.
+struct Active {
+  std::mutex mutex;
+  std::vector<std::shared_ptr<Capture>> captures;
+  std::atomic<int> count{0};  // mostly 0, and then nobody needs the lock
+};
 
-std::vector<std::shared_ptr<Capture>>& active() {
-  static auto& captures = *new std::vector<std::shared_ptr<Capture>>;
-  return captures;
+Active& active() {
+  static auto& instance = *new Active;
+  return instance;
 }
 
 }  // namespace
 
+// A thread may be allowed what the mode of a capture forbids (aclmdlRICaptureThreadExchangeMode).
+bool Capture::forbids_blocking(aclmdlRICaptureMode thread_mode) const {
+  if (thread_mode == ACL_MODEL_RI_CAPTURE_MODE_RELAXED || mode_ == ACL_MODEL_RI_CAPTURE_MODE_RELAXED) return false;
+  if (thread_ == this_thread()) return true;
+  return thread_mode == ACL_MODEL_RI_CAPTURE_MODE_GLOBAL && mode_ == ACL_MODEL_RI_CAPTURE_MODE_GLOBAL;
+}
+
 void refuse_during_capture() {
-  if (g_captures.load(std::memory_order_relaxed) == 0 || t_mode == ACL_MODEL_RI_CAPTURE_MODE_RELAXED) return;
-  const bool forbidden =
-      t_mode == ACL_MODEL_RI_CAPTURE_MODE_GLOBAL ? g_global_captures > 0 || t_local_captures > 0 : t_local_captures > 0;
-  if (forbidden) {
-    fail(ACL_ERROR_RT_CAPTURE_MODE_NOT_SUPPORT, "not allowed while a graph is captured.");
+  auto& captures = active();
+  if (captures.count.load() == 0) return;
+  std::lock_guard lock(captures.mutex);
+  for (const auto& capture : captures.captures) {
+    if (capture->forbids_blocking(t_mode)) {
+      fail(ACL_ERROR_RT_CAPTURE_MODE_NOT_SUPPORT, "not allowed while a graph is captured.");
+    }
   }
 }
 
@@ -48,7 +58,7 @@ void refuse_on_captured_stream(const Stream& stream) {
 }
 
 void refuse_while_device_captures(const Device& device) {
-  if (g_captures.load(std::memory_order_relaxed) == 0) return;
+  if (active().count.load() == 0) return;
   for (const Stream* stream : device.streams()) refuse_on_captured_stream(*stream);
 }
 
@@ -60,7 +70,7 @@ Capture::Capture(Stream& origin, aclmdlRICaptureMode mode)
     : graph_(std::make_shared<Graph>(origin.device())),
       origin_(origin),
       mode_(mode),
-      thread_(std::this_thread::get_id()) {}
+      thread_(this_thread()) {}
 
 std::shared_ptr<Capture> Capture::begin(Stream& origin, aclmdlRICaptureMode mode) {
   refuse_on_captured_stream(origin);
@@ -68,28 +78,71 @@ std::shared_ptr<Capture> Capture::begin(Stream& origin, aclmdlRICaptureMode mode
     fail(ACL_ERROR_RT_FEATURE_NOT_SUPPORT, "The default stream cannot be captured.");
   }
   auto capture = std::make_shared<Capture>(origin, mode);
-  capture->join(origin);
+  auto& captures = active();
+  {
+    std::lock_guard lock(captures.mutex);  // before it joins: Capture::of() finds the captures of streams here
+    captures.captures.push_back(capture);
+    ++captures.count;
+  }
   Graph::publish(capture->graph_);  // aclmdlRICaptureGetInfo hands the graph out while it is captured
-  count_capture(mode, +1);
-  std::lock_guard lock(g_active_mutex);
-  active().push_back(capture);
+  try {
+    capture->join(origin);
+  } catch (...) {
+    if (capture->close()) Graph::discard(*capture->graph_);
+    throw;
+  }
   return capture;
 }
 
 std::shared_ptr<Capture> Capture::of(const Stream& stream) {
-  if (g_captures.load(std::memory_order_relaxed) == 0) return nullptr;
-  auto* capture = dynamic_cast<Capture*>(stream.sink());
-  return capture == nullptr ? nullptr : capture->shared_from_this();
+  auto& captures = active();
+  if (captures.count.load() == 0) return nullptr;
+  std::lock_guard lock(captures.mutex);
+  const TaskSink* sink = stream.sink();
+  for (const auto& capture : captures.captures) {
+    if (capture.get() == sink) return capture;
+  }
+  return nullptr;
+}
+
+bool Capture::has_stream_on(const Device& device) const {
+  std::lock_guard lock(mutex_);
+  return std::any_of(lanes_.begin(), lanes_.end(),
+                     [&](const Lane& lane) { return &lane.stream->device() == &device; });
+}
+
+void Capture::abandon(const Device& device) {
+  std::vector<std::shared_ptr<Capture>> captures;
+  {
+    std::lock_guard lock(active().mutex);
+    captures = active().captures;
+  }
+  for (const auto& capture : captures) {
+    if (capture->has_stream_on(device) && capture->close()) Graph::discard(*capture->graph_);
+  }
+}
+
+void Capture::check_open() const {
+  if (is_closed_.load()) fail(ACL_ERROR_RT_STREAM_NOT_CAPTURED, "The capture ended meanwhile.");
 }
 
 void Capture::join(Stream& stream) {
   graph_->hold({.streams = 1});
   {
     std::lock_guard lock(mutex_);
+    check_open();
     lanes_.push_back({.stream = &stream});
     graph_->set_lane_count(lanes_.size());
   }
-  stream.redirect(this);  // after the lane exists, and without mutex_: accept() takes it under the stream's lock
+  // After the lane exists, and without mutex_: accept() takes it under the stream's lock.
+  if (!stream.redirect(nullptr, this)) {
+    invalidate();
+    fail(ACL_ERROR_STREAM_CAPTURE_CONFLICT, "Stream %d became part of another capture or task update.", stream.id());
+  }
+  if (is_closed_.load()) {  // close() may have been there before redirect()
+    stream.redirect(this, nullptr);
+    check_open();
+  }
 }
 
 size_t Capture::lane_of(const Stream& stream) const {
@@ -114,6 +167,7 @@ void Capture::accept(Stream& stream, TaskPtr task) {
 CaptureMark Capture::record_event(Stream& stream) {
   graph_->hold({.events = 1});
   std::lock_guard lock(mutex_);
+  check_open();
   const size_t index = lane_of(stream);
   LaneProgress progress = lanes_[index].progress;
   progress.resize(std::max(progress.size(), index + 1));
@@ -178,11 +232,19 @@ void Capture::check_joined() const {
   }
 }
 
-void Capture::close() {
-  for (const auto& lane : lanes_) lane.stream->redirect(nullptr);
-  count_capture(mode_, -1);
-  std::lock_guard lock(g_active_mutex);
-  std::erase_if(active(), [this](const auto& capture) { return capture.get() == this; });
+bool Capture::close() {
+  if (is_closed_.exchange(true)) return false;
+  std::vector<Stream*> streams;
+  {
+    std::lock_guard lock(mutex_);
+    for (const auto& lane : lanes_) streams.push_back(lane.stream);
+  }
+  for (Stream* stream : streams) stream->redirect(this, nullptr);
+  auto& captures = active();
+  std::lock_guard lock(captures.mutex);
+  std::erase_if(captures.captures, [this](const auto& capture) { return capture.get() == this; });
+  --captures.count;
+  return true;
 }
 
 std::shared_ptr<Graph> Capture::end(Stream& stream) {
@@ -190,20 +252,21 @@ std::shared_ptr<Graph> Capture::end(Stream& stream) {
     fail(ACL_ERROR_RT_STREAM_CAPTURE_UNMATCHED, "The capture was begun on stream %d, not on stream %d.", origin_.id(),
          stream.id());
   }
-  if (mode_ != ACL_MODEL_RI_CAPTURE_MODE_RELAXED && thread_ != std::this_thread::get_id()) {
+  if (mode_ != ACL_MODEL_RI_CAPTURE_MODE_RELAXED && thread_ != this_thread()) {
     fail(ACL_ERROR_RT_STREAM_CAPTURE_WRONG_THREAD, "The capture must end on the thread that began it.");
   }
   const auto keep_alive = shared_from_this();
-  close();
+  if (!close()) check_open();
   try {
     if (invalidated_) {
       fail(ACL_ERROR_RT_STREAM_CAPTURE_INVALIDATED, "An operation during the capture was not allowed; see its error.");
     }
     check_joined();
   } catch (...) {
-    Graph::destroy(graph_->handle());
+    Graph::discard(*graph_);
     throw;
   }
+  graph_->finish();
   return graph_;
 }
 

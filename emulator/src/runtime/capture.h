@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
-#include <thread>
 #include <vector>
 
 #include "runtime/graph.h"
@@ -29,6 +28,7 @@ class Capture : public TaskSink, public std::enable_shared_from_this<Capture> {
  public:
   static std::shared_ptr<Capture> begin(Stream& origin, aclmdlRICaptureMode mode);
   static std::shared_ptr<Capture> of(const Stream& stream);  // null when the stream is not captured
+  static void abandon(const Device& device);                 // ends those with a stream on the device; their graphs go
   std::shared_ptr<Graph> end(Stream& stream);                // throws Failure, and the graph is gone
 
   void accept(Stream& stream, TaskPtr task) override;
@@ -42,6 +42,8 @@ class Capture : public TaskSink, public std::enable_shared_from_this<Capture> {
   Graph& graph() const { return *graph_; }
   bool is_invalidated() const { return invalidated_; }
   void invalidate() { invalidated_ = true; }
+  // Whether it forbids the calling thread blocking calls, if that has the given mode (of exchange_thread_capture_mode).
+  bool forbids_blocking(aclmdlRICaptureMode thread_mode) const;
 
   Capture(Stream& origin, aclmdlRICaptureMode mode);
 
@@ -56,16 +58,19 @@ class Capture : public TaskSink, public std::enable_shared_from_this<Capture> {
 
   size_t lane_of(const Stream& stream) const;
   void join(Stream& stream);
+  void check_open() const;
   void check_joined() const;
-  void close();
+  bool has_stream_on(const Device& device) const;
+  bool close();  // false if another thread was first
 
   std::shared_ptr<Graph> graph_;
   Stream& origin_;
   const aclmdlRICaptureMode mode_;
-  const std::thread::id thread_;
-  std::mutex mutex_;
+  const uint64_t thread_;
+  mutable std::mutex mutex_;
   std::vector<Lane> lanes_;
   std::atomic<bool> invalidated_{false};
+  std::atomic<bool> is_closed_{false};  // its streams have been given back: nothing may join
 };
 
 // Throws Failure(107030) if a capture is under way that forbids the calling thread blocking calls.

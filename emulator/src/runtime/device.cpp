@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <set>
 
 #include "core/config.h"
 #include "runtime/stream.h"
@@ -31,10 +32,13 @@ int64_t memory_of(int chip_index) {
   return chip().memory_bytes[std::min(position, 1)];
 }
 
+void add_context(const Context* context);
+
 }  // namespace
 
 Device::Device(int id, int chip_index) : id_(id), chip_index_(chip_index), memory_bytes_(memory_of(chip_index)) {
   primary_.device = this;
+  add_context(&primary_);
 }
 
 void Device::charge(int64_t size_bytes) {
@@ -56,10 +60,13 @@ void Device::discharge(int64_t size_bytes) {
 }
 
 void Device::report_failure(aclError code, const std::string& message) {
-  std::lock_guard lock(mutex_);
-  if (has_failed()) return;  // the first failure is the cause; what follows are consequences
-  failure_message_ = message;
-  failure_code_.store(code, std::memory_order_release);
+  {
+    std::lock_guard lock(mutex_);
+    if (has_failed()) return;  // the first failure is the cause; what follows are consequences
+    failure_message_ = message;
+    failure_code_.store(code);
+  }
+  for (Stream* stream : streams()) stream->announce_progress();
 }
 
 void Device::throw_failure() const {
@@ -149,8 +156,49 @@ Device& device_at(int id) {
   return *all_devices()[id];
 }
 
-Context* current_context() {
-  return t_context;
+namespace {
+
+// Contexts that can be named, primary ones included.
+struct Contexts {
+  std::mutex mutex;
+  std::set<const void*> alive;
+};
+
+Contexts& contexts() {
+  static auto& instance = *new Contexts;
+  return instance;
+}
+
+void add_context(const Context* context) {
+  std::lock_guard lock(contexts().mutex);
+  contexts().alive.insert(context);
+}
+
+}  // namespace
+
+Context& Context::create(Device& device) {
+  auto* context = new Context{.device = &device};
+  add_context(context);
+  return *context;
+}
+
+Context& Context::from_handle(aclrtContext handle) {
+  require_address(handle, "context");
+  std::lock_guard lock(contexts().mutex);
+  if (contexts().alive.count(handle) == 0) {
+    fail(kContextNull, "The context %p does not exist: it was destroyed or never created.", handle);
+  }
+  return *static_cast<Context*>(handle);
+}
+
+void Context::destroy(aclrtContext handle) {
+  Context& context = from_handle(handle);
+  if (&context == context.device->primary_context()) {
+    fail(kInvalidParam, "the primary context of a device cannot be destroyed; aclrtResetDevice does so.");
+  }
+  std::lock_guard lock(contexts().mutex);
+  contexts().alive.erase(&context);
+  context.is_alive = false;
 }
 
 void set_current_context(Context* context) {
@@ -158,18 +206,24 @@ void set_current_context(Context* context) {
 }
 
 Device* current_device_or_null() {
-  return t_context == nullptr ? nullptr : t_context->device;
+  return t_context == nullptr || !t_context->is_alive ? nullptr : t_context->device;
 }
 
-Device& current_device() {
+Context& current_context() {
   if (t_context == nullptr) {
     const int id = default_device();
     if (id < 0) fail(kContextNull, "This thread has no device: call aclrtSetDevice first.");
     Device& device = device_at(id);
+    note_device_use();
     ++device.set_count;
     t_context = device.primary_context();
   }
-  return *t_context->device;
+  if (!t_context->is_alive) fail(kContextNull, "The context of this thread was destroyed: set another.");
+  return *t_context;
+}
+
+Device& current_device() {
+  return *current_context().device;
 }
 
 void set_default_device(int id) {

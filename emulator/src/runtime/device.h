@@ -17,10 +17,15 @@ namespace emulator {
 class Stream;
 class Device;
 
-// What aclrtSetCurrentContext takes. Every device has a primary one, which aclrtSetDevice makes current.
+// What aclrtSetCurrentContext takes. Every device has a primary one, which aclrtSetDevice makes current. A destroyed
+// one keeps its few bytes: it may be the current one of other threads, whose next call is refused.
 struct Context {
   Device* device = nullptr;
-  bool alive = true;
+  std::atomic<bool> is_alive{true};
+
+  static Context& create(Device& device);
+  static Context& from_handle(aclrtContext handle);  // throws Failure(107002)
+  static void destroy(aclrtContext handle);          // not of a primary one
 };
 
 class Device {
@@ -85,11 +90,11 @@ class Device {
 
 int device_count();
 Device& device_at(int id);        // throws Failure(107001)
-Device* current_device_or_null();
+Device* current_device_or_null();  // also null if the thread's context was destroyed
 // The thread's device; a thread that set none gets the default one if aclInit was given one (torch_npu does), and
 // Failure(107002) otherwise.
 Device& current_device();
-Context* current_context();  // null before aclrtSetDevice
+Context& current_context();  // throws as current_device()
 void set_current_context(Context* context);
 
 void set_default_device(int id);  // -1: none

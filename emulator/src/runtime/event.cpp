@@ -2,27 +2,21 @@
 
 #include <acl/error_codes/rt_error_codes.h>
 
-#include <unordered_map>
-
 #include "core/clock.h"
 #include "core/errors.h"
 #include "runtime/device.h"
+#include "runtime/handles.h"
 #include "runtime/stream.h"
 
 namespace emulator {
 namespace {
 
-// A blocked stream looks up this often: the other device may have failed, or the stream may be destroyed by force.
+// Whoever waits looks up this often: a device may have failed, or the stream may be destroyed by force.
 constexpr auto kLookAround = std::chrono::milliseconds(20);
 
-struct Registry {
-  std::mutex mutex;
-  std::unordered_map<aclrtEvent, std::shared_ptr<Event>> events;
-};
-
-Registry& registry() {
-  static auto& instance = *new Registry;
-  return instance;
+HandleTable<Event>& events() {
+  static auto& table = *new HandleTable<Event>(kInvalidParam, "event");
+  return table;
 }
 
 // What a mark in the calling stream reads.
@@ -30,27 +24,30 @@ int64_t stream_time_ns() {
   return Clock::models_time() ? Clock::timeline().end_ns() : Clock::now_ns();
 }
 
+// A record that goes away with its task was never reached: a stream was destroyed by force, or an update refused it.
 class RecordTask : public ControlTask {
  public:
-  RecordTask(std::shared_ptr<Event> event, uint64_t generation) : event_(std::move(event)), generation_(generation) {}
+  explicit RecordTask(std::shared_ptr<Record> record) : record_(std::move(record)) {}
+  ~RecordTask() override { record_->drop(); }
   const char* name() const override { return "EventRecord"; }
-  void run() override { event_->finish_record(generation_); }
+  void run() override { record_->reach(stream_time_ns()); }
   void run_after_failure() override { run(); }
 
  private:
-  std::shared_ptr<Event> event_;
-  uint64_t generation_;
+  std::shared_ptr<Record> record_;
 };
 
 class WaitTask : public ControlTask {
  public:
-  WaitTask(std::shared_ptr<Event> event, uint64_t generation) : event_(std::move(event)), generation_(generation) {}
+  explicit WaitTask(std::shared_ptr<Record> record) : record_(std::move(record)) {}
   const char* name() const override { return "EventWait"; }
-  void run() override { event_->block_until(generation_, Stream::running()); }
+  void run() override {
+    record_->block(Stream::running());
+    if (Clock::models_time()) Clock::timeline().reach(record_->timestamp_ns());
+  }
 
  private:
-  std::shared_ptr<Event> event_;
-  uint64_t generation_;
+  std::shared_ptr<Record> record_;
 };
 
 class FlagTask : public ControlTask {
@@ -65,6 +62,10 @@ class FlagTask : public ControlTask {
       event_->set_flag(action_ == Action::kSet);
     }
   }
+  // A stream of a healthy device may wait for the flag.
+  void run_after_failure() override {
+    if (action_ == Action::kSet) run();
+  }
 
  private:
   std::shared_ptr<Event> event_;
@@ -73,34 +74,66 @@ class FlagTask : public ControlTask {
 
 }  // namespace
 
+bool Record::is_complete() const {
+  return is_over() && (!Clock::models_time() || Clock::now_ns() >= timestamp_ns());
+}
+
+void Record::finish(State state, int64_t timestamp_ns) {
+  std::lock_guard lock(mutex_);
+  if (is_over()) return;
+  timestamp_ns_.store(timestamp_ns);
+  state_.store(state);
+  over_.notify_all();
+}
+
+void Record::reach(int64_t timestamp_ns) {
+  finish(State::kReached, timestamp_ns);
+}
+
+void Record::drop() {
+  if (!is_over()) finish(State::kDropped, 0);
+}
+
+bool Record::wait(const Deadline& deadline) {
+  std::unique_lock lock(mutex_);
+  while (!is_over() && !device_.has_failed()) {
+    if (deadline.passed()) return false;
+    over_.wait_until(lock, deadline.or_in(kLookAround));
+  }
+  return true;
+}
+
+void Record::block(const Stream& stream) {
+  std::unique_lock lock(mutex_);
+  while (!is_over() && !device_.has_failed() && !stream.must_give_up()) over_.wait_for(lock, kLookAround);
+}
+
 aclrtEvent Event::create(uint32_t flags) {
   auto event = std::make_shared<Event>(current_device(), flags);
-  auto& table = registry();
-  std::lock_guard lock(table.mutex);
-  table.events[event.get()] = event;
+  events().add(event);
   return event.get();
 }
 
 std::shared_ptr<Event> Event::from_handle(aclrtEvent handle) {
-  auto& table = registry();
-  std::lock_guard lock(table.mutex);
-  const auto found = table.events.find(handle);
-  if (found == table.events.end()) {
-    fail(kInvalidParam, "The event %p does not exist: it was destroyed or never created.", handle);
-  }
-  return found->second;
+  return events().find(handle);
 }
 
 void Event::destroy(aclrtEvent handle) {
-  auto& table = registry();
-  std::lock_guard lock(table.mutex);
-  if (table.events.erase(handle) == 0) {
-    fail(kInvalidParam, "The event %p does not exist: it was destroyed or never created.", handle);
-  }
+  events().take(handle);
+}
+
+Event::Last Event::last() const {
+  std::lock_guard lock(mutex_);
+  return last_;
+}
+
+void Event::set_last(std::shared_ptr<Record> record, CaptureMark mark) {
+  std::lock_guard lock(mutex_);
+  last_ = {std::move(record), std::move(mark)};
 }
 
 void Event::refuse_in_capture() const {
-  if (capture_mark.capture.lock() != nullptr) {
+  if (last().mark.capture.lock() != nullptr) {
     fail(ACL_ERROR_RT_EVENT_CAPTURED, "the event was recorded in a graph capture that is still under way.");
   }
 }
@@ -111,12 +144,12 @@ void Event::record(Stream& stream) {
     return;
   }
   if (auto capture = Capture::of(stream)) {
-    capture_mark = capture->record_event(stream);
+    set_last(last().record, capture->record_event(stream));
     return;
   }
-  capture_mark = {};
-  const uint64_t generation = issued_.fetch_add(1) + 1;
-  stream.append(std::make_shared<RecordTask>(shared_from_this(), generation));
+  auto record = std::make_shared<Record>(stream.device());
+  stream.append(std::make_shared<RecordTask>(record));  // first: a record that is refused is none
+  set_last(std::move(record), {});
 }
 
 void Event::wait(Stream& stream) {
@@ -124,8 +157,9 @@ void Event::wait(Stream& stream) {
     stream.append(std::make_shared<FlagTask>(shared_from_this(), FlagTask::Action::kWait));
     return;
   }
-  if (auto capture = capture_mark.capture.lock()) {
-    capture->wait_event(stream, capture_mark);
+  const Last last = this->last();
+  if (auto capture = last.mark.capture.lock()) {
+    capture->wait_event(stream, last.mark);
     return;
   }
   if (auto capture = Capture::of(stream)) {
@@ -135,75 +169,58 @@ void Event::wait(Stream& stream) {
          "an external event.",
          stream.id());
   }
-  const uint64_t generation = issued_.load();
-  if (is_complete()) return;
-  stream.append(std::make_shared<WaitTask>(shared_from_this(), generation));
+  if (last.record == nullptr || last.record->is_complete()) return;
+  stream.append(std::make_shared<WaitTask>(last.record));
 }
 
 bool Event::is_complete() const {
-  if (finished_.load() < issued_.load()) return false;
-  return !Clock::models_time() || Clock::now_ns() >= timestamp_ns_.load();
+  const auto record = last().record;
+  if (record == nullptr || record->is_complete()) return true;
+  if (!record->is_over()) record->device().throw_if_failed();
+  return false;
 }
 
 void Event::reset(Stream& stream) {
-  if (is_external()) {
-    stream.append(std::make_shared<FlagTask>(shared_from_this(), FlagTask::Action::kClear));
-    return;
-  }
-  refuse_in_capture();
+  if (!is_external()) refuse_in_capture();
   stream.append(std::make_shared<FlagTask>(shared_from_this(), FlagTask::Action::kClear));
 }
 
 void Event::synchronize(const Deadline& deadline) {
   refuse_in_capture();
-  const uint64_t generation = issued_.load();
-  std::unique_lock lock(mutex_);
-  while (finished_.load() < generation) {
-    if (deadline.passed()) {
-      fail(ACL_ERROR_RT_EVENT_SYNC_TIMEOUT, "The event was not reached within the time limit.");
-    }
-    changed_.wait_until(lock, deadline.or_in(std::chrono::hours(1)));
+  const auto record = last().record;
+  if (record != nullptr && !record->wait(deadline)) {
+    fail(ACL_ERROR_RT_EVENT_SYNC_TIMEOUT, "The event was not reached within the time limit.");
   }
-  lock.unlock();
+  if (record != nullptr) record->device().throw_if_failed();
   device_.throw_if_failed();
-  if (Clock::models_time()) Clock::sleep_until(timestamp_ns_.load());
+  if (record != nullptr && Clock::models_time()) Clock::sleep_until(record->timestamp_ns());
 }
 
 int64_t Event::timestamp_ns() const {
-  if (timestamp_ns_.load() == 0) {
-    fail(ACL_ERROR_RT_EVENT_TIMESTAMP_INVALID, "The event has no time stamp: no record of it has finished.");
+  int64_t timestamp_ns = 0;
+  if (is_external()) {
+    std::lock_guard lock(mutex_);
+    timestamp_ns = flag_timestamp_ns_;
+  } else if (const auto record = last().record) {
+    timestamp_ns = record->timestamp_ns();
   }
-  return timestamp_ns_.load();
-}
-
-void Event::finish_record(uint64_t generation) {
-  std::lock_guard lock(mutex_);
-  timestamp_ns_.store(stream_time_ns());
-  if (generation > finished_.load()) finished_.store(generation);
-  changed_.notify_all();
-}
-
-void Event::block_until(uint64_t generation, Stream& stream) {
-  std::unique_lock lock(mutex_);
-  while (finished_.load() < generation && !stream.is_aborting() && !stream.device().has_failed()) {
-    changed_.wait_for(lock, kLookAround);
+  if (timestamp_ns == 0) {
+    fail(ACL_ERROR_RT_EVENT_TIMESTAMP_INVALID, "The event has no time stamp: its last record has not been reached.");
   }
-  if (Clock::models_time()) Clock::timeline().reach(timestamp_ns_.load());
+  return timestamp_ns;
 }
 
 void Event::set_flag(bool value) {
   std::lock_guard lock(mutex_);
-  flag_.store(value);
-  if (value) timestamp_ns_.store(stream_time_ns());
-  changed_.notify_all();
+  flag_ = value;
+  if (value) flag_timestamp_ns_ = stream_time_ns();
+  flag_set_.notify_all();
 }
 
 void Event::block_until_flag(Stream& stream) {
   std::unique_lock lock(mutex_);
-  while (!flag_.load() && !stream.is_aborting() && !stream.device().has_failed()) {
-    changed_.wait_for(lock, kLookAround);
-  }
-  if (Clock::models_time()) Clock::timeline().reach(timestamp_ns_.load());
+  while (!flag_ && !stream.must_give_up()) flag_set_.wait_for(lock, kLookAround);
+  if (Clock::models_time()) Clock::timeline().reach(flag_timestamp_ns_);
 }
 
 }  // namespace emulator

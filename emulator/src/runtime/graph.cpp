@@ -25,6 +25,18 @@ Registry& registry() {
   return instance;
 }
 
+// Updates under way. Under a lock of their own: it is held while a stream's is taken, and under that captures take the
+// registry's.
+struct Updates {
+  std::mutex mutex;
+  std::map<const Stream*, std::unique_ptr<GroupUpdate>> by_stream;
+};
+
+Updates& updates() {
+  static auto& instance = *new Updates;
+  return instance;
+}
+
 uint32_t next_graph_id() {
   static std::atomic<uint32_t> next{0};
   return next++;
@@ -78,26 +90,56 @@ void Graph::publish(const std::shared_ptr<Graph>& graph) {
   table.graphs[graph->handle()] = graph;
 }
 
-std::shared_ptr<Graph> Graph::from_handle(aclmdlRI handle) {
-  auto& table = registry();
-  std::lock_guard lock(table.mutex);
-  const auto found = table.graphs.find(handle);
-  if (found == table.graphs.end()) {
+namespace {
+
+using Graphs = decltype(Registry::graphs);
+
+Graphs::iterator find_graph(Graphs& graphs, aclmdlRI handle) {
+  require_address(handle, "modelRI");
+  const auto found = graphs.find(handle);
+  if (found == graphs.end()) {
     fail(kInvalidParam, "The model %p does not exist: it was destroyed or never captured.", handle);
   }
-  return found->second;
+  return found;
+}
+
+}  // namespace
+
+std::shared_ptr<Graph> Graph::from_handle(aclmdlRI handle, bool may_be_unfinished) {
+  auto& table = registry();
+  std::lock_guard lock(table.mutex);
+  auto graph = find_graph(table.graphs, handle)->second;
+  if (!may_be_unfinished && !graph->is_finished_) {
+    fail(ACL_ERROR_RT_MODEL_CAPTURED, "The model %p is still being captured.", handle);
+  }
+  return graph;
 }
 
 void Graph::destroy(aclmdlRI handle) {
+  discard(*from_handle(handle));
+}
+
+void Graph::discard(Graph& graph) {
   std::shared_ptr<Graph> last;  // released after the lock: the destructor takes it too
   auto& table = registry();
   std::lock_guard lock(table.mutex);
-  const auto found = table.graphs.find(handle);
-  if (found == table.graphs.end()) {
-    fail(kInvalidParam, "The model %p does not exist: it was destroyed or never captured.", handle);
-  }
+  const auto found = find_graph(table.graphs, graph.handle());
   last = std::move(found->second);
   table.graphs.erase(found);
+}
+
+void Graph::discard_all(const Device& device) {
+  std::vector<std::shared_ptr<Graph>> last;  // as above
+  auto& table = registry();
+  std::lock_guard lock(table.mutex);
+  for (auto it = table.graphs.begin(); it != table.graphs.end();) {
+    if (&it->second->device_ != &device) {
+      ++it;
+      continue;
+    }
+    last.push_back(std::move(it->second));
+    it = table.graphs.erase(it);
+  }
 }
 
 size_t Graph::add_node(TaskPtr task, int lane, bool updatable, std::vector<size_t> after) {
@@ -136,7 +178,7 @@ void Graph::replay(Stream& stream) {
   std::vector<int64_t> lane_end(overlaps ? lanes_ : 0, timeline.end_ns());
   std::vector<int64_t> finished(overlaps ? nodes_.size() : 0);
   for (size_t i = 0; i < nodes_.size(); ++i) {
-    if (device_.has_failed() || stream.is_aborting()) return;
+    if (device_.has_failed() || stream.must_give_up()) return;
     const Node& node = nodes_[i];
     if (!overlaps) {
       run_node(node, stream);
@@ -182,33 +224,57 @@ std::string Graph::describe() const {
 
 void GroupUpdate::begin(Stream& stream, aclrtTaskGrp handle) {
   refuse_on_captured_stream(stream);
-  if (stream.sink() != nullptr) {
+  auto [group, graph] = Graph::from_group_handle(handle);
+  Graph::from_handle(graph->handle());
+  std::unique_ptr<GroupUpdate> update(new GroupUpdate(group, std::move(graph)));
+  auto& table = updates();
+  std::lock_guard lock(table.mutex);
+  if (table.by_stream.count(&stream) != 0 || !stream.redirect(nullptr, update.get())) {
     fail(ACL_ERROR_STREAM_TASK_GROUP_STATUS, "Stream %d already updates a task group.", stream.id());
   }
-  auto [group, graph] = Graph::from_group_handle(handle);
-  stream.redirect(new GroupUpdate(group, std::move(graph)));
+  table.by_stream[&stream] = std::move(update);
+}
+
+namespace {
+
+// The stream's tasks go into its queue again. Null if it updates nothing.
+std::unique_ptr<GroupUpdate> take_update(Stream& stream) {
+  auto& table = updates();
+  std::lock_guard lock(table.mutex);
+  auto node = table.by_stream.extract(&stream);
+  if (node.empty()) return nullptr;
+  stream.redirect(node.mapped().get(), nullptr);
+  return std::move(node.mapped());
+}
+
+}  // namespace
+
+void GroupUpdate::abandon(Stream& stream) {
+  take_update(stream);
 }
 
 void GroupUpdate::end(Stream& stream) {
-  std::unique_ptr<GroupUpdate> update(dynamic_cast<GroupUpdate*>(stream.sink()));
+  const auto update = take_update(stream);
   if (update == nullptr) {
     fail(ACL_ERROR_STREAM_TASK_GROUP_STATUS, "Stream %d updates no task group.", stream.id());
   }
-  stream.redirect(nullptr);
-  const auto& nodes = update->group_->nodes;
-  if (nodes.size() != update->tasks_.size()) {
+  update->check();
+  stream.append(std::make_shared<UpdateTask>(update->graph_, update->group_, std::move(update->tasks_)));
+}
+
+void GroupUpdate::check() const {
+  const auto& nodes = group_->nodes;
+  if (nodes.size() != tasks_.size()) {
     fail(ACL_ERROR_RT_MODEL_UPDATE_FAILED,
          "the group has %zu tasks, the update has %zu; they must match one by one.",
-         nodes.size(), update->tasks_.size());
+         nodes.size(), tasks_.size());
   }
   for (size_t i = 0; i < nodes.size(); ++i) {
-    if (std::string_view(update->graph_->task_name(nodes[i])) != update->tasks_[i]->name()) {
-      fail(ACL_ERROR_RT_MODEL_UPDATE_FAILED,
-           "task %zu of the group is %s and cannot become %s.", i,
-           update->graph_->task_name(nodes[i]), update->tasks_[i]->name());
+    if (std::string_view(graph_->task_name(nodes[i])) != tasks_[i]->name()) {
+      fail(ACL_ERROR_RT_MODEL_UPDATE_FAILED, "task %zu of the group is %s and cannot become %s.", i,
+           graph_->task_name(nodes[i]), tasks_[i]->name());
     }
   }
-  stream.append(std::make_shared<UpdateTask>(update->graph_, update->group_, std::move(update->tasks_)));
 }
 
 }  // namespace emulator

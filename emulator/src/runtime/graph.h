@@ -34,10 +34,14 @@ class Graph : public std::enable_shared_from_this<Graph> {
   explicit Graph(Device& device);
   ~Graph();
 
-  static std::shared_ptr<Graph> from_handle(aclmdlRI handle);  // throws Failure(107000)
+  // Throws Failure(107000), or 107026 for a graph whose capture has not ended, unless that is asked for.
+  static std::shared_ptr<Graph> from_handle(aclmdlRI handle, bool may_be_unfinished = false);
   aclmdlRI handle() { return this; }
   static void publish(const std::shared_ptr<Graph>& graph);  // the handle becomes valid
-  static void destroy(aclmdlRI handle);
+  static void destroy(aclmdlRI handle);                      // throws as from_handle()
+  static void discard(Graph& graph);                         // of a capture that failed
+  static void discard_all(const Device& device);             // of a device that is reset: its memory goes too
+  void finish() { is_finished_ = true; }                     // from now on its nodes are those it has
 
   uint32_t id() const { return id_; }
   Device& device() const { return device_; }
@@ -80,6 +84,7 @@ class Graph : public std::enable_shared_from_this<Graph> {
   mutable std::mutex update_mutex_;
   LaunchCounts launch_counts_;
   std::atomic<uint64_t> replays_{0};
+  std::atomic<bool> is_finished_{false};
   Device::Budget budget_;
 };
 
@@ -88,10 +93,12 @@ class GroupUpdate : public TaskSink {
  public:
   static void begin(Stream& stream, aclrtTaskGrp handle);
   static void end(Stream& stream);
+  static void abandon(Stream& stream);  // of a stream that goes away
   void accept(Stream& stream, TaskPtr task) override { tasks_.push_back(std::move(task)); }
 
  private:
   explicit GroupUpdate(TaskGroup* group, std::shared_ptr<Graph> graph) : group_(group), graph_(std::move(graph)) {}
+  void check() const;
   TaskGroup* group_;
   std::shared_ptr<Graph> graph_;
   std::vector<TaskPtr> tasks_;

@@ -19,7 +19,8 @@ namespace {
 struct Call {
   aclrtCallback function;
   void* data;
-  bool done = false;
+  const Stream* stream;
+  bool done = false;  // or nobody is left to run it
 };
 
 struct Inbox {
@@ -58,10 +59,10 @@ class CallbackTask : public Task {
     std::unique_lock lock(shared.mutex);
     const auto thread = shared.threads.find(&stream_);
     if (thread == shared.threads.end()) return;  // unsubscribed since: nobody is left to run it
-    auto call = std::make_shared<Call>(Call{function_, data_});
+    auto call = std::make_shared<Call>(Call{function_, data_, &stream_});
     shared.inboxes[thread->second].calls.push_back(call);
     shared.changed.notify_all();
-    while (blocking_ && !call->done && !stream_.is_aborting()) {
+    while (blocking_ && !call->done && !stream_.must_give_up()) {
       shared.changed.wait_for(lock, std::chrono::milliseconds(20));
     }
   }
@@ -91,7 +92,13 @@ void unsubscribe_callbacks(uint64_t thread, Stream& stream) {
     fail(ACL_ERROR_RT_STREAM_SUBSCRIBE, "stream %d does not report to that thread.", stream.id());
   }
   shared.threads.erase(found);
-  if (--shared.inboxes[thread].subscriptions == 0) shared.inboxes.erase(thread);
+  Inbox& inbox = shared.inboxes[thread];
+  std::erase_if(inbox.calls, [&](const auto& call) {
+    const bool is_orphan = call->stream == &stream;
+    if (is_orphan) call->done = true;  // its stream goes on, as for a callback that comes after this
+    return is_orphan;
+  });
+  if (--inbox.subscriptions == 0) shared.inboxes.erase(thread);
   shared.changed.notify_all();
 }
 

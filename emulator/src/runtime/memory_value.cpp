@@ -5,9 +5,12 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <deque>
+#include <map>
 #include <memory>
 #include <mutex>
 
+#include "core/clock.h"
 #include "core/errors.h"
 #include "core/tensor.h"
 #include "runtime/device.h"
@@ -35,6 +38,41 @@ bool holds(uint64_t current, uint64_t value, uint32_t condition) {
   fail(kInvalidParam, "condition %u is unknown.", condition);
 }
 
+// Under a clock: when values were written, by address; under g_mutex. A bounded number of each, the latest last.
+struct Write {
+  uint64_t value;
+  int64_t end_ns;
+};
+constexpr size_t kRememberedWrites = 64;
+
+std::map<uintptr_t, std::deque<Write>>& writes() {
+  static auto& instance = *new std::map<uintptr_t, std::deque<Write>>;
+  return instance;
+}
+
+uintptr_t number(const void* address) {
+  return reinterpret_cast<uintptr_t>(address);
+}
+
+void remember_write(void* address, uint64_t value) {
+  auto& of_address = writes()[number(address)];
+  of_address.push_back({value, Clock::timeline().end_ns()});
+  if (of_address.size() > kRememberedWrites) of_address.pop_front();
+}
+
+// The modelled time since which the condition holds: that of the first of the latest writes that all satisfy it. 0 if
+// something else than a write through this file put the value there.
+int64_t holds_since_ns(void* address, uint64_t current, uint64_t value, uint32_t condition) {
+  const auto found = writes().find(number(address));
+  if (found == writes().end() || found->second.back().value != current) return 0;
+  int64_t since_ns = 0;
+  for (auto write = found->second.rbegin(); write != found->second.rend(); ++write) {
+    if (!holds(write->value, value, condition)) break;
+    since_ns = write->end_ns;
+  }
+  return since_ns;
+}
+
 class WriteTask : public ControlTask {
  public:
   WriteTask(void* address, uint64_t value) : address_(address), value_(value) {}
@@ -42,6 +80,7 @@ class WriteTask : public ControlTask {
   void run() override {
     std::lock_guard lock(g_mutex);
     value_at(address_).store(value_);
+    if (Clock::models_time()) remember_write(address_, value_);
     g_written.notify_all();
   }
 
@@ -58,10 +97,12 @@ class WaitTask : public ControlTask {
   void run() override {
     const Stream& stream = Stream::running();
     std::unique_lock lock(g_mutex);
-    while (!holds(value_at(address_).load(), value_, condition_)) {
-      if (stream.is_aborting() || stream.device().has_failed()) return;
+    uint64_t current;
+    while (!holds(current = value_at(address_).load(), value_, condition_)) {
+      if (stream.must_give_up()) return;
       g_written.wait_for(lock, kLookAround);
     }
+    if (Clock::models_time()) Clock::timeline().reach(holds_since_ns(address_, current, value_, condition_));
   }
 
  private:
@@ -79,6 +120,13 @@ void write_value(Stream& stream, void* address, uint64_t value) {
 void wait_for_value(Stream& stream, void* address, uint64_t value, uint32_t condition) {
   holds(0, value, condition);  // refuses an unknown condition here rather than on the stream
   stream.append(std::make_shared<WaitTask>(address, value, condition));
+}
+
+void forget_written_values(const void* address, size_t size_bytes) {
+  std::lock_guard lock(g_mutex);
+  auto& table = writes();
+  const uintptr_t begin = number(address);
+  for (auto it = table.lower_bound(begin); it != table.end() && it->first - begin < size_bytes;) it = table.erase(it);
 }
 
 }  // namespace emulator

@@ -10,6 +10,7 @@
 
 #include "core/chips.h"
 #include "core/config.h"
+#include "core/fork.h"
 #include "core/json.h"
 #include "core/modelled_time.h"
 #include "core/stats.h"
@@ -121,6 +122,7 @@ std::string path_for_this_process() {
 }
 
 void write_stats() {
+  if (is_forked_from_user_of_devices()) return;  // the counts are the parent's, which writes them itself
   const std::string path = path_for_this_process();
   std::ofstream file(path);
   if (!(file << stats_json() << "\n")) {

@@ -5,28 +5,16 @@
 
 #include <cstdlib>
 #include <thread>
+#include <unordered_set>
 
+#include "core/config.h"
 #include "core/errors.h"
+#include "core/fork.h"
+#include "core/spin_lock.h"
 #include "runtime/device.h"
 
 namespace emulator {
 namespace {
-
-// Long enough to span the host's time between two small operators, short enough not to matter when idle.
-constexpr auto kSpinTime = std::chrono::microseconds(20);
-
-// Polls a condition for kSpinTime. True as soon as it holds.
-template <typename Condition>
-bool spin_until(Condition&& condition) {
-  const auto end = Deadline::Clock::now() + kSpinTime;
-  do {
-    for (int i = 0; i < 32; ++i) {
-      if (condition()) return true;
-      relax_cpu();
-    }
-  } while (Deadline::Clock::now() < end);
-  return false;
-}
 
 int next_stream_id() {
   static std::atomic<int> next{0};
@@ -35,6 +23,7 @@ int next_stream_id() {
 
 // Stream threads must not run kernels while the C++ runtime destroys the libraries those kernels live in.
 void stop_all_streams() {
+  if (is_forked_from_user_of_devices()) return;  // their threads run in the parent
   const auto deadline = Deadline::after_ms(2000);
   for (int id = 0; id < device_count(); ++id) {
     for (Stream* stream : device_at(id).streams()) stream->abort();
@@ -43,6 +32,42 @@ void stop_all_streams() {
 }
 
 thread_local Stream* t_running = nullptr;
+
+// Streams that can be named. A destroyed one keeps its memory, for threads that still use the pointer.
+struct LiveStreams {
+  std::mutex mutex;
+  std::unordered_set<const void*> all;
+  std::atomic<uint64_t> generation{1};  // changes when one ends: what threads remember may be wrong then
+};
+
+LiveStreams& live() {
+  static auto& instance = *new LiveStreams;
+  return instance;
+}
+
+void add_live(const Stream* stream) {
+  std::lock_guard lock(live().mutex);
+  live().all.insert(stream);
+}
+
+bool remove_live(const Stream* stream) {
+  std::lock_guard lock(live().mutex);
+  live().generation.fetch_add(1);
+  return live().all.erase(stream) != 0;
+}
+
+// Every launch asks, mostly for the same stream as before: the table is looked into when that changes.
+bool is_live(const void* handle) {
+  thread_local const void* t_known = nullptr;
+  thread_local uint64_t t_generation = 0;
+  const uint64_t generation = live().generation.load();
+  if (handle == t_known && generation == t_generation) return true;
+  std::lock_guard lock(live().mutex);
+  if (live().all.count(handle) == 0) return false;
+  t_known = handle;
+  t_generation = generation;
+  return true;
+}
 
 std::mutex g_retired_mutex;
 
@@ -64,56 +89,95 @@ void clear_retired_launches() {
 }
 
 Stream::Stream(Device& device, uint32_t priority, uint32_t flags)
-    : device_(device), id_(next_stream_id()), priority_(priority), flags_(flags) {}
+    : device_(device),
+      id_(next_stream_id()),
+      priority_(priority),
+      flags_(flags),
+      slots_(static_cast<uint64_t>(config().stream_slots)),
+      slot_free_ns_(Clock::models_time() ? new std::atomic<int64_t>[slots_]() : nullptr) {
+  add_live(this);
+}
 
 Stream& Stream::from_handle(aclrtStream handle) {
+  refuse_after_fork();
   if (handle == nullptr) return current_device().default_stream();
-  auto* stream = static_cast<Stream*>(handle);
-  if (stream->magic_ != kAlive) {
+  if (!is_live(handle)) {
     fail(ACL_ERROR_RT_STREAM_CONTEXT, "The stream %p does not exist: it was destroyed or never created.", handle);
   }
-  return *stream;
+  return *static_cast<Stream*>(handle);
 }
 
 Stream& Stream::running() {
   return *t_running;
 }
 
+bool Stream::must_give_up() const {
+  return aborting_.load(std::memory_order_relaxed) || device_.has_failed();
+}
+
+bool must_give_up() {
+  return t_running != nullptr && t_running->must_give_up();
+}
+
 void Stream::launch(TaskPtr task) {
-  device_.throw_if_failed();
-  ensure_started();
-  std::unique_lock lock(lock_);
-  if (TaskSink* sink = sink_.load(std::memory_order_relaxed)) {
-    sink->accept(*this, std::move(task));
-    return;
-  }
-  launch_counts_.add(task->name());
-  push(std::move(task));
+  enqueue(std::move(task), /*is_launch=*/true);
 }
 
 void Stream::append(TaskPtr task) {
-  device_.throw_if_failed();
-  ensure_started();
-  std::unique_lock lock(lock_);
-  if (TaskSink* sink = sink_.load(std::memory_order_relaxed)) {
-    sink->accept(*this, std::move(task));
-    return;
-  }
-  push(std::move(task));
+  enqueue(std::move(task), /*is_launch=*/false);
 }
 
-// Called with lock_ held: the order of the queue is the order of the calls.
-void Stream::push(TaskPtr task) {
-  pending_.push_back({.task = std::move(task), .submitted_ns = Clock::models_time() ? Clock::now_ns() : 0});
-  queued_.store(queued_.load(std::memory_order_relaxed) + 1);  // sequentially consistent: pairs with sleeping_
-  if (sleeping_.load()) {
-    std::lock_guard wake_lock(wake_mutex_);
-    wake_.notify_one();
+void Stream::enqueue(TaskPtr task, bool is_launch) {
+  ensure_started();
+  for (;;) {
+    device_.throw_if_failed();
+    if (try_enqueue(task, is_launch)) return;
+    wait_for_slot();
   }
+}
+
+// False if every slot is taken. A graph being captured takes none: it is limited by memory only.
+bool Stream::try_enqueue(TaskPtr& task, bool is_launch) {
+  const int64_t now_ns = Clock::models_time() ? Clock::now_ns() : 0;
+  {
+    std::lock_guard lock(lock_);
+    if (TaskSink* sink = sink_.load(std::memory_order_relaxed)) {
+      sink->accept(*this, std::move(task));
+      return true;
+    }
+    const uint64_t position = queued_.load(std::memory_order_relaxed);
+    const bool is_full = position - finished_.load() >= slots_ || (slot_free_ns_ && slot_free_ns(position) > now_ns);
+    if (is_full && t_running != this) return false;  // a stream cannot wait for itself
+    if (is_launch) launch_counts_.add(task->name());
+    pending_.push_back({.task = std::move(task), .submitted_ns = now_ns});
+    queued_.store(position + 1);  // sequentially consistent: pairs with sleeping_
+  }
+  wake_worker();
+  return true;
+}
+
+// Hardware holds back the host: a stream has so many slots for tasks that have not ended.
+void Stream::wait_for_slot() {
+  const uint64_t position = queued_.load();
+  if (position >= slots_ && finished_.load() < position - slots_ + 1) {
+    wait_finished(position - slots_ + 1, Deadline::never());
+    if (exited_.load()) {
+      fail(ACL_ERROR_RT_STREAM_CONTEXT, "Stream %d was destroyed while a task waited to enter it.", id_);
+    }
+  } else if (slot_free_ns_) {
+    Clock::sleep_until(slot_free_ns(position));
+  }
+}
+
+void Stream::wake_worker() {
+  if (!sleeping_.load()) return;
+  std::lock_guard wake_lock(wake_mutex_);
+  wake_.notify_one();
 }
 
 void Stream::ensure_started() {
   if (started_.load(std::memory_order_acquire)) return;
+  note_device_use();
   std::lock_guard lock(wake_mutex_);
   if (started_.load()) return;
   static const int registered = std::atexit(stop_all_streams);
@@ -133,8 +197,7 @@ void Stream::work() {
       timeline_.reach(submitted_ns);
       if (!stopping_.load(std::memory_order_relaxed) || !aborting_.load(std::memory_order_relaxed)) run(*task);
       task.reset();  // before progress is announced: what the task owned is released once a wait returns
-      finished_.store(finished_.load(std::memory_order_relaxed) + 1);
-      if (finished_.load() >= nearest_target_.load()) announce_progress();
+      finish_one();
     }
     batch.clear();
   }
@@ -143,9 +206,17 @@ void Stream::work() {
   progress_.notify_all();
 }
 
+void Stream::finish_one() {
+  const uint64_t finished = finished_.load(std::memory_order_relaxed);
+  if (slot_free_ns_) slot_free_ns(finished).store(timeline_.end_ns());
+  finished_.store(finished + 1);
+  if (finished + 1 >= nearest_target_.load()) announce_progress();
+}
+
 bool Stream::take(std::vector<Submission>& batch) {
-  while (queued_.load() == taken_) {
-    if (stopping_.load()) return false;
+  for (;;) {
+    if (stopping_.load() && (aborting_.load() || queued_.load() == taken_)) return false;
+    if (queued_.load() != taken_) break;
     if (!spin_until([this] { return queued_.load(std::memory_order_relaxed) != taken_ || stopping_.load(); })) {
       sleep_until_work();
     }
@@ -170,6 +241,7 @@ void Stream::run(Task& task) {
   }
   try {
     execute(task, *this);
+  } catch (const GaveUp&) {
   } catch (const Failure& failure) {
     // What a kernel finds wrong at run time (an index out of range) is an exception of the AI core to the host.
     const bool is_device_code = failure.code() >= 507000 && failure.code() < 508000;
@@ -186,8 +258,14 @@ void Stream::announce_progress() {
   progress_.notify_all();
 }
 
+// Nothing that is queued will be done, or not for as long as the program's own code takes.
+bool Stream::is_abandoned() const {
+  return exited_.load() || (device_.has_failed() && runs_host_code_.load());
+}
+
+// Until so many tasks have finished, or the stream is abandoned. False when time is up.
 bool Stream::wait_finished(uint64_t target, const Deadline& deadline) {
-  const auto reached = [&] { return finished_.load() >= target; };
+  const auto reached = [&] { return finished_.load() >= target || is_abandoned(); };
   if (spin_until(reached)) return true;
   std::unique_lock lock(progress_mutex_);
   while (!reached()) {
@@ -200,8 +278,12 @@ bool Stream::wait_finished(uint64_t target, const Deadline& deadline) {
 }
 
 void Stream::synchronize(const Deadline& deadline) {
-  if (!wait_finished(queued_.load(), deadline)) {
+  const uint64_t target = queued_.load();
+  if (!wait_finished(target, deadline)) {
     fail(ACL_ERROR_RT_STREAM_SYNC_TIMEOUT, "Stream %d did not finish within the time limit.", id_);
+  }
+  if (finished_.load() < target && !device_.has_failed()) {
+    fail(ACL_ERROR_RT_STREAM_CONTEXT, "Stream %d was destroyed by force before its tasks were done.", id_);
   }
   if (Clock::models_time()) Clock::sleep_until(timeline_.end_ns());
   device_.throw_if_failed();
@@ -224,11 +306,12 @@ bool Stream::request_stop_and_wait(const Deadline& deadline) {
     wake_.notify_one();
   }
   std::unique_lock lock(progress_mutex_);
-  return progress_.wait_until(lock, deadline.or_in(std::chrono::hours(1)), [this] { return exited_.load(); });
+  return progress_.wait_until(lock, deadline.or_in(std::chrono::hours(1)), [this] { return is_abandoned(); });
 }
 
 void Stream::destroy(bool force) {
-  if (force) abort();
+  if (!remove_live(this)) return;  // another thread was first
+  if (force || device_.has_failed()) abort();
   if (!force && started_.load()) wait_until_idle();
   request_stop_and_wait(Deadline::never());
   device_.forget_stream(this);
@@ -236,14 +319,25 @@ void Stream::destroy(bool force) {
     std::lock_guard lock(g_retired_mutex);
     launch_counts().merge_into(retired());
   }
-  magic_ = 0;  // the object stays: a stale handle is recognised instead of followed into freed memory
-  pending_.clear();
-  pending_.shrink_to_fit();
+  std::vector<Submission> dropped;
+  std::lock_guard lock(lock_);
+  dropped.swap(pending_);
 }
 
-void Stream::redirect(TaskSink* sink) {
+bool Stream::redirect(TaskSink* from, TaskSink* to) {
   std::lock_guard lock(lock_);
-  sink_.store(sink, std::memory_order_release);
+  if (sink_.load() != from) return false;
+  sink_.store(to, std::memory_order_release);
+  return true;
+}
+
+HostCode::HostCode() {
+  t_running->runs_host_code_.store(true);
+  if (t_running->device_.has_failed()) t_running->announce_progress();
+}
+
+HostCode::~HostCode() {
+  t_running->runs_host_code_.store(false);
 }
 
 LaunchCounts Stream::launch_counts() const {

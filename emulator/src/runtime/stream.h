@@ -7,6 +7,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -38,6 +39,16 @@ class ControlTask : public Task {
   virtual void run_after_failure() {}
 };
 
+// While a stream runs code of the program, a failed device cannot end it: who waits for the stream does not wait for
+// that.
+class HostCode {
+ public:
+  HostCode();
+  ~HostCode();
+  HostCode(const HostCode&) = delete;
+  HostCode& operator=(const HostCode&) = delete;
+};
+
 class Stream {
  public:
   Stream(Device& device, uint32_t priority, uint32_t flags);
@@ -53,21 +64,23 @@ class Stream {
   uint32_t priority() const { return priority_; }
   uint32_t flags() const { return flags_; }
 
-  void launch(TaskPtr task);   // counted; throws Failure if the device has failed
+  // Both wait while all task slots are taken (ASCEND_EMULATOR_STREAM_SLOTS); throw Failure if the device has failed.
+  void launch(TaskPtr task);   // counted
   void append(TaskPtr task);   // not counted: copies count themselves, control tasks are not work of the program
   bool is_idle() const;
   void synchronize(const Deadline& deadline);  // throws Failure of the device, or 507046 when time is up
   void wait_until_idle();                      // for the end of a stream's life: reports nothing
   void destroy(bool force);                    // force: tasks not yet started are dropped
 
-  // Capture and task update. The sink is called under the stream's lock.
-  void redirect(TaskSink* sink);
+  // Capture and task update. The sink is called under the stream's lock; `from` to `to`, or false if it is not `from`.
+  bool redirect(TaskSink* from, TaskSink* to);
   TaskSink* sink() const { return sink_.load(std::memory_order_acquire); }
 
-  // True once destroy(force) or the end of the process wants blocked tasks to give up.
-  bool is_aborting() const { return aborting_.load(std::memory_order_relaxed); }
-  void abort() { aborting_.store(true); }
+  // Whether a task that blocks this stream has to end: the device has failed, or nobody wants the stream any more.
+  bool must_give_up() const;
+  void abort() { aborting_.store(true); }  // destroy(force), or the end of the process
   bool request_stop_and_wait(const Deadline& deadline);
+  void announce_progress();  // whoever waits for the stream looks again
 
   LaunchCounts launch_counts() const;
   void reset_launch_counts();
@@ -81,17 +94,20 @@ class Stream {
     int64_t submitted_ns;  // of modelled time; 0 under a clock without one
   };
 
-  void push(TaskPtr task);
+  void enqueue(TaskPtr task, bool is_launch);
+  bool try_enqueue(TaskPtr& task, bool is_launch);
+  void wait_for_slot();
+  void wake_worker();
   void ensure_started();
   void work();
   bool take(std::vector<Submission>& batch);
   void sleep_until_work();
   void run(Task& task);
-  void announce_progress();
+  void finish_one();
+  bool is_abandoned() const;
   bool wait_finished(uint64_t target, const Deadline& deadline);
+  std::atomic<int64_t>& slot_free_ns(uint64_t task) { return slot_free_ns_[task % slots_]; }
 
-  static constexpr uint32_t kAlive = 0x57e4a11e;
-  uint32_t magic_ = kAlive;
   Device& device_;
   const int id_;
   const uint32_t priority_;
@@ -103,6 +119,8 @@ class Stream {
   LaunchCounts launch_counts_;
   std::atomic<TaskSink*> sink_{nullptr};
   std::atomic<uint64_t> queued_{0};
+  const uint64_t slots_;
+  std::unique_ptr<std::atomic<int64_t>[]> slot_free_ns_;  // modelled time at which each slot's last task ended
 
   // Consumer side.
   Timeline timeline_;
@@ -111,6 +129,8 @@ class Stream {
   std::atomic<bool> stopping_{false};
   std::atomic<bool> aborting_{false};
   std::atomic<bool> exited_{false};
+  std::atomic<bool> runs_host_code_{false};
+  friend class HostCode;
   std::mutex wake_mutex_;
   std::condition_variable wake_;
   uint64_t taken_ = 0;

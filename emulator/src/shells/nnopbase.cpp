@@ -1,2 +1,2 @@
 // libnnopbase: the base of CANN's operator libraries. What programs use of it (aclCreateTensor and its kin) is exported
-// by libascendcl, on which this library depends, so that a look-up in either finds it.
+// by libascendcl and libopapi, on which this library depends, so that a look-up in any of them finds it.

@@ -118,31 +118,6 @@ def test_an_output_of_other_sizes_is_refused_before_the_launch(npu: Npu, operato
     assert (answer.code, answer.phase) == (REFUSED, 1), answer
 
 
-def changed_by_phase_1(operator: str) -> list[str]:
-    """Names of the tensors of a call that its first phase, which only checks, has written."""
-    chip = Chip.get()
-    given = {name: Tensor(each) if isinstance(each, torch.Tensor) else each for name, each in RIGHT[operator].items()}
-    code, _, _ = chip.prepare(operator, **given)
-    assert code == 0, chip._message()
-    tensors = {name: each for name, each in given.items() if isinstance(each, Tensor)}
-    return [name for name, each in tensors.items() if not torch.equal(chip.download(each), each.value)]
-
-
-# Calls that are right, of operators whose phase 1 runs their kernel on tensors without memory.
-RIGHT: dict[str, dict[str, Any]] = {
-    "InplaceExp": {"selfRef": FOUR},
-    "NanToNum": {"self": FOUR, "out": torch.zeros(4)},
-    "ClampMin": {"self": FOUR, "clipValueMin": 1.0, "out": torch.zeros(4)},
-    "Index": {"self": FOUR, "indices": [torch.tensor([0, 1])], "out": torch.zeros(2)},
-    "Stack": {"tensors": [FOUR, FOUR], "dim": 0, "out": torch.zeros(2, 4)},
-}
-
-
-@pytest.mark.parametrize("operator", RIGHT)
-def test_the_first_phase_writes_nothing(npu: Npu, operator: str) -> None:
-    assert npu.call(changed_by_phase_1, operator) == []
-
-
 def die_in_a_kernel() -> None:
     """A fatal signal while a kernel of some seconds runs on its stream's thread."""
     import ctypes

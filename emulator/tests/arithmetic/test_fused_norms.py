@@ -1,4 +1,4 @@
-"""Normalisation fused with what surrounds it: addition, quantisation, groups of channels, SiLU, a latent cache."""
+"""Normalisation fused with what surrounds it: addition, quantization, groups of channels, SiLU, a latent cache."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def check_static(dtype: torch.dtype, parameters: torch.dtype) -> None:
 
 
 @pytest.mark.chips("310P3", "910B3")
-def test_added_and_quantised_float16(npu: Npu) -> None:
+def test_added_and_quantized_float16(npu: Npu) -> None:
     npu.call(check_static, torch.float16, torch.float32)
 
 
@@ -59,7 +59,7 @@ def check_dynamic(dtype: torch.dtype) -> None:
 
 @pytest.mark.chips("910B3")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_added_and_quantised_by_row(npu: Npu, dtype: torch.dtype) -> None:
+def test_added_and_quantized_by_row(npu: Npu, dtype: torch.dtype) -> None:
     npu.call(check_dynamic, dtype)
 
 

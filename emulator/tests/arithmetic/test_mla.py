@@ -96,7 +96,7 @@ def test_bfloat16(npu: Npu, mode: str) -> None:
     npu.call(check_bfloat16, mode)
 
 
-def quantised(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def quantized(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """int8 and a scale [1, columns]."""
     scale = weight.float().abs().amax(0, keepdim=True) / 127
     return (weight.float() / scale).round().to(torch.int8), scale
@@ -108,7 +108,7 @@ def check_int8() -> None:
     torch.npu.config.allow_internal_format = True
     w = Weights(HIDDEN, QUERY_RANK)
     x, cos, sin, slots = inputs(5, HIDDEN)
-    (dq, dq_scale), (up, up_scale), (down, down_scale) = (quantised(part) for part in (w.dq, w.uq_qr, w.dkv_kr))
+    (dq, dq_scale), (up, up_scale), (down, down_scale) = (quantized(part) for part in (w.dq, w.uq_qr, w.dkv_kr))
     x_scale = x.float().abs().amax(-1, keepdim=True) / 127
     kv_cache, kr_cache = caches(torch.int8)[0].npu(), caches()[1].npu()
     cache_scale = torch.tensor([30.0])

@@ -108,7 +108,7 @@ def test_rows_come_back_to_their_tokens(npu: Npu, dtype: torch.dtype) -> None:
     npu.call(check_there_and_back, dtype)
 
 
-def check_quantised_routing() -> None:
+def check_quantized_routing() -> None:
     torch_npu = setup()
     rows, k, experts, hidden, first, end = 12, 3, 8, 64, 2, 6
     x, chosen = torch.randn(rows, hidden).bfloat16(), torch.rand(rows, experts).argsort(-1)[:, :k]
@@ -136,8 +136,8 @@ def check_quantised_routing() -> None:
 
 
 @pytest.mark.chips("910B3")
-def test_rows_quantised_for_the_experts_of_a_rank(npu: Npu) -> None:
-    npu.call(check_quantised_routing)
+def test_rows_quantized_for_the_experts_of_a_rank(npu: Npu) -> None:
+    npu.call(check_quantized_routing)
 
 
 def check_permutation() -> None:

@@ -1,4 +1,4 @@
-"""int8 quantisation and products against the same arithmetic in torch on the CPU: shapes, layouts, types, refusals."""
+"""int8 quantization and products against the same arithmetic in torch on the CPU: shapes, layouts, types, refusals."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def exact(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def truncated(scale: torch.Tensor) -> torch.Tensor:
-    """The upper 19 bits of a float32: what a 64-bit quantisation parameter keeps."""
+    """The upper 19 bits of a float32: what a 64-bit quantization parameter keeps."""
     return (scale.float().view(torch.int32) & ~0x1FFF).view(torch.float32)
 
 
@@ -34,10 +34,10 @@ def assert_equal_or_adjacent(actual: torch.Tensor, expected: torch.Tensor) -> No
     assert (difference > 0).float().mean() <= 0.005
 
 
-# ------------------------------------------------------------------------------------------------ quantisation
+# ------------------------------------------------------------------------------------------------ quantization
 
 
-def check_static_quantisation(dtype: torch.dtype) -> None:
+def check_static_quantization(dtype: torch.dtype) -> None:
     torch_npu = setup()
     for m, k, _ in SHAPES:
         x = torch.randn(m, k).mul(3).to(dtype)
@@ -55,16 +55,16 @@ def check_static_quantisation(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.chips("310P3", "910B3")
-def test_static_quantisation(npu: Npu) -> None:
-    npu.call(check_static_quantisation, torch.float16)
+def test_static_quantization(npu: Npu) -> None:
+    npu.call(check_static_quantization, torch.float16)
 
 
 @pytest.mark.chips("910B3")
-def test_static_quantisation_of_bfloat16(npu: Npu) -> None:
-    npu.call(check_static_quantisation, torch.bfloat16)
+def test_static_quantization_of_bfloat16(npu: Npu) -> None:
+    npu.call(check_static_quantization, torch.bfloat16)
 
 
-def check_dynamic_quantisation(dtype: torch.dtype) -> None:
+def check_dynamic_quantization(dtype: torch.dtype) -> None:
     torch_npu = setup()
     for m, k, _ in SHAPES:
         x = torch.randn(2, m, k).mul(3).to(dtype)
@@ -77,8 +77,8 @@ def check_dynamic_quantisation(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.chips("310P3", "910B3")
-def test_dynamic_quantisation_by_row(npu: Npu) -> None:
-    npu.call(check_dynamic_quantisation, torch.float16)
+def test_dynamic_quantization_by_row(npu: Npu) -> None:
+    npu.call(check_dynamic_quantization, torch.float16)
 
 
 def check_smoothed_and_asymmetric() -> None:
@@ -95,7 +95,7 @@ def check_smoothed_and_asymmetric() -> None:
 
 
 @pytest.mark.chips("910B3")
-def test_dynamic_quantisation_smoothed_and_asymmetric(npu: Npu) -> None:
+def test_dynamic_quantization_smoothed_and_asymmetric(npu: Npu) -> None:
     npu.call(check_smoothed_and_asymmetric)
 
 
@@ -319,7 +319,7 @@ GROUPS = [3, 0, 9, 1]  # rows of each expert; two rows of the input belong to no
 
 
 def expert_inputs(k: int = 96, n: int = 48) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Rows [rows, k] fp16, int8 weights [experts, n, k], their scales, and the product of the quantised rows."""
+    """Rows [rows, k] fp16, int8 weights [experts, n, k], their scales, and the product of the quantized rows."""
     x, weight = torch.randn(sum(GROUPS) + 2, k).half(), int8(len(GROUPS), n, k)
     scale, by_row = (torch.rand(len(GROUPS), n) + 0.5) * 1e-3, x.float().abs().amax(-1) / 127
     rows = (x.float() / by_row.unsqueeze(1)).round() * by_row.unsqueeze(1)
@@ -348,7 +348,7 @@ def check_grouped_products(dtype: torch.dtype) -> None:
     torch_npu = setup()
     torch.npu.config.allow_internal_format = True
     x, weight, scale, expected = expert_inputs()
-    quantised, by_row = torch_npu.npu_dynamic_quant(x.npu())
+    quantized, by_row = torch_npu.npu_dynamic_quant(x.npu())
     in_dtype = scale.to(torch.bfloat16 if dtype == torch.bfloat16 else torch.float32).npu()
     for stored in (
         weight.npu().transpose(1, 2),
@@ -356,7 +356,7 @@ def check_grouped_products(dtype: torch.dtype) -> None:
         torch_npu.npu_format_cast(weight.transpose(1, 2).contiguous().npu(), FRACTAL_NZ),
     ):
         y = torch_npu.npu_grouped_matmul(
-            [quantised],
+            [quantized],
             [stored],
             scale=[in_dtype],
             per_token_scale=[by_row],

@@ -19,7 +19,7 @@ def test_every_chip_is_there() -> None:
     assert [chip.name for chip in chips.chips()] == NAMES
 
 
-def test_the_duo_is_as_its_first_user_saw_it() -> None:
+def test_the_duo_is_as_published_reports_show_it() -> None:
     duo = find("Atlas 300I Duo")
     assert duo.name == "310P3"
     assert duo.chips_per_card == 2

@@ -46,7 +46,10 @@ def test_one_chip_of_a_pair_is_missing(tmp_path: Path) -> None:
 
 def test_a_busy_chip_answers_as_the_driver_does(tmp_path: Path) -> None:
     done = npu_smi(host.create(tmp_path, faults=[Fault.BUSY_CHIP]), "info")
-    assert (done.returncode, done.stdout) == (1, "dcmi module initialize failed. ret is -8005\n")
+    assert (done.returncode, done.stdout) == (
+        1,
+        "dcmi model initialized failed, because the device is used. ret is -8020\n",
+    )
 
 
 def test_an_unhealthy_chip(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ class TestChip:
         assert npu.call(child_process_adds) == "[2.0, 2.0]"
 
 
-def test_the_duo_runs_out_of_memory_in_its_first_users_words(emulated: MakeMachine) -> None:
+def test_the_duo_runs_out_of_memory_in_the_words_of_published_reports(emulated: MakeMachine) -> None:
     script = "import torch, torch_npu; torch.empty(44 << 30, dtype=torch.uint8, device='npu')"
     done = emulated(chip="310P3").run([sys.executable, "-c", script], capture_output=True, text=True)
     assert "(NPU 0; 43.24 GiB total capacity;" in done.stderr

@@ -29,7 +29,7 @@ ALLOWED_RATIO = 1.25
 
 @pytest.fixture(scope="module")
 def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    source = pytest.importorskip("ascend_cli.models.smollm2")
+    source = pytest.importorskip("ascend_cli.registry.smollm2")
     pytest.importorskip("transformers")
     try:
         return Path(source.build_smollm2(tmp_path_factory.mktemp("models") / "smollm2"))

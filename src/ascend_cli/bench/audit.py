@@ -1,6 +1,6 @@
 """Did the benchmark measure what was asked? Tokens really processed against tokens requested, or the run is refused.
 
-The first user's `--input-len 256` ran 1,024 tokens a prompt, and the figures were published: vLLM reads the random
+An operator's `--input-len 256` ran 1,024 tokens a prompt, and the figures were published: vLLM reads the random
 data set's own option, whose default is 1024, and ignores the general one.
 """
 
@@ -10,6 +10,10 @@ from ascend_cli.bench.results import Run, Workload
 
 VLLM_RANDOM_INPUT_DEFAULT = 1024
 TEMPLATE_TOKENS = 96  # most that a chat template adds to a prompt: system text and role marks
+NOT_AUDITED = (
+    "TOKENS NOT AUDITED: the server shows no counters at /metrics, so the prompts' tokens are what the client meant to "
+    "send; let this machine reach /metrics"
+)
 TOLERANCE = 0.02  # random prompts are text, and tokenise back to a few tokens more or less
 
 

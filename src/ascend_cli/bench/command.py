@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,7 +30,9 @@ Ranks = Annotated[
     int | None, typer.Option("--tensor-parallel-size", "--tp", min=1, help="Chips of one server, for the roofline.")
 ]
 Weights = Annotated[str, typer.Option("--weights", help="Format of the weights, for the roofline: fp16, w8a8 ...")]
-KeyFile = Annotated[Path | None, typer.Option("--api-key-file", help="File with the server's API key.")]
+KeyFile = Annotated[
+    Path | None, typer.Option("--api-key-file", help="File with the server's API key (default: $VLLM_API_KEY).")
+]
 SloText = Annotated[str, typer.Option("--slo", help="Objective for goodput: ttft:500,tpot:60 (milliseconds).")]
 
 
@@ -40,12 +43,11 @@ def _say(text: str) -> None:
 
 
 def _key(file: Path | None) -> str | None:
-    if file is None:
-        return None
-    try:
-        return file.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise UsageError(f"--api-key-file {file} cannot be read ({error.strerror}): give a readable file") from error
+    from ascend_cli.secret import read_key
+
+    if file is not None:
+        return read_key(file)
+    return os.environ.get("VLLM_API_KEY") or None  # as the server itself takes it
 
 
 def _finish(rows: list[Row], output: Path | None, json: bool, slo_text: str) -> int:
@@ -126,7 +128,7 @@ def serve(
         Slo.parse(slo)
     levels: list[int | None] = [None] if request_rate else list(parse_numbers(concurrency, "--max-concurrency"))
     target = find_target(url, model, tokenizer, _key(api_key_file))
-    place = place_of(url, _chip_name(chip), tensor_parallel_size, weights)
+    place = place_of(url, _chip_name(chip), tensor_parallel_size, _weights(weights))
     rows = []
     for level in levels:
         workload = Workload(input_len, output_len, num_prompts or 20 * (level or 8), level, request_rate)
@@ -162,10 +164,10 @@ def throughput(
     """Measure offline throughput with an engine of its own, several times: the first run often only warms up."""
     from ascend_cli.bench.results import Workload
     from ascend_cli.bench.runner import measure_offline, place_here
-    from ascend_cli.launch import emulated_cache_limit, model_files
+    from ascend_cli.serving.decide import emulated_cache_limit, model_files
 
     found = model_files(model, "hf")
-    place = place_here(_chip_name(chip), tensor_parallel_size, weights)
+    place = place_here(_chip_name(chip), tensor_parallel_size, _weights(weights), flags or [])
     passed = [*(emulated_cache_limit(flags or []) if place.emulated else []), *(flags or [])]
     row = measure_offline(
         found.name,
@@ -196,6 +198,7 @@ def sweep(
     prompts_per_slot: Annotated[int, typer.Option(min=1, help="Requests of a run for each at once.")] = 10,
     repeat: Repeat = 1,
     url: Annotated[str, typer.Option(help="Measure this server instead of starting one for each setting.")] = "",
+    api_key_file: KeyFile = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the servers that are started.")] = 8000,
     completions: Annotated[
         bool, typer.Option("--completions", help="Use /v1/completions instead of the chat endpoint.")
@@ -218,28 +221,30 @@ def sweep(
     )
     if url and len(grid.settings) > 1:
         raise UsageError("--url measures one server as it is: leave --set out, or let the sweep start its servers")
-    rows = sweep_run.run(model, grid, folder, url=url, port=port, repeat=repeat, is_chat=not completions, say=_say)
+    asked = sweep_run.Asked(model, folder, url, port, repeat, not completions, _key(api_key_file))
+    rows = sweep_run.run(asked, grid, _say)
     return sweep_run.show(rows, objective, json, folder)
 
 
 @app.command("compare")
 def compare(
     a: Annotated[
-        str, typer.Argument(help="Results file or folder, or `brief` for the figures that ship with this tool.")
+        str,
+        typer.Argument(help="Results file or folder, or `atlas-300i-duo` for the figures that ship with this tool."),
     ],
     b: Annotated[str, typer.Argument(help="The same, to hold against it.")],
     json: options.Json = False,
 ) -> int:
     """Hold B against A, point by point. Exit code 1 if something got worse by more than the runs' own spread."""
     from ascend_cli.bench.compare import compare as compare_rows
-    from ascend_cli.bench.results import load
+    from ascend_cli.bench.sources import load
     from ascend_cli.output import console, emit_json
 
     found = compare_rows(load(a), load(b))
-    if json:
+    if json and found.pairs:
         emit_json({"schema": "ascend.bench.compare/1", "comparison": found})
         return BAD_ANSWER if found.has_regression else OK
-    if not found.changes:
+    if not found.pairs:
         raise UsageError(
             f"{a} and {b} share no point (model, kind, lengths and concurrency): measure B with A's workload"
         )
@@ -247,9 +252,9 @@ def compare(
     from rich.table import Table
 
     table = Table("point", "metric", "A", "B", "B / A", "verdict", box=box.SIMPLE_HEAD, pad_edge=False)
-    colours = {"better": "green", "worse": "red", "same": "dim"}
+    colors = {"better": "green", "worse": "red", "same": "dim", "unknown": "yellow"}
     for change in found.changes:
-        verdict = f"[{colours[change.verdict]}]{change.verdict}[/]"
+        verdict = f"[{colors[change.verdict]}]{change.verdict}[/]"
         table.add_row(change.point, change.metric, f"{change.a:.2f}", f"{change.b:.2f}", f"{change.ratio:.2f}", verdict)
     out = console()
     out.print(table)
@@ -265,7 +270,8 @@ def compare(
 @app.command("report")
 def report(
     sources: Annotated[
-        list[str], typer.Argument(help="Results files or folders, and `brief` to show its figures beside them.")
+        list[str],
+        typer.Argument(help="Results files or folders, and `atlas-300i-duo` to show its figures beside them."),
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Report without suffix: .md and .html are written.")
@@ -278,7 +284,7 @@ def report(
     from ascend_cli.bench.html import html_report
     from ascend_cli.bench.judge import Slo
     from ascend_cli.bench.markdown import markdown_report
-    from ascend_cli.bench.results import load
+    from ascend_cli.bench.sources import load
     from ascend_cli.output import emit_json
 
     objective = Slo.parse(slo) if slo else None
@@ -299,6 +305,15 @@ def report(
     else:
         print("\n".join(str(file) for file in files))
     return OK
+
+
+def _weights(name: str) -> str:
+    """A format of weights, checked before anything is measured. Raises UsageError."""
+    from ascend_facts.quantized_format import BYTES_OF_WEIGHT
+
+    if name and name not in BYTES_OF_WEIGHT:
+        raise UsageError(f"--weights {name!r} is no format known here: choose one of {', '.join(BYTES_OF_WEIGHT)}")
+    return name
 
 
 def _chip_name(chip: str) -> str:

@@ -40,7 +40,7 @@ def _banner(rows: list[Row]) -> str:
 
 def series_name(row: Row) -> str:
     """What tells a line of a plot from the others."""
-    parts = [f"{row.model} TP{row.tensor_parallel_size} {row.chip or ''}".strip()]
+    parts = [f"{row.model} TP{row.size_text} {row.chip or ''}".strip()]
     parts.append(f"{row.workload.input_tokens}/{row.workload.output_tokens}")
     if row.label:
         parts.append(row.label)
@@ -102,7 +102,7 @@ def _against_concurrency(title: str, y_title: str, lines: dict[str, list[Row]], 
 def _point_name(row: Row) -> str:
     load = f"c={row.workload.concurrency}" if row.workload.concurrency else "offline"
     mark = " emulated" if row.emulated else ""
-    return f"{row.model} TP{row.tensor_parallel_size} {load}{mark}"
+    return f"{row.model} TP{row.size_text} {load}{mark}"
 
 
 def _roofline(rows: list[Row]) -> str:
@@ -123,8 +123,7 @@ def _roofline(rows: list[Row]) -> str:
 def _offline(rows: list[Row]) -> str:
     offline = [row for row in rows if row.kind == "throughput"][:MOST_BARS]
     names = [
-        f"{row.model} TP{row.tensor_parallel_size} {row.workload.input_tokens}/{row.workload.output_tokens}"
-        for row in offline
+        f"{row.model} TP{row.size_text} {row.workload.input_tokens}/{row.workload.output_tokens}" for row in offline
     ]
     values: list[float | None] = [row.typical.output_tokens_per_s for row in offline]
     return bar_chart("Offline throughput", names, [("output tokens/s", values)], "output tokens/s") if offline else ""
@@ -135,7 +134,7 @@ def _chips(rows: list[Row]) -> str:
     names = list(dict.fromkeys(row.chip for row in rows if row.chip))
     points: dict[str, dict[str, float]] = {}
     for row in rows:
-        if row.chip and row.kind == "serve":
+        if row.chip and row.tensor_parallel_size and row.kind == "serve":
             emulated = " emulated" if row.emulated else ""
             point = f"{row.model} c={row.workload.concurrency}{emulated}"
             points.setdefault(point, {})[row.chip] = row.typical.output_tokens_per_s / row.tensor_parallel_size
@@ -179,7 +178,7 @@ def _summary_row(row: Row, slo: Slo | None) -> str:
     )
     cells = [
         f"{escape(row.model)}{marks}",
-        f"{row.tensor_parallel_size} &times; {escape(row.chip or '?')}",
+        f"{row.size_text} &times; {escape(row.chip or '?')}",
         *(cell or "&ndash;" for cell in figures(row, slo)),
     ]
     return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"

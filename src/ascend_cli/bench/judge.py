@@ -6,16 +6,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ascend_cli.bench.audit import NOT_AUDITED
 from ascend_cli.bench.results import Row, Run, Workload
 from ascend_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from ascend_cli.plan.roofline import Placement
+    from ascend_facts.roofline import Placement
 
 RATE_DEFICIT = 0.9  # fewer requests served a second than this share of those offered: the queue grows
 QUEUE_GROWTH = 1.5  # time to first token of the last third of requests over the first third's
 OFFLINE_BATCH = 256  # sequences that vLLM decodes together (max_num_seqs)
 FLAT_GAIN = 0.05  # more load that brings less than this is past the knee
+FLAG_OF = {"chip": "--chip", "tensor_parallel_size": "--tp", "weight_format": "--weights"}
 SLO_METRICS = ("ttft", "tpot", "e2el")
 
 
@@ -63,7 +65,7 @@ def goodput(run: Run, slo: Slo) -> Goodput | None:
     met = sum(
         all(getattr(request, values[metric]) <= limit for metric, limit in slo.limits_ms) for request in run.requests
     )
-    return Goodput(met / run.duration_s, met / len(run.requests))
+    return Goodput(met / run.duration_s if run.duration_s > 0 else 0.0, met / len(run.requests))
 
 
 def saturation(row: Row) -> str | None:
@@ -89,6 +91,9 @@ def knee(rows: list[Row]) -> list[str | None]:
         if previous is None or (row.workload.concurrency or 0) <= (previous.workload.concurrency or 0):
             labels.append(None)
             continue
+        if row.refused or previous.refused or not previous.typical.output_tokens_per_s:
+            labels.append(None)  # a run that failed says nothing of the load
+            continue
         gain = row.typical.output_tokens_per_s / previous.typical.output_tokens_per_s - 1
         flat = gain < FLAT_GAIN
         labels.append(f"past the knee: {gain:+.0%} throughput over c={previous.workload.concurrency}" if flat else None)
@@ -112,15 +117,19 @@ def roofline_share(row: Row) -> RooflineShare | None:
     Decode compares the floor of a step of all concurrent sequences at mid-answer with the median TPOT. Prefill
     compares the floor of one prompt with the median TTFT, at concurrency 1 only, where no request waits for another.
     """
-    from ascend_cli.models.cards import find_model
-    from ascend_cli.plan.roofline import Placement
-    from ascend_plugin import chips
+    from ascend_cli.registry.cards import find_model
+    from ascend_cli.serving.decide import UNREADABLE
+    from ascend_facts import chips
+    from ascend_facts.quantized_format import BYTES_OF_WEIGHT
+    from ascend_facts.roofline import Placement
 
-    if row.chip is None or (row.emulated and row.clock == "functional"):
+    if row.chip is None or row.tensor_parallel_size is None or row.weight_format not in BYTES_OF_WEIGHT:
+        return None  # of an unknown machine every share would be a guess
+    if row.refused or (row.emulated and row.clock == "functional"):
         return None  # a CPU's time against a chip's floor says nothing
     shape = None
     for name in filter(None, (row.settings.get("root"), row.model)):  # the folder may be on another machine
-        with suppress(UsageError):
+        with suppress(*UNREADABLE):
             shape = shape or find_model(name).shape
     try:
         chip = chips.find(row.chip)
@@ -138,8 +147,10 @@ def roofline_share(row: Row) -> RooflineShare | None:
         decode_floor_ms=decode_floor,
         decode_share=decode_floor / run.tpot_ms.median if run.tpot_ms and run.tpot_ms.median else None,
         prefill_floor_ms=prefill_floor,
-        prefill_share=prefill_floor / run.ttft_ms.median if alone and run.ttft_ms else None,
-        offline_share=_offline_floor_s(placement, load) / run.duration_s if row.kind == "throughput" else None,
+        prefill_share=prefill_floor / run.ttft_ms.median if alone and run.ttft_ms and run.ttft_ms.median else None,
+        offline_share=_offline_floor_s(placement, load) / run.duration_s
+        if row.kind == "throughput" and run.duration_s > 0
+        else None,
     )
 
 
@@ -156,8 +167,12 @@ def _offline_floor_s(placement: Placement, load: Workload) -> float:
 def notes_of(row: Row) -> list[str]:
     """Everything that a reader must know before believing a row."""
     notes = list(row.notes)
+    if row.kind == "serve" and row.known_by and any(run.input_tokens_from == "client" for run in row.runs):
+        notes.insert(0, NOT_AUDITED)
     if row.refused:
         notes.insert(0, f"REFUSED: {row.refused}")
+    if unknown := [FLAG_OF[name] for name, how in row.known_by.items() if how == "unknown"]:
+        notes.append(f"no share of the roofline: give {', '.join(unknown)}, which nothing here tells")
     if row.emulated:
         notes.append(
             f"emulated chips, {row.clock} clock: "

@@ -1,4 +1,4 @@
-"""Results as Markdown: a summary, then the first user's tables, concurrency side by side."""
+"""Results as Markdown: a summary, then the tables that vLLM prints, concurrency side by side."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def groups(rows: list[Row]) -> dict[str, list[Row]]:
     for row in rows:
         emulated = ", emulated" if row.emulated else ""
         label = f" ({row.label})" if row.label else ""
-        chips = f"{row.tensor_parallel_size} x {row.chip or 'unknown chip'}"
+        chips = f"{row.size_text} x {row.chip or 'unknown chip'}"
         found.setdefault(f"{row.model} on {chips}{emulated}{label}", []).append(row)
     return found
 
@@ -51,13 +51,13 @@ def _summary(rows: list[Row], slo: Slo | None) -> str:
 def _cells(row: Row, slo: Slo | None) -> list[str]:
     return [
         row.model + (" (emulated)" if row.emulated else "") + (" **refused**" if row.refused else ""),
-        f"{row.tensor_parallel_size} x {row.chip or '?'}",
+        f"{row.size_text} x {row.chip or '?'}",
         *(cell or "" for cell in figures(row, slo)),
     ]
 
 
 def _side_by_side(rows: list[Row], slo: Slo | None) -> str:
-    """The tables of two rows in one line, as the page shows them: a Markdown table of two code blocks in HTML."""
+    """The tables of two rows in one line, as operators publish them: code blocks in a Markdown table."""
     parts = []
     for start in range(0, len(rows), 2):
         pair = rows[start : start + 2]

@@ -6,6 +6,7 @@ A results file is JSON, `{"schema": "ascend.bench/1", "rows": [...]}`. Times are
 from __future__ import annotations
 
 import json
+import os
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -15,8 +16,9 @@ from typing import Any
 from ascend_cli.errors import UsageError
 
 SCHEMA = "ascend.bench/1"
-BRIEF = "brief"  # names the data set of the first user's figures wherever a file is expected
+MANIFEST = "sweep.json"  # of a sweep's folder: what its points have in common
 PERCENTILES = (50, 90, 95, 99)
+LARGEST = 1e12  # of any figure: tokens, milliseconds, requests; infinity and NaN are none either
 WARM_UP_SHORTFALL = 0.07  # a first run this much slower than the median of the rest was warming up
 
 
@@ -89,7 +91,7 @@ class Run:
     duration_s: float
     completed: int
     failed: int
-    input_tokens: int  # really processed, the server's count where it gives one
+    input_tokens: int  # really processed where the server counted, else what the client sent
     output_tokens: int
     ttft_ms: Latency | None = None
     tpot_ms: Latency | None = None
@@ -97,18 +99,27 @@ class Run:
     peak_output_tokens_per_s: float | None = None
     peak_concurrency: float | None = None
     requests: tuple[Request, ...] = ()
+    input_tokens_from: str = "client"  # who counted: "server", or the client, which counts what it meant to send
+
+    @classmethod
+    def nothing(cls, prompts: int) -> Run:
+        """A run that did not come about."""
+        return cls(duration_s=0.0, completed=0, failed=prompts, input_tokens=0, output_tokens=0)
 
     @property
     def requests_per_s(self) -> float:
-        return self.completed / self.duration_s
+        return self._a_second(self.completed)
 
     @property
     def output_tokens_per_s(self) -> float:
-        return self.output_tokens / self.duration_s
+        return self._a_second(self.output_tokens)
 
     @property
     def total_tokens_per_s(self) -> float:
-        return (self.input_tokens + self.output_tokens) / self.duration_s
+        return self._a_second(self.input_tokens + self.output_tokens)
+
+    def _a_second(self, count: float) -> float:
+        return count / self.duration_s if self.duration_s > 0 else 0.0
 
 
 @dataclass(frozen=True)
@@ -120,16 +131,22 @@ class Row:
     workload: Workload
     runs: tuple[Run, ...]
     chip: str | None = None
-    tensor_parallel_size: int = 1
-    weight_format: str = "fp16"
+    tensor_parallel_size: int | None = None  # None: not known
+    weight_format: str | None = None  # None: not known
     emulated: bool = False
-    clock: str = "real"  # or what an emulated machine's clock was: functional, timing, both
+    clock: str = "real"  # or what an emulated machine's clock was: functional, timing, both; unknown of another machine
     engine: str = ""
     created: str = ""
     label: str = ""
     settings: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     refused: str | None = None  # why the figures must not be used
+    known_by: dict[str, str] = field(default_factory=dict)  # how chip, size and format are known: flag, record ...
+
+    @property
+    def size_text(self) -> str:
+        """The chips of one server, for people: their number is not always known."""
+        return "?" if self.tensor_parallel_size is None else str(self.tensor_parallel_size)
 
     @property
     def measured(self) -> tuple[Run, ...]:
@@ -153,7 +170,8 @@ class Row:
     def spread(self) -> float:
         """Largest less smallest throughput of the measured runs, as a share of the median."""
         speeds = [run.output_tokens_per_s for run in self.measured]
-        return (max(speeds) - min(speeds)) / statistics.median(speeds)
+        middle = statistics.median(speeds)
+        return (max(speeds) - min(speeds)) / middle if middle else 0.0
 
     @property
     def point(self) -> tuple[Any, ...]:
@@ -177,23 +195,22 @@ def save(rows: Iterable[Row], file: Path) -> None:
     document = {"schema": SCHEMA, "rows": [asdict(row) for row in rows]}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        partial = file.with_name(f".{file.name}.{os.getpid()}")  # a stopped process leaves the file as it was
+        partial.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        partial.replace(file)
     except OSError as error:
         raise UsageError(f"{file} cannot be written ({error.strerror}): choose another file with --output") from error
 
 
 def load(source: str | Path) -> list[Row]:
-    """Rows of a results file, of every one in a folder, or of the data set "brief".
+    """Rows of a results file, or of every one in a folder.
 
     Raises UsageError if there are none, or they are of another schema.
     """
-    if str(source) == BRIEF:
-        from ascend_cli.bench.brief import brief_rows
-
-        return brief_rows()
     path = Path(source)
     if path.is_dir():
-        rows = [row for file in sorted(path.glob("*.json")) for row in _load_file(file)]
+        files = [file for file in sorted(path.glob("*.json")) if file.name != MANIFEST]
+        rows = [row for file in files for row in _load_file(file)]
         if not rows:
             raise UsageError(f"{path} holds no results: run `ascend bench serve --output {path}/name.json` first")
         return rows
@@ -202,10 +219,10 @@ def load(source: str | Path) -> list[Row]:
 
 def _load_file(file: Path) -> list[Row]:
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
+        document = json.loads(file.read_text(encoding="utf-8", errors="replace"))
     except OSError as error:
         raise UsageError(f"{file} cannot be read ({error.strerror}): give a results file of `ascend bench`") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{file} is not JSON ({error}): give a results file of `ascend bench`") from error
     schema = document.get("schema") if isinstance(document, dict) else None
     if schema != SCHEMA:
@@ -214,7 +231,7 @@ def _load_file(file: Path) -> list[Row]:
         )
     try:
         return [row_from(entry) for entry in document["rows"]]
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{file} is damaged ({error}): run the benchmark again") from error
 
 
@@ -229,7 +246,42 @@ def row_from(entry: Mapping[str, Any]) -> Row:
     values["notes"] = tuple(entry.get("notes", ()))
     if not values["runs"]:
         raise ValueError("a row without runs")
-    return Row(**values)
+    row = Row(**values)
+    for name in ("kind", "model", "clock", "engine", "created", "label"):
+        if not isinstance(getattr(row, name), str):
+            raise ValueError(f"{name} is not text")
+    for name in ("chip", "weight_format", "refused"):
+        if not isinstance(getattr(row, name), str | None):
+            raise ValueError(f"{name} is not text")
+    for name in ("settings", "known_by"):
+        found = getattr(row, name)
+        if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
+            raise ValueError(f"{name} is not an object of texts")
+    if not all(isinstance(note, str) for note in row.notes) or not isinstance(row.emulated, bool):
+        raise ValueError("notes or emulated is of another kind")
+    _check_numbers(row.workload)
+    if row.tensor_parallel_size is not None and not 1 <= _whole(row.tensor_parallel_size) <= 1 << 16:
+        raise ValueError("tensor_parallel_size is not a size")
+    return row
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{value!r} is not a whole number")
+    return value
+
+
+def _check_numbers(item: Any) -> None:
+    """Every number of a record finite and not negative, and in its place. Raises ValueError."""
+    for one in fields(item):
+        value = getattr(item, one.name)
+        if isinstance(value, tuple | Latency) or (value is None and "None" in str(one.type)):
+            continue
+        if str(one.type) == "str":
+            if not isinstance(value, str):
+                raise ValueError(f"{one.name} is not text")
+        elif isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LARGEST:
+            raise ValueError(f"{one.name} is {value!r}")
 
 
 def _run_from(entry: Mapping[str, Any]) -> Run:
@@ -237,5 +289,10 @@ def _run_from(entry: Mapping[str, Any]) -> Run:
     for name in ("ttft_ms", "tpot_ms", "itl_ms"):
         if values.get(name) is not None:
             values[name] = Latency(**values[name])
+            _check_numbers(values[name])
     values["requests"] = tuple(Request(**request) for request in entry.get("requests", ()))
-    return Run(**values)
+    run = Run(**values)
+    _check_numbers(run)
+    for request in run.requests:
+        _check_numbers(request)
+    return run

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from ascend_cli.errors import AscendError, UsageError
+from ascend_cli import web
+from ascend_cli.bench.metrics import Metrics
+from ascend_cli.errors import NothingDone, UsageError
 
-TIMEOUT_S = 10.0
-SAMPLE = re.compile(r"^(?P<name>[a-zA-Z_:][\w:]*)(?:\{(?P<labels>[^}]*)\})?\s+(?P<value>\S+)", re.MULTILINE)
+TOKEN_COUNTERS = ("vllm:prompt_tokens_total", "vllm:generation_tokens_total")
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,7 @@ class Target:
     url: str
     model: str  # as served
     root: str  # the folder or hub id it was started with: the tokenizer's home
-    api_key: str | None = None
+    api_key: str | None = field(default=None, repr=False)
 
     @property
     def headers(self) -> dict[str, str]:
@@ -29,30 +28,29 @@ class Target:
 
     def environment(self) -> dict[str, str]:
         """For `vllm bench`, which takes a key from OPENAI_API_KEY only."""
-        return dict(os.environ) | ({"OPENAI_API_KEY": self.api_key} if self.api_key else {})
+        key = {"OPENAI_API_KEY": self.api_key} if self.api_key else {}
+        return web.without_proxy(dict(os.environ) | key, self.url)
 
 
 def find_target(url: str, model: str = "", tokenizer: str = "", api_key: str | None = None) -> Target:
-    """Ask a server for its model. Raises AscendError if it does not answer, UsageError if the model is not served.
+    """Ask a server for its model. Raises NothingDone if it does not answer, UsageError if the model is not served.
 
     The served name need not be the name of a hub repository, and a tokenizer looked up by it is an error; `/v1/models`
     tells where the model came from.
     """
-    import httpx
-
-    url = url.rstrip("/").removesuffix("/v1")
+    url = web.base_url(url)
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     try:
-        answer = httpx.get(f"{url}/v1/models", headers=headers, timeout=TIMEOUT_S)
-    except httpx.HTTPError as error:
+        answer = web.get(f"{url}/v1/models", headers)
+    except web.NoAnswer as error:
         raise UsageError(
             f"no server answers at {url} ({error}): start one with `ascend serve MODEL`, or give --url"
         ) from error
     if answer.status_code == 401:
-        raise UsageError(f"{url} wants an API key: give --api-key-file")
+        raise UsageError(f"{url} wants {'another' if api_key else 'an'} API key: give --api-key-file")
     if answer.status_code != 200:
-        raise AscendError(f"{url}/v1/models answered {answer.status_code}: is it a vLLM server?")
-    served = {entry["id"]: entry.get("root") or entry["id"] for entry in answer.json()["data"]}
+        raise NothingDone(f"{url}/v1/models answered {answer.status_code}: is it a vLLM server?")
+    served = _served(web.json_of(answer, f"{url}/v1/models"), url)
     name = model or next(iter(served), "")
     if name not in served:
         raise UsageError(f"{url} does not serve {model!r}: it serves {', '.join(served) or 'nothing'}")
@@ -62,32 +60,28 @@ def find_target(url: str, model: str = "", tokenizer: str = "", api_key: str | N
     return Target(url, name, root, api_key)
 
 
-def metrics(target: Target) -> dict[str, float]:
-    """Prometheus samples of /metrics, summed over their labels; empty where the server shows none."""
-    import httpx
+def _served(document: object, url: str) -> dict[str, str]:
+    """Names of the models that a server lists, with where each came from. Raises NothingDone for another answer."""
+    entries = document.get("data") if isinstance(document, dict) else None
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, dict) and isinstance(entry.get("id"), str) for entry in entries
+    ):
+        raise NothingDone(f"{url}/v1/models lists no models: is it a vLLM server?")
+    return {entry["id"]: str(entry.get("root") or entry["id"]) for entry in entries}
 
+
+def metrics(target: Target) -> Metrics | None:
+    """Prometheus samples of /metrics; None where the server shows none."""
     try:
-        answer = httpx.get(f"{target.url}/metrics", headers=target.headers, timeout=TIMEOUT_S)
-    except httpx.HTTPError:
-        return {}
-    return parse_metrics(answer.text) if answer.status_code == 200 else {}
-
-
-def parse_metrics(text: str) -> dict[str, float]:
-    totals: dict[str, float] = {}
-    for found in SAMPLE.finditer(text):
-        try:
-            value = float(found["value"])
-        except ValueError:
-            continue
-        totals[found["name"]] = totals.get(found["name"], 0.0) + value
-    return totals
-
-
-def processed_tokens(before: Mapping[str, float], after: Mapping[str, float]) -> tuple[int, int] | None:
-    """Prompt and generated tokens between two samples of the server's own counters; None if it has none."""
-    names = ("vllm:prompt_tokens_total", "vllm:generation_tokens_total")
-    if any(name not in after for name in names):
+        answer = web.get(f"{target.url}/metrics", target.headers)
+        return Metrics.parse(answer.text) if answer.status_code == 200 else None
+    except (web.NoAnswer, ValueError):
         return None
-    prompt, generated = (after[name] - before.get(name, 0.0) for name in names)
-    return round(prompt), round(generated)
+
+
+def processed_tokens(before: Metrics | None, after: Metrics | None) -> tuple[int, int] | None:
+    """Prompt and generated tokens between two samples of the server's own counters; None if they do not tell."""
+    if before is None or after is None or not after.has(TOKEN_COUNTERS):
+        return None
+    prompt, generated = (after.total(name) - before.total(name) for name in TOKEN_COUNTERS)
+    return (round(prompt), round(generated)) if prompt >= 0 and generated >= 0 else None  # restarted in between

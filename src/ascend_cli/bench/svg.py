@@ -14,7 +14,7 @@ WIDTH, HEIGHT = 640, 340
 LEFT, RIGHT, TOP, BOTTOM = 68, 18, 16, 52
 PLOT_WIDTH, PLOT_HEIGHT = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
 MARKERS = ("circle", "square", "diamond", "triangle")
-SERIES_COLOURS = 8  # classes in the style sheet; more series start over with another marker
+SERIES_COLORS = 8  # classes in the style sheet; more series start over with another marker
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def _frame(title: str, body: Sequence[str], legend: Sequence[str], names: bool, 
 
 
 def _marker(x: float, y: float, series: int, square: bool = False) -> str:
-    css = f"mark series-{series % SERIES_COLOURS}"
+    css = f"mark series-{series % SERIES_COLORS}"
     shape = "square" if square else MARKERS[series % len(MARKERS)]
     if shape == "circle":
         return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" class="{css}"/>'
@@ -129,7 +129,7 @@ def line_chart(
         spots = [(place(x), _y(y, y_marks, log_y)) for x, y in one.points]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
         if len(spots) > 1:
-            body.append(f'<polyline points="{path}" class="line series-{index % SERIES_COLOURS}"/>')
+            body.append(f'<polyline points="{path}" class="line series-{index % SERIES_COLORS}"/>')
         body += [_marker(x, y, index) for x, y in spots]
         for (x, y), label in zip(spots, one.labels, strict=False):
             near_right = x > WIDTH - 120
@@ -152,19 +152,19 @@ def bar_chart(
     slot = PLOT_WIDTH / len(groups)
     bar = min(46.0, slot * 0.8 / len(series))
     for position, group in enumerate(groups):
-        centre = LEFT + slot * (position + 0.5)
+        center = LEFT + slot * (position + 0.5)
         for line, text in enumerate(_wrap(group, slot)):
-            body.append(_text(centre, HEIGHT - BOTTOM + 16 + 13 * line, text))
+            body.append(_text(center, HEIGHT - BOTTOM + 16 + 13 * line, text))
         for index, (_, column) in enumerate(series):
             value = column[position]
             if value is None:
                 continue
-            x = centre + bar * (index - len(series) / 2)
+            x = center + bar * (index - len(series) / 2)
             y = _y(value, marks)
             height = HEIGHT - BOTTOM - y
             body.append(
                 f'<rect x="{x + 1:.1f}" y="{y:.1f}" width="{bar - 2:.1f}" height="{height:.1f}" '
-                f'class="bar series-{index % SERIES_COLOURS}"/>'
+                f'class="bar series-{index % SERIES_COLORS}"/>'
             )
             body.append(_text(x + bar / 2, y - 5, number(value) + unit, css="label"))
     body.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{HEIGHT - BOTTOM}" y2="{HEIGHT - BOTTOM}" class="base"/>')

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
+import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from ascend_cli.bench.results import Row, Workload, load, save
+from ascend_cli.bench.results import MANIFEST, Row, Workload, load, save
 from ascend_cli.errors import UsageError
+
+SCHEMA = "ascend.sweep/1"
 
 
 @dataclass(frozen=True)
@@ -37,8 +43,8 @@ class Setting:
 
     @property
     def tensor_parallel_size(self) -> int | None:
-        values = dict(self.options)
-        return int(values["tensor-parallel-size"]) if "tensor-parallel-size" in values else None
+        text = dict(self.options).get("tensor-parallel-size", "")
+        return int(text) if text.isascii() and text.isdigit() and int(text) > 0 else None
 
 
 def parse_numbers(text: str, option: str) -> list[int]:
@@ -87,9 +93,55 @@ class Grid:
         return len(self.settings) * len(self.input_tokens) * len(self.output_tokens) * len(self.concurrency)
 
 
+def open_folder(folder: Path, identity: dict[str, Any]) -> None:
+    """Make a sweep's folder, or find that it holds this very sweep. Raises UsageError if it holds another one.
+
+    Points of two models or servers in one table would be compared with each other.
+    """
+    manifest = folder / MANIFEST
+    wanted = {"schema": SCHEMA, **identity}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if manifest.exists():
+            found = json.loads(manifest.read_text(encoding="utf-8"))
+            differing = [name for name in wanted if not isinstance(found, dict) or found.get(name) != wanted[name]]
+            if differing:
+                raise UsageError(
+                    f"{folder} holds another sweep (its {', '.join(differing)} differs): choose another --output"
+                )
+            return
+        if any(folder.glob("*.json")):
+            raise UsageError(f"{folder} holds results that say not what they are of: choose another --output")
+        partial = folder / f".{MANIFEST}.{os.getpid()}"
+        partial.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
+        partial.replace(manifest)
+    except ValueError as error:
+        raise UsageError(f"{manifest} is damaged ({error}): choose another --output") from error
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be used ({error.strerror}): choose another --output") from error
+
+
 def point_file(folder: Path, setting: Setting, workload: Workload) -> Path:
-    label = re.sub(r"[^A-Za-z0-9=.-]+", "_", setting.label)
-    return folder / f"{label}_in{workload.input_tokens}_out{workload.output_tokens}_c{workload.concurrency}.json"
+    """The file of a point: its label for people, a hash of the whole setting for identity."""
+    label = re.sub(r"[^A-Za-z0-9=.-]+", "_", setting.label)[:60]
+    exact = json.dumps([setting.options, asdict(workload)])
+    key = hashlib.sha256(exact.encode()).hexdigest()[:8]
+    name = f"{label}_in{workload.input_tokens}_out{workload.output_tokens}_c{workload.concurrency}_{key}.json"
+    return folder / name
+
+
+def kept(folder: Path, setting: Setting, workload: Workload, say: Callable[[str], None] | None = None) -> Row | None:
+    """The point's row if it was measured and can be used; a refused or damaged one is measured again."""
+    file = point_file(folder, setting, workload)
+    if not file.exists():
+        return None
+    try:
+        (row,) = load(file)
+    except (UsageError, ValueError) as error:
+        if say:
+            say(f"{setting.label} {workload.label}: {file.name} is measured again ({error})")
+        return None
+    return None if row.refused else row
 
 
 def sweep_setting(
@@ -99,19 +151,18 @@ def sweep_setting(
     measure: Callable[[Workload], Row],
     say: Callable[[str], None],
 ) -> list[Row]:
-    """Measure the points of one server setting that have no file yet; a refused point is kept and said."""
+    """Measure the points of one server setting that are not there yet; a refused point is a row, and said."""
     rows = []
     for workload in workloads:
-        file = point_file(folder, setting, workload)
-        if file.exists():
-            rows += load(file)
-            say(f"{setting.label} {workload.label}: kept from {file.name}")
-            continue
-        row = measure(workload)
-        save([row], file)
+        row = kept(folder, setting, workload, say)
+        if row is not None:
+            say(f"{setting.label} {workload.label}: kept from {point_file(folder, setting, workload).name}")
+        else:
+            row = measure(workload)
+            save([row], point_file(folder, setting, workload))
         rows.append(row)
     return rows
 
 
 def missing(folder: Path, setting: Setting, workloads: list[Workload]) -> list[Workload]:
-    return [workload for workload in workloads if not point_file(folder, setting, workload).exists()]
+    return [workload for workload in workloads if kept(folder, setting, workload) is None]

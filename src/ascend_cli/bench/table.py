@@ -1,4 +1,4 @@
-"""A row as the table that `vllm bench` prints and the first user's page shows, with what it leaves out."""
+"""A row as the table that `vllm bench` prints and operators publish, with what it leaves out."""
 
 from __future__ import annotations
 
@@ -96,9 +96,8 @@ def throughput_table(row: Row) -> str:
 
 def row_table(row: Row, slo: Slo | None = None) -> str:
     """The table of a row's kind, headed by what it is and followed by its notes."""
-    chips = (
-        f"{row.tensor_parallel_size} x {row.chip}" if row.chip else f"tensor-parallel size {row.tensor_parallel_size}"
-    )
+    size = row.tensor_parallel_size or "an unknown number of"
+    chips = f"{size} x {row.chip}" if row.chip else f"{size} chips of an unknown kind"
     load = row.workload
     head = f"{row.model} on {chips}: {load.input_tokens} tokens in, {load.output_tokens} out, {load.prompts} prompts"
     body = serving_table(row, slo) if row.kind == "serve" else throughput_table(row)

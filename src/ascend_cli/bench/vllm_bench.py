@@ -1,31 +1,25 @@
-"""Running `vllm bench` and reading what it writes, in the shapes of vLLM 0.32."""
+"""Running `vllm bench` and reading what it writes, in the shapes of vLLM 0.33."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ascend_cli.bench.results import Latency, Request, Run, Workload
 from ascend_cli.errors import AscendError, UsageError
+from ascend_cli.hardware.vllm import INSTALL, vllm_command
 
-INSTALL = "vLLM is not installed here: `make setup`, or run this inside the container that serves"
 LAST_LINES = 15
-
-
-def vllm_command() -> str:
-    """The `vllm` beside this Python, else the one on the search path. Raises UsageError if there is none."""
-    from ascend_cli.hardware.host import beside_python
-
-    found = beside_python("vllm")
-    if found is None:
-        raise UsageError(INSTALL)
-    return str(found)
+KEPT_BYTES = 8192
+PERCENTILE_FLAG = "--metric-percentiles"
 
 
 def throughput_command(model: str, workload: Workload, output: Path, flags: Sequence[str]) -> list[str]:
@@ -61,7 +55,21 @@ def serve_command(
         command += ["--max-concurrency", str(workload.concurrency)]
     if workload.request_rate:
         command += ["--request-rate", str(workload.request_rate)]
-    return [*command, *flags]
+    return [*command, *with_p99(flags)]
+
+
+def with_p99(flags: Sequence[str]) -> list[str]:
+    """The user's flags with the 99th percentile among the percentiles, which a row is made of."""
+    words = list(flags)
+    for index, word in enumerate(words):
+        name, separator, value = word.partition("=")
+        if name.replace("_", "-") != PERCENTILE_FLAG:
+            continue
+        if separator and "99" not in value.split(","):
+            words[index] = f"{word},99"
+        elif not separator and index + 1 < len(words) and "99" not in words[index + 1].split(","):
+            words[index + 1] += ",99"
+    return words
 
 
 def run_throughput(
@@ -71,7 +79,7 @@ def run_throughput(
     with tempfile.TemporaryDirectory(prefix="ascend-bench-") as folder:
         output = Path(folder) / "throughput.json"
         printed = _call(throughput_command(model, workload, output, flags), environment)
-        return parse_throughput(json.loads(output.read_text()), printed)
+        return parse_throughput(_document(output), printed)
 
 
 def run_serve(
@@ -88,18 +96,59 @@ def run_serve(
     with tempfile.TemporaryDirectory(prefix="ascend-bench-") as folder:
         output = Path(folder) / "serve.json"
         _call(serve_command(target, workload, output, warm_up, seed, is_chat, flags), environment)
-        return parse_serve(json.loads(output.read_text()))
+        return parse_serve(_document(output))
 
 
 def _call(command: list[str], environment: Mapping[str, str] | None) -> str:
-    """Run a command with its progress on standard error; its standard output comes back."""
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if done.returncode:
-        lines = (done.stdout + done.stderr).strip().splitlines()
-        sys.stderr.write("\n".join(lines[-LAST_LINES:]) + "\n")
-        reason = next((line.strip() for line in reversed(lines) if line.strip()), "no output")
-        raise AscendError(f"`vllm bench` failed with exit code {done.returncode}: {reason[:300]}")
-    return done.stdout
+    """Run a command, its standard error (progress bars) passed on as it comes; its standard output comes back."""
+    try:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+    except OSError as error:
+        raise UsageError(f"{command[0]} cannot be started ({error.strerror}): {INSTALL}") from error
+    last = bytearray()
+    reader = threading.Thread(target=_pass_on, args=(process.stderr, last), daemon=True)
+    with process:  # which closes both pipes
+        reader.start()
+        try:
+            assert process.stdout is not None
+            printed = process.stdout.read().decode("utf-8", errors="replace")
+            return_code = process.wait()
+        except BaseException:
+            process.terminate()
+            raise
+        finally:
+            reader.join(timeout=5)
+    if return_code:
+        told = printed + bytes(last).decode("utf-8", errors="replace")
+        lines = [line.strip() for line in re.split(r"[\r\n]+", told) if line.strip()]
+        sys.stderr.write("\n".join(printed.strip().splitlines()[-LAST_LINES:]) + "\n")
+        reason = lines[-1] if lines else "no output"
+        raise AscendError(f"`vllm bench` failed with exit code {return_code}: {reason[:300]}")
+    return printed
+
+
+def _pass_on(stream: IO[bytes] | None, last: bytearray) -> None:
+    """Copy a stream to standard error at once, keeping its end."""
+    assert stream is not None
+    while chunk := os.read(stream.fileno(), 4096):
+        last += chunk
+        del last[:-KEPT_BYTES]
+        try:
+            sys.stderr.write(chunk.decode("utf-8", errors="replace"))
+            sys.stderr.flush()
+        except (OSError, ValueError):
+            continue  # standard error was closed: the child must not block on a full pipe
+
+
+def _document(file: Path) -> dict[str, Any]:
+    """A result file of vLLM. Raises AscendError if it wrote none, or another."""
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise AscendError(f"`vllm bench` left no result that can be read ({error}): see what it printed") from error
+    if not isinstance(document, dict):
+        raise AscendError("`vllm bench` left a result of another form: this release reads vLLM 0.32's and 0.33's")
+    return document
 
 
 def parse_throughput(document: Mapping[str, Any], printed: str) -> Run:
@@ -107,18 +156,29 @@ def parse_throughput(document: Mapping[str, Any], printed: str) -> Run:
     prompt = re.search(r"Total num prompt tokens:\s+(\d+)", printed)
     output = re.search(r"Total num output tokens:\s+(\d+)", printed)
     if prompt is None or output is None:
-        raise AscendError("`vllm bench throughput` printed no token totals: this release reads those of vLLM 0.32")
-    return Run(
-        duration_s=float(document["elapsed_time"]),
-        completed=int(document["num_requests"]),
-        failed=0,
-        input_tokens=int(prompt[1]),
-        output_tokens=int(output[1]),
-    )
+        raise AscendError("`vllm bench throughput` printed no token totals: this release reads those of vLLM 0.33")
+    try:
+        return Run(
+            duration_s=float(document["elapsed_time"]),
+            completed=int(document["num_requests"]),
+            failed=0,
+            input_tokens=int(prompt[1]),
+            output_tokens=int(output[1]),
+            input_tokens_from="engine",
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise AscendError(f"the result of `vllm bench throughput` lacks or spoils {error}") from error
 
 
 def parse_serve(document: Mapping[str, Any]) -> Run:
-    """A run from the JSON of --save-result --save-detailed."""
+    """A run from the JSON of --save-result --save-detailed. Raises AscendError where a figure is missing."""
+    try:
+        return _run_of(document)
+    except (KeyError, TypeError, ValueError) as error:
+        raise AscendError(f"the result of `vllm bench serve` lacks or spoils {error}") from error
+
+
+def _run_of(document: Mapping[str, Any]) -> Run:
     requests = tuple(_requests(document))
     return Run(
         duration_s=float(document["duration"]),
@@ -136,9 +196,10 @@ def parse_serve(document: Mapping[str, Any]) -> Run:
 
 
 def _latency(document: Mapping[str, Any], metric: str) -> Latency | None:
-    if f"mean_{metric}_ms" not in document:
+    if document.get(f"mean_{metric}_ms") is None:
         return None
-    return Latency(*(float(document[f"{statistic}_{metric}_ms"]) for statistic in ("mean", "median", "p99", "std")))
+    mean, median, p99 = (float(document[f"{statistic}_{metric}_ms"]) for statistic in ("mean", "median", "p99"))
+    return Latency(mean, median, p99, std=float(document.get(f"std_{metric}_ms") or 0.0))
 
 
 def _requests(document: Mapping[str, Any]) -> list[Request]:

@@ -1,1 +1,1 @@
-"""`ascend doctor`: is this machine ready to serve, and which command mends what is not."""
+"""`ascend doctor`: is this machine ready to serve, and which command fixes what is not."""

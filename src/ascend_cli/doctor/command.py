@@ -20,15 +20,16 @@ def doctor(
     root: options.Root = Path("/"),
     json: options.Json = False,
 ) -> int:
-    """Is this machine ready to serve? What is wrong, why it matters, and the command that mends it.
+    """Is this machine ready to serve? What is wrong, why it matters, and the command that fixes it.
 
     Looks at driver, firmware, CANN, Python packages, chips and their pairs, memory, device nodes and their
     permissions, shared memory, Docker, and the open advisories of the installed vLLM. Exit code 1 if something must
-    be mended before a model can be served; warnings and notes leave it 0.
+    be fixed before a model can be served; warnings and notes leave it 0.
     """
     from ascend_cli.doctor.chips import check_chips
     from ascend_cli.doctor.containers import check_containers
     from ascend_cli.doctor.findings import Status
+    from ascend_cli.doctor.variables import check_variables
     from ascend_cli.doctor.versions import check_advisories, check_cann, check_driver, check_packages, installed
     from ascend_cli.hardware import Host
     from ascend_cli.hardware.host import is_emulated
@@ -47,6 +48,7 @@ def doctor(
         findings += check_cann(host, emulated)
         findings += check_packages(packages)
         findings += check_chips(host, emulated)
+        findings += check_variables(host)
         findings += check_containers(host)
         findings += check_advisories(packages["vllm"])
     worst_is_error = any(finding.status is Status.ERROR for finding in findings)
@@ -75,8 +77,8 @@ def _show(findings: list[Finding], quiet: bool) -> None:
         out.print(finding.what, markup=False, soft_wrap=True)
         if finding.why:
             out.print(f"          why: {finding.why}", markup=False, soft_wrap=True)
-        if finding.mend:
-            out.print(f"          do:  {finding.mend}", markup=False, soft_wrap=True)
+        if finding.fix:
+            out.print(f"          do:  {finding.fix}", markup=False, soft_wrap=True)
     errors = sum(finding.status is Status.ERROR for finding in findings)
     warnings = sum(finding.status is Status.WARNING for finding in findings)
-    out.print(f"\n{errors} to mend, {warnings} warnings.")
+    out.print(f"\n{errors} to fix, {warnings} warnings.")

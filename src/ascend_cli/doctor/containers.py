@@ -37,15 +37,15 @@ def _shared_memory(host: Host) -> Iterator[Finding]:
     size_gib = filesystem.f_frsize * filesystem.f_blocks / (1 << 30)
     if size_gib < supported()["limits"]["shm_gib"]:
         why = "vLLM's workers talk through it and fail at start"
-        mend = "in a container add --shm-size 4g; else sudo mount -o remount,size=4g /dev/shm"
-        yield warning("shared memory", f"/dev/shm has {size_gib * 1024:.0f} MiB", why, mend)
+        fix = "in a container add --shm-size 4g; else sudo mount -o remount,size=4g /dev/shm"
+        yield warning("shared memory", f"/dev/shm has {size_gib * 1024:.0f} MiB", why, fix)
     else:
         yield ok("shared memory", f"/dev/shm has {size_gib:.1f} GiB")
 
 
 def _ascend_runtime(host: Host) -> Finding:
     try:
-        runtimes = json.loads(host.read("/etc/docker/daemon.json") or "{}").get("runtimes", {})
+        runtimes = json.loads(host.read("/etc/docker/daemon.json") or "{}").get("runtimes") or {}
     except (ValueError, AttributeError):
         return warning(
             "ascend runtime",

@@ -1,4 +1,4 @@
-"""What the doctor reports: what was found, why it matters, the command that mends it."""
+"""What the doctor reports: what was found, why it matters, the command that fixes it."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ class Finding:
     status: Status
     what: str
     why: str = ""
-    mend: str = ""
+    fix: str = ""
 
 
 def ok(check: str, what: str) -> Finding:
     return Finding(check, Status.OK, what)
 
 
-def note(check: str, what: str, why: str = "", mend: str = "") -> Finding:
-    return Finding(check, Status.NOTE, what, why, mend)
+def note(check: str, what: str, why: str = "", fix: str = "") -> Finding:
+    return Finding(check, Status.NOTE, what, why, fix)
 
 
-def warning(check: str, what: str, why: str, mend: str = "") -> Finding:
-    return Finding(check, Status.WARNING, what, why, mend)
+def warning(check: str, what: str, why: str, fix: str = "") -> Finding:
+    return Finding(check, Status.WARNING, what, why, fix)
 
 
-def error(check: str, what: str, why: str, mend: str) -> Finding:
-    return Finding(check, Status.ERROR, what, why, mend)
+def error(check: str, what: str, why: str, fix: str) -> Finding:
+    return Finding(check, Status.ERROR, what, why, fix)

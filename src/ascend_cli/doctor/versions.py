@@ -14,10 +14,13 @@ from ascend_cli.doctor.advisories import open_advisories, parse_version
 from ascend_cli.doctor.findings import Finding, error, note, ok, warning
 from ascend_cli.errors import UsageError
 from ascend_cli.hardware import Host
+from ascend_facts.versions import row
 
 DRIVER = "/usr/local/Ascend/driver/version.info"
 FIRMWARE = "/usr/local/Ascend/firmware/version.info"
-CANN_HOMES = ("/usr/local/Ascend/ascend-toolkit/latest", "/usr/local/Ascend/cann", "/usr/local/Ascend/cann/latest")
+# Where installers put CANN: a link to the one in use, and each version beside it; without root, in the user's home.
+CANN_HOMES = ("ascend-toolkit/latest", "cann/latest", "cann", "cann-*", "ascend-toolkit/*")
+CANN_ROOTS = ("/usr/local/Ascend", "~/Ascend")
 CANN_FILES = (
     "aarch64-linux/ascend_toolkit_install.info",
     "x86_64-linux/ascend_toolkit_install.info",
@@ -48,7 +51,7 @@ def check_driver(host: Host, emulated: bool) -> Iterator[Finding]:
         )
         return
     oldest = supported()["driver"]["oldest"]
-    if _older(version, oldest):
+    if _older_line(version, oldest):
         yield error(
             "driver",
             f"driver {version} is older than {oldest}",
@@ -70,7 +73,7 @@ def check_cann(host: Host, emulated: bool) -> Iterator[Finding]:
     if found is None:
         yield error(
             "cann",
-            f"no CANN toolkit in {CANN_HOMES[0]} or ASCEND_HOME_PATH",
+            f"no CANN toolkit under {' or '.join(CANN_ROOTS)}, or where ASCEND_HOME_PATH points",
             "torch_npu loads libascendcl.so and others from it (`libhccl.so: cannot open shared object file`)",
             f"install toolkit, kernels and nnal for this chip from {install}, or a container: `ascend deploy MODEL`",
         )
@@ -78,7 +81,7 @@ def check_cann(host: Host, emulated: bool) -> Iterator[Finding]:
         yield error(
             "cann",
             f"CANN {found} is older than {oldest}",
-            "torch_npu 2.13 calls functions it lacks",
+            f"torch_npu {row().tested_torch} calls functions it lacks",
             f"update it: {install}",
         )
     else:
@@ -86,36 +89,57 @@ def check_cann(host: Host, emulated: bool) -> Iterator[Finding]:
 
 
 def find_cann(host: Host) -> str | None:
-    """The version of the installed toolkit, None if there is none."""
+    """The version of the toolkit in use (ASCEND_HOME_PATH), else of the newest that is installed; None if none is."""
     import os
 
-    homes = list(CANN_HOMES)
-    if host.is_this_machine and (home := os.environ.get("ASCEND_HOME_PATH")):
-        homes.insert(0, home)
-    for home in homes:
-        for file in CANN_FILES:
-            settings = {name.lower(): value for name, value in host.settings(f"{home}/{file}").items()}
-            if version := settings.get("version"):
-                return version
+    if host.is_this_machine and (home := os.environ.get("ASCEND_HOME_PATH")) and (version := _cann_in(host, home)):
+        return version
+    found = [version for home in _cann_homes(host) if (version := _cann_in(host, home))]
+    return max(found, key=_order, default=None)
+
+
+def _cann_homes(host: Host) -> Iterator[str]:
+    for root in CANN_ROOTS:
+        if not root.startswith("/") and not host.is_this_machine:
+            continue  # another machine's home is not known
+        folder = host.path(root) if root.startswith("/") else Path(root).expanduser()
+        for pattern in CANN_HOMES:
+            for home in sorted(folder.glob(pattern)):
+                yield str(home) if host.is_this_machine else f"/{home.relative_to(host.root)}"
+
+
+def _cann_in(host: Host, home: str) -> str | None:
+    for file in CANN_FILES:
+        settings = {name.lower(): value for name, value in host.settings(f"{home}/{file}").items()}
+        if version := settings.get("version"):
+            return version
     return None
+
+
+def _order(version: str) -> tuple[int, int, int, int]:
+    try:
+        return parse_version(version.lower())
+    except UsageError:
+        return (0, 0, 0, 0)  # one that cannot be read is taken only where there is no other
 
 
 def check_packages(versions: dict[str, str | None] | None = None) -> Iterator[Finding]:
     """Python and the packages of the row, read from their metadata; nothing is imported."""
-    row = supported()["row"]
+    supported_row = row()
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    if python == row["python"]:
+    if python in supported_row.pythons:
         yield ok("python", f"Python {python}")
     else:
-        why = "torch_npu 2.13 and vLLM 0.32 are supported together on one Python"
-        yield error(
-            "python", f"Python {python}, supported is {row['python']}", why, f"python{row['python']} scripts/setup.py"
-        )
+        why = f"torch_npu {supported_row.tested_torch} and vLLM {supported_row.vllm} are supported together on those"
+        pythons = " and ".join(supported_row.pythons)
+        fix = f"python{supported_row.pythons[0]} scripts/setup.py"
+        yield error("python", f"Python {python}, supported are {pythons}", why, fix)
     found = installed() if versions is None else versions
-    for package in ("torch", "torch_npu", "vllm"):
-        yield _package(package, found.get(package), row[package])
+    for package in ("torch", "torch_npu"):
+        yield _package(package, found.get(package), *supported_row.torch)
+    yield _package("vllm", found.get("vllm"), supported_row.vllm)
     plugin = found.get("ascend-plugin")
-    yield ok("ascend-plugin", f"ascend-plugin {plugin}") if plugin else _package("ascend-plugin", None, "")
+    yield ok("ascend-plugin", f"ascend-plugin {plugin}") if plugin else _package("ascend-plugin", None)
     if found.get("vllm-ascend"):
         why = "vLLM loads one platform plugin and stops when two offer themselves"
         yield error("vllm-ascend", "vllm-ascend is installed beside ascend-plugin", why, "pip uninstall vllm-ascend")
@@ -127,14 +151,15 @@ def check_packages(versions: dict[str, str | None] | None = None) -> Iterator[Fi
         )
 
 
-def _package(package: str, version: str | None, wanted: str) -> Finding:
+def _package(package: str, version: str | None, *wanted: str) -> Finding:
     if version is None:
         return error(
             package, f"{package} is not installed", "serving needs it", "make setup (or python3.11 scripts/setup.py)"
         )
-    if wanted and version.split("+")[0] != wanted:
-        why = f"the row that is tested together has {wanted}; their C++ interfaces differ between releases"
-        return error(package, f"{package} {version}, supported is {wanted}", why, f"pip install {package}=={wanted}")
+    if wanted and version.split("+")[0] not in wanted:
+        why = f"the row that is tested together has {wanted[0]}; their C++ interfaces differ between releases"
+        fix = f"pip install {package}=={wanted[0]}"
+        return error(package, f"{package} {version}, supported is {' or '.join(wanted)}", why, fix)
     return ok(package, f"{package} {version}")
 
 
@@ -153,7 +178,10 @@ def _installed(name: str) -> str | None:
 def _is_310p() -> bool:
     from ascend_cli.hardware import default_chip
 
-    return default_chip().family == "310p"
+    try:
+        return default_chip().family == "310p"
+    except UsageError:
+        return False  # the chips' own findings say why it cannot be told
 
 
 def check_advisories(version: str | None) -> Iterator[Finding]:
@@ -172,12 +200,22 @@ def check_advisories(version: str | None) -> Iterator[Finding]:
 
 
 def _version(host: Host, file: str) -> str | None:
-    return {name.lower(): value for name, value in host.settings(file).items()}.get("version")
+    """The package's version; `Version` alone is the library's own number in some releases."""
+    settings = {name.lower(): value for name, value in host.settings(file).items()}
+    return settings.get("package_version") or settings.get("version")
 
 
 def _older(version: str, oldest: str) -> bool:
     """Whether a version is below another; one that cannot be read is not judged."""
     try:
         return parse_version(version.lower()) < parse_version(oldest)
+    except UsageError:
+        return False
+
+
+def _older_line(version: str, oldest: str) -> bool:
+    """Whether a version is of an older line (major and minor): 25.0.rc1.1 is a package of the line 25.0."""
+    try:
+        return parse_version(version.lower())[:2] < parse_version(oldest)[:2]
     except UsageError:
         return False

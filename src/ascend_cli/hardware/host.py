@@ -6,15 +6,17 @@ import os
 import shutil
 import stat
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ascend_cli.errors import UsageError
 from ascend_cli.hardware import npu_smi
-from ascend_plugin import chips
-from ascend_plugin.chips import ChipSpec
+from ascend_facts import chips
+from ascend_facts.chips import ChipSpec
 
 DEFAULT_CHIP = "310P3"
+SAME_MEMORY = 0.02  # a total this near the table's is the same part
 A3_CHIP = "910_9391"  # A3 prints "Ascend910" for every chip; the bins differ by a few percent
 
 
@@ -86,7 +88,7 @@ class Host:
         """The chips as npu-smi shows them. Raises NpuSmiError."""
         command = self.command("npu-smi")
         if command is None:
-            raise npu_smi.NpuSmiError("npu-smi was not found")
+            raise npu_smi.NpuSmiError("npu-smi was not found", cause=npu_smi.Cause.MISSING)
         return npu_smi.read(command)
 
 
@@ -97,23 +99,83 @@ def beside_python(name: str) -> Path | None:
     return Path(found) if found else None
 
 
+_HUNG: dict[Path, npu_smi.NpuSmiError] = {}  # one command asks several times, and each would wait in vain
+
+
+def reading_here(host: Host | None = None) -> npu_smi.Reading:
+    """What npu-smi shows here; one that hung is not asked again by this process. Raises NpuSmiError."""
+    host = host or Host()
+    command = host.command("npu-smi")
+    if command in _HUNG:
+        raise _HUNG[command]
+    try:
+        return host.npu_smi()
+    except npu_smi.NpuSmiError as error:
+        if command is not None and error.cause is npu_smi.Cause.HUNG:
+            _HUNG[command] = error
+        raise
+
+
 def chips_here(host: Host | None = None) -> tuple[npu_smi.ChipReading, ...]:
     """The chips that npu-smi shows, or none where it cannot run."""
     try:
-        return (host or Host()).npu_smi().chips
+        return reading_here(host).chips
     except npu_smi.NpuSmiError:
         return ()
 
 
 def spec_of(reading: npu_smi.ChipReading) -> ChipSpec:
-    """The chip of a row of npu-smi. Raises UnknownChip."""
-    return chips.find(A3_CHIP if reading.name in ("910", "Ascend910") else reading.name)
+    """The chip of a row of npu-smi. Raises UnknownChip.
+
+    npu-smi names a chip in full, so a family is not enough: a bare 910B is a chip of the first generation.
+    """
+    if reading.name == "910":
+        return chips.find(A3_CHIP)
+    spec = chips.find(reading.name)
+    if not reading.name.lower().startswith(spec.name.lower()):
+        raise chips.UnknownChip(
+            f"Unknown chip {reading.name!r}: known are {', '.join(chip.name for chip in chips.chips())}."
+        )
+    return spec
+
+
+def spec_here(readings: Sequence[npu_smi.ChipReading]) -> ChipSpec:
+    """The chip of this machine, with the memory that npu-smi shows: products of one chip differ in it.
+
+    PyTorch sees the share of it that it sees on the chip of the table. Raises UnknownChip.
+    """
+    spec = spec_of(readings[0])
+    totals = [reading.memory_total_mib for reading in readings[: len(spec.memory_mib)]]
+    if any(total is None for total in totals):
+        return spec  # not shown: the table's memory stands
+    shown = [total for total in totals if total is not None]
+    table = [spec.memory_mib[index % len(spec.memory_mib)] for index in range(len(shown))]
+    if all(abs(total - known) <= SAME_MEMORY * known for total, known in zip(shown, table, strict=True)):
+        return spec
+    share = spec.usable_memory_mib[0] / spec.memory_mib[0]
+    return replace(spec, memory_mib=tuple(shown), usable_memory_mib=tuple(int(total * share) for total in shown))
 
 
 def default_chip(host: Host | None = None) -> ChipSpec:
-    """The chip here; where there is none, the one that this project is first for."""
-    found = chips_here(host)
-    return spec_of(found[0]) if found else chips.find(DEFAULT_CHIP)
+    """The chip here; where there is no NPU at all, the one that this project is first for.
+
+    Raises UsageError where an NPU is here and cannot be told: another chip's figures would be a guess.
+    """
+    try:
+        found = reading_here(host).chips
+    except npu_smi.NpuSmiError as error:
+        if error.cause is npu_smi.Cause.MISSING:
+            return chips.find(DEFAULT_CHIP)
+        raise UsageError(f"npu-smi does not tell the chip here ({error}): `ascend doctor`, or give --chip") from error
+    if not found:
+        raise UsageError("npu-smi shows no chip: `ascend doctor`, or give --chip")
+    try:
+        return spec_here(found)
+    except chips.UnknownChip as error:
+        known = ", ".join(chip.name for chip in chips.chips())
+        raise UsageError(
+            f"npu-smi shows {found[0].name}, which is not known here: give --chip, one of {known}"
+        ) from error
 
 
 def chip_named(name: str) -> ChipSpec:
@@ -132,4 +194,4 @@ def is_emulated() -> bool:
         from ascend_emulator.activation import emulation_is_wanted
     except ImportError:
         return False
-    return emulation_is_wanted(os.environ)
+    return bool(emulation_is_wanted(os.environ))

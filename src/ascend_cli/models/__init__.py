@@ -1,1 +1,1 @@
-"""Models that need no download hub: the embedded default and seeded tiny ones for tests."""
+"""`ascend models`: which models have been run on which chip, read from the results that ship with this package."""

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ascend_cli.models.cards import Model
 from ascend_cli.output import gib
-from ascend_cli.plan.roofline import Placement, assumptions
-from ascend_plugin import memory_plan
-from ascend_plugin.chips import ChipSpec
-from ascend_plugin.memory_plan import (
+from ascend_cli.registry.cards import Model
+from ascend_facts.chips import ChipSpec
+from ascend_facts.memory_plan import (
     DEFAULT_MEMORY_FRACTION,
     MemoryPlan,
     MemoryRequest,
@@ -17,8 +15,12 @@ from ascend_plugin.memory_plan import (
     explain,
     plan_memory,
     refusal,
+    request_on,
 )
-from ascend_plugin.model_shape import ModelShape
+from ascend_facts.model_results import LANGUAGE_PART, Standing, standing
+from ascend_facts.model_shape import ModelShape
+from ascend_facts.quantized_format import held_format
+from ascend_facts.roofline import Placement, assumptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class Workload:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Candidate:
     """One tensor-parallel size, with its memory and its times. Times in milliseconds; modelled ones say so."""
 
     tensor_parallel_size: int
@@ -47,14 +49,16 @@ class Choice:
     max_context: int
     max_concurrency: int
     replicas: int
+    servers: int  # machines that one replica takes
     decode_floor_ms: float
     decode_floor_loaded_ms: float
     prefill_floor_ms: float
-    modelled_decode_ms: float
-    modelled_decode_loaded_ms: float
-    modelled_eager_decode_ms: float
-    modelled_prefill_ms: float
-    modelled_tokens_per_s: float  # all replicas, at the workload's concurrency
+    modeled_decode_ms: float
+    modeled_decode_loaded_ms: float
+    modeled_eager_decode_ms: float
+    modeled_prefill_ms: float
+    modeled_tokens_per_s: float  # all replicas, at the workload's concurrency
+    modeled_saturated_tokens_per_s: float  # all replicas, each with as many requests as its cache holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,22 +73,23 @@ class Plan:
     chip: str
     chips: int
     workload: Workload
-    choices: tuple[Choice, ...]
+    choices: tuple[Candidate, ...]
     smallest: int | None
     best: int | None
     arithmetic: tuple[tuple[str, int, str], ...]
-    quantised: tuple[Choice, ...]
+    quantized: tuple[Candidate, ...]
     placement: tuple[tuple[int, ...], ...]
     advice: tuple[str, ...]
     serve: str | None
+    standing: Standing
 
     @property
-    def best_choice(self) -> Choice | None:
+    def best_choice(self) -> Candidate | None:
         return next((choice for choice in self.choices if choice.tensor_parallel_size == self.best), None)
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class PlanRequest:
     """What `ascend plan` is asked."""
 
     model: Model
@@ -95,6 +100,16 @@ class Question:
     tensor_parallel_size: int | None = None
     memory_fraction: float = DEFAULT_MEMORY_FRACTION
     context: int | None = None
+    pipeline_parallel_size: int = 1
+    data_parallel_size: int = 1
+    batched_tokens: int = 0  # of a step; 0 is what a server takes by itself
+    sequences: int = 0
+    cache_limit_bytes: int = 0
+
+    @property
+    def copies(self) -> int:
+        """Groups of tensor-parallel chips that one server takes: its pipeline's stages, its replicas' each."""
+        return self.pipeline_parallel_size * self.data_parallel_size
 
 
 def weight_formats(chip: ChipSpec) -> list[WeightFormat]:
@@ -103,69 +118,86 @@ def weight_formats(chip: ChipSpec) -> list[WeightFormat]:
 
 def checkpoint_format(shape: ModelShape, chip: ChipSpec) -> WeightFormat:
     """How the checkpoint's weights will lie in the chip's memory."""
-    return memory_plan.checkpoint_format(shape.quantization, chip, shape.dtype_on(chip), shape.has_experts)
+    return held_format(shape.stored, chip, shape.dtype_on(chip), shape.has_experts)
 
 
-def make_plan(question: Question) -> Plan:
+def make_plan(question: PlanRequest) -> Plan:
     """Compare every size that the model's heads allow on the chips at hand."""
-    shape = question.model.shape
-    sizes = [size for size in _sizes(question.chips) if shape.splits_into(size)]
+    shape, chip = question.model.shape, question.chip
+    sizes = [size for size in _sizes(question.chips // question.copies) if shape.splits_into(size)] or [1]
     if question.tensor_parallel_size:
         sizes = sorted({*sizes, question.tensor_parallel_size})
     choices = tuple(_choice(question, shape, size, question.weight_format) for size in sizes)
     smallest = next((choice.tensor_parallel_size for choice in choices if choice.fits), None)
     best = question.tensor_parallel_size or _best(choices)
     shown = best or sizes[-1]
-    memory = plan_memory(shape, _request(question, shown, question.weight_format))
-    quantised = _quantised(question, shape)
+    memory = plan_memory(shape, memory_request(question, shown))
+    quantized = _quantized(question, shape)
+    known = standing(shape, chip)
+    servable = bool(best) and memory.fits and known.outcome != "refused" and _on_one_server(question, shown)
     return Plan(
         model=question.model.name,
         source=question.model.source,
         architecture=shape.architecture,
         parameters=shape.parameters,
         parameters_per_token=shape.parameters_per_token,
-        chip=question.chip.name,
+        chip=chip.name,
         chips=question.chips,
         workload=question.workload,
         choices=choices,
         smallest=smallest,
         best=best,
         arithmetic=tuple(explain(memory)),
-        quantised=quantised,
-        placement=place(question.chip, question.chips, shown) if best else (),
-        advice=tuple(_advice(question, shape, choices, smallest, best, quantised, memory)),
-        serve=_serve_command(question, best, memory) if best and memory.fits else None,
+        quantized=quantized,
+        placement=place(chip, question.chips, shown * question.copies) if best else (),
+        advice=tuple(_advice(question, shape, choices, smallest, best, quantized, memory, known)),
+        serve=_serve_command(question, shown, memory) if servable else None,
+        standing=known,
     )
+
+
+def _on_one_server(question: PlanRequest, ranks: int) -> bool:
+    """Whether `ascend serve` on one machine can start it; HCCL of some chips joins those of one server only."""
+    chip = question.chip
+    return chip.server_link is None or ranks * question.copies <= chip.chips_per_server
 
 
 def _sizes(chips: int) -> list[int]:
     """Powers of two up to the chips at hand, and all of them."""
+    chips = max(1, chips)
     sizes = [1 << power for power in range(chips.bit_length()) if 1 << power <= chips]
     return sizes if chips in sizes else [*sizes, chips]
 
 
-def _request(question: Question, ranks: int, weight_format: WeightFormat) -> MemoryRequest:
-    """The chips of a Duo card differ in memory: the smallest of the first replica's decides, as it does in vLLM."""
-    chip = question.chip
-    return MemoryRequest(
-        tensor_parallel_size=ranks,
-        chip_bytes=min(chip.usable_memory_bytes(index) for index in range(ranks)),
-        weight_format=weight_format,
+def memory_request(question: PlanRequest, ranks: int, weight_format: WeightFormat | None = None) -> MemoryRequest:
+    """What a question means for one tensor-parallel size, in the question's format of weights or another.
+
+    The chips of a Duo card differ in memory: the smallest of the first replica's decides, as it does in vLLM.
+    """
+    return request_on(
+        question.chip,
+        ranks,
+        weight_format or question.weight_format,
         memory_fraction=question.memory_fraction,
-        block_size=chip.kv_block_sizes[0],
-        has_graphs=chip.has_graphs,
+        batched_tokens=question.batched_tokens,
+        sequences=question.sequences,
+        pipeline_parallel_size=question.pipeline_parallel_size,
+        cache_limit_bytes=question.cache_limit_bytes,
     )
 
 
-def _choice(question: Question, shape: ModelShape, ranks: int, weight_format: WeightFormat) -> Choice:
-    memory = plan_memory(shape, _request(question, ranks, weight_format))
+def _choice(question: PlanRequest, shape: ModelShape, ranks: int, weight_format: WeightFormat) -> Candidate:
+    memory = plan_memory(shape, memory_request(question, ranks, weight_format))
     placement = Placement(shape, question.chip, ranks, weight_format)
     load, context = question.workload, question.context or question.workload.context
     fits = memory.fits and memory.max_context >= context
-    replicas = max(1, question.chips // ranks)
+    engine_chips = ranks * question.pipeline_parallel_size
+    replicas = max(1, question.chips // engine_chips)
     each = max(1, -(-load.concurrency // replicas))
-    loaded_ms = placement.modelled_decode_ms(each, load.context)
-    return Choice(
+    loaded_ms = placement.modeled_decode_ms(each, load.context)
+    most = max(1, memory.concurrency(load.context))
+    chip = question.chip
+    return Candidate(
         tensor_parallel_size=ranks,
         weight_format=weight_format,
         fits=fits,
@@ -175,36 +207,37 @@ def _choice(question: Question, shape: ModelShape, ranks: int, weight_format: We
         max_context=memory.max_context,
         max_concurrency=memory.concurrency(context),
         replicas=replicas,
+        servers=1 if chip.server_link is None else -(-engine_chips // chip.chips_per_server),
         decode_floor_ms=placement.decode_floor_ms(1, load.context),
         decode_floor_loaded_ms=placement.decode_floor_ms(each, load.context),
         prefill_floor_ms=placement.prefill_floor_ms(load.input_tokens),
-        modelled_decode_ms=placement.modelled_decode_ms(1, load.context),
-        modelled_decode_loaded_ms=loaded_ms,
-        modelled_eager_decode_ms=placement.modelled_eager_decode_ms(1, load.context),
-        modelled_prefill_ms=placement.modelled_prefill_ms(load.input_tokens),
-        modelled_tokens_per_s=1e3 * min(load.concurrency, each * replicas) / loaded_ms,
+        modeled_decode_ms=placement.modeled_decode_ms(1, load.context),
+        modeled_decode_loaded_ms=loaded_ms,
+        modeled_eager_decode_ms=placement.modeled_eager_decode_ms(1, load.context),
+        modeled_prefill_ms=placement.modeled_prefill_ms(load.input_tokens),
+        modeled_tokens_per_s=1e3 * load.concurrency / loaded_ms,
+        modeled_saturated_tokens_per_s=1e3 * most * replicas / placement.modeled_decode_ms(most, load.context),
     )
 
 
-def _best(choices: tuple[Choice, ...]) -> int | None:
-    """The smallest size that fits, doubled for as long as a doubling is worth its chips."""
+def _best(choices: tuple[Candidate, ...]) -> int | None:
+    """The smallest size that fits, doubled for as long as a doubling is worth its chips and stays on one server."""
     fitting = [choice for choice in choices if choice.fits]
     if not fitting:
         return None
     best = fitting[0]
     for choice in fitting[1:]:
-        worthwhile = (
-            best.modelled_decode_ms / choice.modelled_decode_ms >= assumptions()["advice"]["worthwhile_speedup"]
-        )
-        if choice.tensor_parallel_size == 2 * best.tensor_parallel_size and worthwhile:
+        speedup = best.modeled_decode_ms / choice.modeled_decode_ms
+        doubled = choice.tensor_parallel_size == 2 * best.tensor_parallel_size and choice.servers == best.servers
+        if doubled and speedup >= assumptions()["advice"]["worthwhile_speedup"]:
             best = choice
     return best.tensor_parallel_size
 
 
-def _quantised(question: Question, shape: ModelShape) -> tuple[Choice, ...]:
+def _quantized(question: PlanRequest, shape: ModelShape) -> tuple[Candidate, ...]:
     """For every smaller format of weights that the chip multiplies with: the smallest size at which it fits.
 
-    None for a model that runs in float32 there, which the plugin refuses to combine with quantised weights.
+    None for a model that runs in float32 there, which the plugin refuses to combine with quantized weights.
     """
     if question.weight_format == "fp16+fp32":
         return ()
@@ -228,13 +261,14 @@ def place(chip: ChipSpec, chips: int, ranks: int) -> tuple[tuple[int, ...], ...]
 
 
 def _advice(
-    question: Question,
+    question: PlanRequest,
     shape: ModelShape,
-    choices: tuple[Choice, ...],
+    choices: tuple[Candidate, ...],
     smallest: int | None,
     best: int | None,
-    quantised: tuple[Choice, ...],
+    quantized: tuple[Candidate, ...],
     memory: MemoryPlan,
+    known: Standing,
 ) -> list[str]:
     name, chip = question.model.name, question.chip
     by_size = {choice.tensor_parallel_size: choice for choice in choices}
@@ -245,17 +279,29 @@ def _advice(
         else:
             lines.append(refusal(name, shape, memory, chip.name))
     elif smallest is None:
-        request = _request(question, choices[-1].tensor_parallel_size, question.weight_format)
-        lines.append(refusal(name, shape, plan_memory(shape, request), chip.name))
+        widest = plan_memory(shape, memory_request(question, choices[-1].tensor_parallel_size))
+        lines.append(
+            _context_too_long(name, widest, question) if widest.fits else refusal(name, shape, widest, chip.name)
+        )
     elif smallest > 1:
-        single = plan_memory(shape, _request(question, 1, question.weight_format))
+        single = plan_memory(shape, memory_request(question, 1))
         lines.append(
             f"{name} in {question.weight_format} needs at least {smallest} {chip.name} chips: "
             f"{gib(single.weights_bytes)} of weights, {gib(single.budget_bytes)} usable on one chip."
         )
-    if smallest is not None:
-        lines.extend(_about_wide_splits(question, by_size, smallest))
-    lines.extend(_about_formats(question, by_size, quantised, smallest))
+    if known.outcome == "refused":
+        lines.append(f"{name} is not served on {chip.name}: {known.detail}.")
+    elif known.outcome == "not run yet":
+        lines.append(f"{known.detail}.")
+    elif shape.architecture in LANGUAGE_PART:
+        lines.append(f"{name}: {known.detail}.")
+    if not shape.is_counted:
+        lines.append(
+            f"The layers of {shape.model_type} are counted in the commonest form: no published total holds the count."
+        )
+    if smallest is not None and best and by_size[best].fits:
+        lines.extend(_about_splits(question, by_size, smallest, best))
+    lines.extend(_about_formats(question, by_size, quantized, smallest))
     if best and 1 < best <= chip.chips_per_card:
         lines.append(f"Both ranks on one card: chips {_cards(chip, best)} share its {chip.card_link.kind} link.")
     if "bfloat16" not in chip.model_dtypes and shape.dtype == "bfloat16":
@@ -265,38 +311,64 @@ def _advice(
     return lines
 
 
-def _context_too_long(name: str, memory: MemoryPlan, question: Question) -> str:
+def _context_too_long(name: str, memory: MemoryPlan, question: PlanRequest) -> str:
     wanted = question.context or question.workload.context
     return f"{name}: a request of {wanted:,} tokens is over the {memory.max_context:,} that can be served here."
 
 
-def _about_wide_splits(question: Question, by_size: dict[int, Choice], smallest: int) -> list[str]:
-    """Say when chips added to one server would bring little, and what to do with them instead."""
-    base, widest = by_size[smallest], max(size for size in by_size if by_size[size].fits)
-    wide = by_size[widest]
-    speedup = base.modelled_decode_ms / wide.modelled_decode_ms
-    eager = base.modelled_eager_decode_ms / wide.modelled_eager_decode_ms
-    chips_added = widest // smallest
-    if chips_added < 2 or eager >= assumptions()["advice"]["next_to_nothing"]:
-        return []
+def _about_splits(question: PlanRequest, by_size: dict[int, Candidate], smallest: int, best: int) -> list[str]:
+    """What more chips for one server buy at this load, what servers side by side give at their most, and servers."""
+    lines = []
+    base, chosen = by_size[smallest], by_size[best]
+    if chosen.servers > 1:
+        link = question.chip.server_link
+        through = f" through {link.kind}" if link else ""
+        lines.append(
+            f"Size {best} takes {chosen.servers} servers of {question.chip.chips_per_server} chips{through}: "
+            "`ascend serve` starts one machine, so start it with vLLM's --nnodes or Ray."
+        )
+    widest = by_size[max(size for size, choice in by_size.items() if choice.fits and choice.servers == chosen.servers)]
+    if widest.tensor_parallel_size > best:
+        lines.append(_about_wider(question, chosen, widest))
+    elif base.replicas > 1 and base.modeled_saturated_tokens_per_s > chosen.modeled_saturated_tokens_per_s:
+        lines.append(
+            f"Size {best} is the faster for each request. With all caches full, {base.replicas} servers at size "
+            f"{smallest} give more: {base.modeled_saturated_tokens_per_s:,.0f} tok/s against "
+            f"{chosen.modeled_saturated_tokens_per_s:,.0f} (modelled)."
+        )
+    return lines
+
+
+def _about_wider(question: PlanRequest, chosen: Candidate, wide: Candidate) -> str:
+    """What the widest split would buy over the chosen one: for a request alone, and with every cache full."""
+    name, size = question.model.name, wide.tensor_parallel_size
+    speedup = chosen.modeled_decode_ms / wide.modeled_decode_ms
+    alone = f"a request alone is {speedup:.1f}x as fast for {size // chosen.tensor_parallel_size}x the chips"
+    busy, chosen_busy = wide.modeled_saturated_tokens_per_s, chosen.modeled_saturated_tokens_per_s
+    if busy > chosen_busy:
+        return (
+            f"Tensor-parallel size {size} for {name}: {alone}; with all caches full {busy:,.0f} tok/s against "
+            f"{chosen_busy:,.0f} (modelled)."
+        )
+    servers = f"{chosen.replicas} servers at size {chosen.tensor_parallel_size}"
     measured = ""
-    if (question.chip.name, smallest, widest, question.model.name) == ("310P3", 1, 4, "qwen3-0.6b"):
-        ratio = assumptions()["brief"]["tp4_over_tp1"]
-        measured = f" (measured on two Atlas 300I Duo cards, vllm-ascend 0.18.0rc1: {ratio:.2f}x the requests/s)"
-    return [
-        f"Tensor-parallel size {widest} buys next to nothing for {question.model.name}{measured}: eager decode waits "
-        f"for the host, {wide.modelled_eager_decode_ms:.0f} ms a token either way "
-        f"(floor {wide.decode_floor_ms:.2f} ms); "
-        f"with graphs {speedup:.1f}x for {chips_added}x the chips (modelled). "
-        f"Run {question.chips // smallest} servers at size {smallest} instead."
-    ]
+    if (question.chip.name, chosen.tensor_parallel_size, size, name) == ("310P3", 1, 4, "qwen3-0.6b"):
+        ratio = assumptions()["published"]["tp4_over_tp1"]
+        measured = (
+            f" Measured on two Atlas 300I Duo cards with vllm-ascend 0.18.0rc1, offline and eager: {ratio:.2f}x the "
+            "requests/s of one server at size 1."
+        )
+    return (
+        f"Tensor-parallel size {size} buys next to nothing for {name} where all chips are busy: {busy:,.0f} tok/s "
+        f"against {chosen_busy:,.0f} of {servers}; {alone} (all modelled).{measured} Run {servers} instead."
+    )
 
 
 def _about_formats(
-    question: Question, by_size: dict[int, Choice], quantised: tuple[Choice, ...], smallest: int | None
+    question: PlanRequest, by_size: dict[int, Candidate], quantized: tuple[Candidate, ...], smallest: int | None
 ) -> list[str]:
     lines = []
-    for choice in quantised:
+    for choice in quantized:
         size = choice.tensor_parallel_size
         against = by_size.get(size)
         if smallest is None or size < smallest:
@@ -313,17 +385,23 @@ def _cards(chip: ChipSpec, ranks: int) -> str:
     return " and ".join(str(index) for index in range(ranks))
 
 
-def _serve_command(question: Question, ranks: int | None, memory: MemoryPlan) -> str:
+def _serve_command(question: PlanRequest, ranks: int, memory: MemoryPlan) -> str:
     model = question.model.folder or question.model.hub_id or question.model.name
     context = min(memory.max_context, question.context or memory.max_context)
     parts = ["ascend serve", str(model), "--"]
-    if ranks and ranks > 1:
+    if ranks > 1:
         parts.append(f"--tensor-parallel-size {ranks}")
+    if question.pipeline_parallel_size > 1:
+        parts.append(f"--pipeline-parallel-size {question.pipeline_parallel_size}")
+    if question.data_parallel_size > 1:
+        parts.append(f"--data-parallel-size {question.data_parallel_size}")
+    if question.memory_fraction != DEFAULT_MEMORY_FRACTION:
+        parts.append(f"--gpu-memory-utilization {question.memory_fraction:g}")
     parts.append(f"--max-model-len {context}")
     return " ".join(parts)
 
 
-def compare_chips(question: Question, chip_list: tuple[ChipSpec, ...]) -> list[Plan]:
+def compare_chips(question: PlanRequest, chip_list: tuple[ChipSpec, ...]) -> list[Plan]:
     """The same question for every chip of the table, each in the format its checkpoint would have there."""
     shape = question.model.shape
     return [

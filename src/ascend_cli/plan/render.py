@@ -1,12 +1,33 @@
-"""A plan as tables for the terminal."""
+"""A plan as tables for the terminal; as lists where it is too narrow for a table, so that no figure is cut."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.table import Table
 
 from ascend_cli.output import console, gib, milliseconds
-from ascend_cli.plan.planner import Choice, Plan
+from ascend_cli.plan.planner import Candidate, Plan
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+SIZES = (
+    "TP",
+    "fits",
+    "weights a chip",
+    "cache tokens",
+    "max context",
+    "requests at once",
+    "decode floor",
+    "modelled",
+    "prefill floor",
+    "tok/s now",
+    "tok/s, full",
+)
 
 
 def show(plan: Plan) -> None:
@@ -18,12 +39,13 @@ def show(plan: Plan) -> None:
     out.print(f"[bold]{plan.model}[/bold] ({plan.architecture}, {plan.parameters / 1e9:.2f} B parameters{active})")
     out.print(
         f"on {plan.chips} x {plan.chip}; {load.input_tokens} tokens in, {load.output_tokens} out, "
-        f"{load.concurrency} at once\n"
+        f"{load.concurrency} at once; {plan.standing.outcome}\n"
     )
-    out.print(_choices(plan))
-    out.print(_arithmetic(plan))
-    if plan.quantised:
-        out.print(_quantised(plan))
+    _table(out, "Tensor-parallel sizes", SIZES, [_size_row(plan, choice) for choice in plan.choices])
+    _arithmetic(out, plan)
+    if plan.quantized:
+        titles = ("format", "smallest TP", "weights a chip", "max context", "decode floor")
+        _table(out, "Smaller weights", titles, [_quantized_row(choice) for choice in plan.quantized])
     if plan.placement:
         groups = "  ".join("+".join(str(chip) for chip in group) for group in plan.placement)
         out.print(f"Chips of each server: {groups}")
@@ -32,59 +54,59 @@ def show(plan: Plan) -> None:
     if plan.serve:
         out.print(f"\n[bold]{plan.serve}[/bold]", soft_wrap=True)
     out.print(
-        "[dim]Floors are arithmetic on published peaks. "
-        "Modelled times rest on estimates: measure with `ascend bench`.[/dim]"
+        "[dim]Floors are arithmetic on published peaks. Modelled: times of decoding in graphs, and tokens a second of "
+        f"all chips with {load.concurrency} requests now and with every cache full; they rest on estimates, so "
+        "measure with `ascend bench`.[/dim]"
     )
 
 
-def _choices(plan: Plan) -> Table:
-    table = Table(title="Tensor-parallel sizes", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in ("TP", "fits", "weights/chip", "cache tokens", "max context", "requests at once"):
-        table.add_column(title, justify="right")
-    table.add_column("decode floor", justify="right")
-    table.add_column("modelled (graph)", justify="right")
-    table.add_column("modelled (eager)", justify="right")
-    table.add_column("prefill floor", justify="right")
-    table.add_column("tok/s, modelled", justify="right")
-    for choice in plan.choices:
-        mark = " *" if choice.tensor_parallel_size == plan.best else ""
-        table.add_row(
-            f"{choice.tensor_parallel_size}{mark}",
-            "yes" if choice.fits else "[red]no[/red]",
-            gib(choice.weights_bytes),
-            f"{choice.cache_tokens:,}",
-            f"{choice.max_context:,}",
-            str(choice.max_concurrency),
-            milliseconds(choice.decode_floor_ms),
-            milliseconds(choice.modelled_decode_ms),
-            milliseconds(choice.modelled_eager_decode_ms),
-            milliseconds(choice.prefill_floor_ms),
-            f"{choice.modelled_tokens_per_s:,.0f} ({choice.replicas} x)" if choice.fits else "-",
-        )
-    return table
+def _table(out: Console, title: str, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table where it fits the terminal's width; else one line a figure, a block a row."""
+    widths = [
+        max(len(name.split(" ")[0]), *(len(row[index].removeprefix("[red]").removesuffix("[/red]")) for row in rows))
+        for index, name in enumerate(titles)
+    ]
+    if sum(widths) + 3 * len(titles) <= out.width:
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        for name, width in zip(titles, widths, strict=True):
+            table.add_column(name, justify="right", min_width=width)
+        for row in rows:
+            table.add_row(*row)
+        out.print(table)
+        return
+    out.print(f"[italic]{title}[/italic]")
+    for row in rows:
+        for name, value in zip(titles, row, strict=True):
+            out.print(f"  {name}: {value}", soft_wrap=True)
+        out.print()
 
 
-def _arithmetic(plan: Plan) -> Table:
+def _size_row(plan: Plan, choice: Candidate) -> tuple[str, ...]:
+    mark = " *" if choice.tensor_parallel_size == plan.best else ""
+    return (
+        f"{choice.tensor_parallel_size}{mark}",
+        "yes" if choice.fits else "[red]no[/red]",
+        gib(choice.weights_bytes),
+        f"{choice.cache_tokens:,}",
+        f"{choice.max_context:,}",
+        str(choice.max_concurrency),
+        milliseconds(choice.decode_floor_ms),
+        milliseconds(choice.modeled_decode_ms),
+        milliseconds(choice.prefill_floor_ms),
+        f"{choice.modeled_tokens_per_s:,.0f}" if choice.fits else "-",
+        f"{choice.modeled_saturated_tokens_per_s:,.0f}" if choice.fits else "-",
+    )
+
+
+def _arithmetic(out: Console, plan: Plan) -> None:
     size = plan.best or plan.choices[-1].tensor_parallel_size
-    table = Table(title=f"Memory of one chip at size {size}", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("")
-    table.add_column("size", justify="right")
-    table.add_column("from")
+    out.print(f"[italic]Memory of one chip at size {size}[/italic]")
     for name, size_bytes, origin in plan.arithmetic:
-        table.add_row(name, gib(size_bytes), origin)
-    return table
+        out.print(f"  {name:<20}{gib(size_bytes):>10}  [dim]{origin}[/dim]", soft_wrap=out.width < 60)
+    out.print()
 
 
-def _quantised(plan: Plan) -> Table:
-    table = Table(title="Smaller weights", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in ("format", "smallest TP", "weights/chip", "max context", "decode floor"):
-        table.add_column(title, justify="right")
-    for choice in plan.quantised:
-        table.add_row(*_quantised_row(choice))
-    return table
-
-
-def _quantised_row(choice: Choice) -> tuple[str, ...]:
+def _quantized_row(choice: Candidate) -> tuple[str, ...]:
     return (
         choice.weight_format,
         str(choice.tensor_parallel_size),
@@ -97,37 +119,25 @@ def _quantised_row(choice: Choice) -> tuple[str, ...]:
 def show_chips(plans: list[Plan]) -> None:
     """One line a chip: the smallest and the best size, and what they give."""
     out = console()
-    table = Table(
-        title=f"{plans[0].model} on {plans[0].chips} chips of each kind",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    for title in (
-        "chip",
-        "format",
-        "smallest TP",
-        "best TP",
-        "max context",
-        "decode floor",
-        "modelled",
-        "prefill floor",
-    ):
-        table.add_column(title, justify="right")
+    titles = ("chip", "format", "smallest TP", "best TP", "max context", "decode floor", "modelled", "known")
+    rows = []
     for plan in plans:
         choice = plan.best_choice
         if choice is None:
-            table.add_row(plan.chip, plan.choices[-1].weight_format, "[red]does not fit[/red]", "", "", "", "", "")
+            known = plan.standing.outcome
+            rows.append((plan.chip, plan.choices[-1].weight_format, "[red]none[/red]", "-", "-", "-", "-", known))
             continue
-        table.add_row(
-            plan.chip,
-            choice.weight_format,
-            str(plan.smallest),
-            str(plan.best),
-            f"{choice.max_context:,}",
-            milliseconds(choice.decode_floor_ms),
-            milliseconds(choice.modelled_decode_ms),
-            milliseconds(choice.prefill_floor_ms),
+        rows.append(
+            (
+                plan.chip,
+                choice.weight_format,
+                str(plan.smallest),
+                str(plan.best),
+                f"{choice.max_context:,}",
+                milliseconds(choice.decode_floor_ms),
+                milliseconds(choice.modeled_decode_ms),
+                plan.standing.outcome,
+            )
         )
-    out.print(table)
+    _table(out, f"{plans[0].model} on {plans[0].chips} chips of each kind", titles, rows)
     out.print("[dim]Modelled times rest on estimates: measure with `ascend bench`.[/dim]")

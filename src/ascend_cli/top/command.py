@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,6 +23,9 @@ def top(
         float, typer.Option("--interval", min=0.2, metavar="SECONDS", help="Time between samples.")
     ] = 2.0,
     once: Annotated[bool, typer.Option("--once", help="Print one picture and stop.")] = False,
+    api_key_file: Annotated[
+        Path | None, typer.Option("--api-key-file", help="File with the server's API key, if its /metrics wants one.")
+    ] = None,
     json: options.Json = False,
 ) -> int:
     """Chips (memory, utilisation, temperature) beside the served model's tokens a second, queue and cache.
@@ -33,15 +37,18 @@ def top(
     import time
 
     from ascend_cli.output import console, emit_json
+    from ascend_cli.secret import read_key
     from ascend_cli.top.sample import rates, take
 
-    first = take(url)
+    key = None if api_key_file is None else read_key(api_key_file)
+    first = take(url, api_key=key)
     if not first.chips and not first.server_answers:
         raise UsageError(
-            f"npu-smi shows no chip and no server answers at {url}: start one with `ascend serve`, or give --url"
+            f"{first.chips_problem or 'npu-smi shows no chip'}, and no server answers at {url}: "
+            "start one with `ascend serve`, or give --url"
         )
     time.sleep(min(interval_s, 1.0) if once or json else 0.2)
-    second = take(url)
+    second = take(url, api_key=key)
     if json:
         emit_json({"schema": "ascend.top/1", "sample": second, "rates": rates(first, second)})
         return OK
@@ -56,7 +63,7 @@ def top(
         ) as live:
             while True:
                 time.sleep(interval_s)
-                first, second = second, take(url)
+                first, second = second, take(url, api_key=key)
                 live.update(draw(url, first, second), refresh=True)
     except KeyboardInterrupt:
         return OK
@@ -67,15 +74,26 @@ def draw(url: str, first: Sample, second: Sample) -> Group:
     from rich.console import Group
     from rich.text import Text
 
-    parts: list[RenderableType] = [_chips(second), _server(url, first, second)]
+    from ascend_cli.output import console
+    from ascend_cli.tables import fitting
+
+    out = console()
+    parts: list[RenderableType] = [*fitting(out, _chips(second)), *fitting(out, _server(url, first, second))]
     if second.emulated:
         parts.append(Text("These chips are emulated: times and temperatures are not a chip's.", style="yellow"))
     return Group(*parts)
 
 
 def _bar(share: float, width: int = 20) -> str:
+    from ascend_cli.output import can_show
+
+    full, empty = ("█", "░") if can_show("█░") else ("#", ".")
     filled = round(max(0.0, min(1.0, share)) * width)
-    return "█" * filled + "░" * (width - filled)
+    return full * filled + empty * (width - filled)
+
+
+def _mib(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"
 
 
 def _chips(sample: Sample) -> Table:
@@ -86,15 +104,15 @@ def _chips(sample: Sample) -> Table:
     for name in ("chip", "card", "name", "health", "AI cores", "memory", "", "temperature", "power"):
         table.add_column(name, justify="right")
     for chip in sample.chips:
-        share = chip.memory_used_mib / chip.memory_total_mib if chip.memory_total_mib else 0.0
+        used, total = chip.memory_used_mib, chip.memory_total_mib
         table.add_row(
             str(chip.device_id),
             f"{chip.npu_id}.{chip.chip_id}",
             chip.name,
             chip.health,
-            "-" if chip.utilisation_percent is None else f"{chip.utilisation_percent:.0f} %",
-            _bar(share),
-            f"{chip.memory_used_mib:,} / {chip.memory_total_mib:,} MiB",
+            "-" if chip.utilization_percent is None else f"{chip.utilization_percent:.0f} %",
+            _bar(used / total) if used is not None and total else "-",
+            f"{_mib(used)} / {_mib(total)} MiB",
             "-" if chip.temperature_c is None else f"{chip.temperature_c:.0f} C",
             "-" if chip.power_w is None else f"{chip.power_w:.0f} W",
         )
@@ -118,7 +136,11 @@ def _server(url: str, first: Sample, second: Sample) -> Table:
     table.add_row("generated", f"{now['generated_tokens_per_s']:,.1f} tokens/s")
     table.add_row("prompts", f"{now['prompt_tokens_per_s']:,.1f} tokens/s")
     table.add_row("running, waiting", f"{second.running:.0f}, {second.waiting:.0f}")
-    table.add_row("cache", f"{_bar(second.cache_share)} {second.cache_share:.1%}")
+    several = len(second.engines) > 1
+    for engine in second.engines:
+        title = f"cache of engine {engine.name}" if several else "cache"
+        queue = f"   {engine.running:.0f} running, {engine.waiting:.0f} waiting" if several else ""
+        table.add_row(title, f"{_bar(engine.cache_share)} {engine.cache_share:.1%}{queue}")
     table.add_row("mean time to first token", f"{now['ttft_ms']:,.0f} ms" if now["ttft_ms"] is not None else "-")
     table.add_row("mean time per output token", f"{now['tpot_ms']:,.1f} ms" if now["tpot_ms"] is not None else "-")
     return table

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from ascend_cli import web
 from ascend_cli.bench.server import Target, metrics
 from ascend_cli.hardware import Host
 from ascend_cli.hardware.host import is_emulated
 from ascend_cli.hardware.npu_smi import ChipReading, NpuSmiError
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One engine of a server: with data parallelism there are several, each with a cache of its own."""
+
+    name: str
+    running: float
+    waiting: float
+    cache_share: float
 
 
 @dataclass(frozen=True)
@@ -22,7 +33,8 @@ class Sample:
     server_answers: bool
     running: float = 0.0
     waiting: float = 0.0
-    cache_share: float = 0.0
+    cache_share: float = 0.0  # the mean of the engines
+    engines: tuple[Engine, ...] = ()
     counters: dict[str, float] = field(default_factory=dict)
 
 
@@ -36,7 +48,7 @@ COUNTERS = {
 }
 
 
-def take(url: str, host: Host | None = None) -> Sample:
+def take(url: str, host: Host | None = None, api_key: str | None = None) -> Sample:
     """Look once; what does not answer is left empty."""
     chips: tuple[ChipReading, ...] = ()
     problem = None
@@ -44,17 +56,18 @@ def take(url: str, host: Host | None = None) -> Sample:
         chips = (host or Host()).npu_smi().chips
     except NpuSmiError as error:
         problem = str(error)
-    samples = metrics(Target(url.rstrip("/"), "", ""))
-    return Sample(
-        time_s=time.monotonic(),
-        chips=chips,
-        chips_problem=problem,
-        emulated=is_emulated(),
-        server_answers=bool(samples),
-        running=samples.get("vllm:num_requests_running", 0.0),
-        waiting=samples.get("vllm:num_requests_waiting", 0.0),
-        cache_share=samples.get("vllm:kv_cache_usage_perc", 0.0),
-        counters={name: samples.get(metric, 0.0) for name, metric in COUNTERS.items()},
+    samples = metrics(Target(web.base_url(url), "", "", api_key))
+    found = Sample(time.monotonic(), chips, problem, is_emulated(), server_answers=samples is not None)
+    if samples is None:
+        return found
+    gauges = ("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc")
+    return replace(
+        found,
+        running=samples.total(gauges[0]),
+        waiting=samples.total(gauges[1]),
+        cache_share=samples.share(gauges[2]),
+        engines=tuple(Engine(name, *(samples.of(gauge, name) for gauge in gauges)) for name in samples.engines),
+        counters={name: samples.total(metric) for name, metric in COUNTERS.items()},
     )
 
 

@@ -9,8 +9,8 @@ import torch_npu
 from vllm.v1.attention.backend import AttentionBackend, AttentionImpl, AttentionType
 from vllm.v1.kv_cache_layout import KVCacheLayout
 
-from ascend_plugin.attention.composed import ComposedAttention
 from ascend_plugin.attention.metadata import AscendMetadata
+from ascend_plugin.attention.unfused import UnfusedPagedAttention
 
 KeysAndValues = tuple[torch.Tensor, torch.Tensor]
 
@@ -61,12 +61,12 @@ class AscendAttention(AttentionImpl[AscendMetadata]):
         self.kv_cache_dtype = kv_cache_dtype
         self.attn_type = attn_type
         self.shares_cache = kv_sharing_target_layer_name is not None
-        self.composed: ComposedAttention | None = None
+        self.unfused: UnfusedPagedAttention | None = None
         if alibi_slopes is not None or logits_soft_cap:
             if attn_type == AttentionType.ENCODER_ONLY:
                 raise ValueError("An encoder whose attention has ALiBi or a soft cap on scores does not run here yet.")
             heads = num_heads, self.num_kv_heads, head_size
-            self.composed = ComposedAttention(*heads, scale, sliding_window, logits_soft_cap, alibi_slopes)
+            self.unfused = UnfusedPagedAttention(*heads, scale, sliding_window, logits_soft_cap, alibi_slopes)
 
     def forward(
         self,
@@ -85,8 +85,8 @@ class AscendAttention(AttentionImpl[AscendMetadata]):
         Where the cache has another dtype than the model (float32 on a chip whose cube has none) it is the operators'.
         """
         if attn_metadata is None:  # the profile run, before there is a cache
-            if self.composed is not None:
-                self.composed.reserve(query.device)
+            if self.unfused is not None:
+                self.unfused.reserve(query.device)
             return output.zero_()
         tokens, out = attn_metadata.num_tokens, output
         new = None if key is None else (key, value)
@@ -102,8 +102,8 @@ class AscendAttention(AttentionImpl[AscendMetadata]):
         if new is not None and not self.shares_cache:
             new = _contiguous(*new)
             self.write(*new, kv_cache, attn_metadata)
-        if self.composed is not None:
-            self.composed.attend(query, kv_cache, attn_metadata, out)
+        if self.unfused is not None:
+            self.unfused.attend(query, kv_cache, attn_metadata, out)
         elif dtype == query.dtype:
             self.attend(layer, query, new, kv_cache, attn_metadata, out)
         else:
@@ -135,9 +135,9 @@ class AscendAttention(AttentionImpl[AscendMetadata]):
         """Fill out with the attention of whole sequences, of which every token sees every other."""
 
 
-def composed_attention_of(layer: object) -> ComposedAttention | None:
+def unfused_attention_of(layer: object) -> UnfusedPagedAttention | None:
     """The composed attention of a layer of vLLM's static forward context, None where it has an operator or none."""
-    return getattr(getattr(layer, "impl", None), "composed", None)
+    return getattr(getattr(layer, "impl", None), "unfused", None)
 
 
 def _contiguous(key: torch.Tensor, value: torch.Tensor) -> KeysAndValues:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch_npu
 from vllm.forward_context import get_forward_context
-from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
 
-from ascend_plugin import detection, graph_wrapper
+from ascend_plugin import detection
 from ascend_plugin.attention.base import AscendAttention, AscendBackend
 from ascend_plugin.attention.masks import COMPRESSED_SIZE, effective_window, last_token_window_mask
 from ascend_plugin.attention.metadata import AscendMetadata, AscendMetadataBuilder
+from ascend_plugin.graphs import wrapper
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -33,7 +33,6 @@ UNLIMITED = 2147483647
 PACKED_HEAD_SIZES = (64, 128, 192)
 
 
-@register_backend(AttentionBackendEnum.CUSTOM)
 class FusedInferBackend(AscendBackend):
     """The attention backend of Ascend 910B, 910C (A3) and 950."""
 
@@ -102,6 +101,37 @@ def compressed_mask(device: torch.device) -> torch.Tensor:
     return torch.ones((COMPRESSED_SIZE, COMPRESSED_SIZE), dtype=torch.int8).triu_(1).to(device)
 
 
+class GraphWorkspace:
+    """The scratch memory of every captured launch: asked for once a shape, at its maximum, and never given back.
+
+    A launch without it takes a block from the allocator that is free again at once, while the graph keeps its address;
+    an update, on another stream, takes another one, larger as contexts grow. Launches of graphs follow one another, so
+    that all of them share one block.
+    """
+
+    def __init__(self) -> None:
+        self._sizes: dict[tuple, int] = {}
+        self._held: list[torch.Tensor] = []  # a graph that was captured with a smaller one reads it in each replay
+
+    def __call__(self, tensors: tuple[torch.Tensor, ...], arguments: dict[str, Any]) -> torch.Tensor:
+        shapes = tuple(tuple(tensor.shape) for tensor in tensors)
+        table = arguments["block_table"]
+        scalars = [value for value in arguments.values() if isinstance(value, int | str)]
+        shape = (*shapes, tensors[0].dtype, tuple(table.shape), arguments["atten_mask"] is None, *scalars)
+        if shape not in self._sizes:
+            longest = [table.shape[1] * arguments["block_size"]] * table.shape[0]
+            asked = torch_npu._npu_fused_infer_attention_score_get_max_workspace(
+                *tensors, actual_seq_lengths_kv=longest, **arguments
+            )
+            self._sizes[shape] = asked.numel()
+            if not self._held or self._held[-1].numel() < asked.numel():
+                self._held.append(asked)
+        return next(held for held in self._held if held.numel() >= self._sizes[shape])
+
+
+graph_workspace = GraphWorkspace()
+
+
 class FusedInferAttention(AscendAttention):
     """One layer's attention on Ascend 910B and later."""
 
@@ -110,8 +140,8 @@ class FusedInferAttention(AscendAttention):
         self._unused_lse: torch.Tensor | None = None
 
     def attend(self, layer, query, new, kv_cache, metadata: AscendMetadata, out: torch.Tensor) -> None:
-        if graph_wrapper.is_recording():
-            graph_wrapper.capture_updatable(self._task(layer.layer_name, query, kv_cache, out))
+        if wrapper.is_recording():
+            wrapper.capture_updatable(self._task(layer.layer_name, query, kv_cache, out))
         else:
             self._attend(query, kv_cache, metadata, out)
 
@@ -119,28 +149,41 @@ class FusedInferAttention(AscendAttention):
         """The operator as a task of a graph: same tensors, lengths of whatever step is current when it is called."""
         query, out = torch_npu._C._weak_ref_tensor(query), torch_npu._C._weak_ref_tensor(out)
 
+        scratch: list[torch.Tensor] = []
+
         def launch() -> None:
-            self._attend(query, kv_cache, get_forward_context().attn_metadata[name], out)
+            self._attend(query, kv_cache, get_forward_context().attn_metadata[name], out, scratch)
 
         return launch
 
-    def _attend(self, query, kv_cache, metadata: AscendMetadata, out: torch.Tensor) -> None:
+    def _attend(
+        self, query, kv_cache, metadata: AscendMetadata, out: torch.Tensor, scratch: list[torch.Tensor] | None = None
+    ) -> None:
+        """Launch the operator; scratch keeps the workspace of a graph's task, which its first launch puts there.
+
+        Raises RuntimeError where a task would be several launches: an update must not change their number.
+        """
         if self.head_size in PACKED_HEAD_SIZES:
-            lengths, keys = metadata.cumulative_query_lens, metadata.key_lens
+            lengths, keys = metadata.cumulative_query_lens, metadata.kv_lens
             mask = compressed_mask(query.device), self._sparse_mode
-            self._launch("TND", query, kv_cache, lengths, keys, metadata.block_table, mask, out)
+            self._launch("TND", query, kv_cache, lengths, keys, metadata.block_table, mask, out, scratch)
             return
-        for requests, tokens in metadata.rectangles:
+        if scratch is not None and len(metadata.uniform_spans) != 1:
+            raise RuntimeError(
+                "Start again with --enforce-eager and report this: a batch whose sequences have "
+                f"{len(metadata.uniform_spans)} different numbers of tokens came to a captured graph."
+            )
+        for requests, tokens in metadata.uniform_spans:
             count = requests.stop - requests.start
             length = (tokens.stop - tokens.start) // count
             shape = (count, length, self.num_heads * self.head_size)
-            keys, blocks = metadata.key_lens[requests], metadata.block_table[requests]
+            keys, blocks = metadata.kv_lens[requests], metadata.block_table[requests]
             part, part_out = query[tokens].reshape(shape), out[tokens].view(shape)
             mask = compressed_mask(query.device), self._sparse_mode
             if length == 1:  # the operator reads a mask as [sequences, keys] then
                 hidden = metadata.window_mask if self.sliding_window is not None else None
                 mask = None if hidden is None else hidden[requests], SPARSE_NONE
-            self._launch("BSH", part, kv_cache, [length] * count, keys, blocks, mask, part_out)
+            self._launch("BSH", part, kv_cache, [length] * count, keys, blocks, mask, part_out, scratch)
 
     @property
     def _sparse_mode(self) -> int:
@@ -156,26 +199,27 @@ class FusedInferAttention(AscendAttention):
         block_table,
         mask: tuple[torch.Tensor | None, int],  # and its sparse mode
         out,
+        scratch: list[torch.Tensor] | None,
     ) -> None:
         blocks, block_size = kv_cache[0].shape[:2]
-        torch_npu.npu_fused_infer_attention_score.out(
-            query,
-            kv_cache[0].view(blocks, block_size, -1),
-            kv_cache[1].view(blocks, block_size, -1),
-            atten_mask=mask[0],
-            actual_seq_lengths=lengths,
-            actual_seq_lengths_kv=keys,
-            block_table=block_table,
-            num_heads=self.num_heads,
-            num_key_value_heads=self.num_kv_heads,
-            scale=self.scale,
-            input_layout=layout,
-            block_size=block_size,
-            sparse_mode=mask[1],
-            pre_tokens=UNLIMITED if self.sliding_window is None else self.sliding_window - 1,
-            next_tokens=0 if self.sliding_window is not None else UNLIMITED,
-            out=[out, self._lse(query)],
-        )
+        tensors = query, *(cache.view(blocks, block_size, -1) for cache in kv_cache)
+        arguments = {
+            "atten_mask": mask[0],
+            "actual_seq_lengths": lengths,
+            "block_table": block_table,
+            "num_heads": self.num_heads,
+            "num_key_value_heads": self.num_kv_heads,
+            "scale": self.scale,
+            "input_layout": layout,
+            "block_size": block_size,
+            "sparse_mode": mask[1],
+            "pre_tokens": UNLIMITED if self.sliding_window is None else self.sliding_window - 1,
+            "next_tokens": 0 if self.sliding_window is not None else UNLIMITED,
+        }
+        if scratch is not None and not scratch:
+            scratch.append(graph_workspace(tensors, arguments))
+        results = {"workspace": scratch[0] if scratch else None, "out": [out, self._lse(query)]}
+        torch_npu.npu_fused_infer_attention_score.out(*tensors, actual_seq_lengths_kv=keys, **arguments, **results)
 
     def _lse(self, query: torch.Tensor) -> torch.Tensor:
         """The operator's second output, unused without softmax_lse_flag: one value."""

@@ -49,20 +49,32 @@ def window_mask(query_lens: torch.Tensor, seq_lens: torch.Tensor, window: int, d
     positions = torch.zeros(-(-tokens // NZ_ROWS) * NZ_ROWS, dtype=torch.int32)
     positions[:tokens] = torch.arange(tokens) + (seq_lens - ends)[owners]
     stripes = -(-int(seq_lens.max()) // NZ_COLUMNS)
-    keys = torch.arange(stripes * NZ_COLUMNS, dtype=torch.int32, device=device).view(1, stripes, 1, NZ_COLUMNS)
-    ahead = keys - positions.to(device).view(1, 1, -1, 1)
-    hidden = (ahead > 0) | (ahead <= -window)
-    return torch_npu.npu_format_cast(hidden.to(torch.float16) * HIDDEN_PAGED, FRACTAL_NZ)
+    return torch_npu.npu_format_cast(_striped(positions.to(device), window, stripes), FRACTAL_NZ)
+
+
+def empty_decode_mask(rows: int, keys: int, device: torch.device) -> torch.Tensor:
+    """Memory for decode_window_mask: FRACTAL_NZ, [1, keys / 16, rows, 16], both rounded up to 16."""
+    shape = (1, -(-keys // NZ_COLUMNS), -(-rows // NZ_ROWS) * NZ_ROWS, NZ_COLUMNS)
+    return torch_npu.npu_format_cast(torch.zeros(shape, dtype=torch.float16, device=device), FRACTAL_NZ)
 
 
 def decode_window_mask(seq_lens: torch.Tensor, query_len: int, window: int, out: torch.Tensor) -> None:
-    """The same for decoding R sequences with `query_len` tokens each: ND, filled into out [R * query_len, keys].
+    """The same for decoding R sequences with `query_len` tokens each, filled into an empty_decode_mask.
 
-    Lengths [R] are on the device, so that the mask of a captured graph is refreshed in place.
+    Lengths [R] are on the device, so that the mask of a captured graph is refreshed in place. The operators take only
+    masks in FRACTAL_NZ as they are: one in rows would be laid out anew by every layer.
     """
     tokens = torch.arange(query_len, dtype=torch.int32, device=out.device)
-    positions = seq_lens.view(-1, 1) - query_len + tokens
-    out.copy_(_outside_window(positions.view(-1, 1), window, out.shape[1])).mul_(HIDDEN_PAGED)
+    positions = (seq_lens.view(-1, 1) - query_len + tokens).view(-1)
+    positions = torch.nn.functional.pad(positions, (0, out.shape[2] - positions.shape[0]))
+    torch_npu.npu_format_cast_(out, _striped(positions, window, out.shape[1]))
+
+
+def _striped(positions: torch.Tensor, window: int, stripes: int) -> torch.Tensor:
+    """[1, stripes, tokens, 16] fp16 of tokens at positions [tokens] int32: HIDDEN_PAGED where a key is hidden."""
+    keys = torch.arange(stripes * NZ_COLUMNS, dtype=torch.int32, device=positions.device)
+    ahead = keys.view(1, stripes, 1, NZ_COLUMNS) - positions.view(1, 1, -1, 1)
+    return _hidden(ahead, window).to(torch.float16) * HIDDEN_PAGED
 
 
 def last_token_window_mask(seq_lens: torch.Tensor, window: int, out: torch.Tensor) -> None:
@@ -75,5 +87,9 @@ def last_token_window_mask(seq_lens: torch.Tensor, window: int, out: torch.Tenso
 
 def _outside_window(positions: torch.Tensor, window: int, keys: int) -> torch.Tensor:
     """[N, keys] bool: the keys that tokens at positions [N, 1] do not see."""
-    ahead = torch.arange(keys, dtype=torch.int32, device=positions.device) - positions
+    return _hidden(torch.arange(keys, dtype=torch.int32, device=positions.device) - positions, window)
+
+
+def _hidden(ahead: torch.Tensor, window: int) -> torch.Tensor:
+    """Whether a key so many tokens ahead is hidden."""
     return (ahead > 0) | (ahead <= -window)

@@ -41,6 +41,7 @@ class AscendMetadata(AttentionMetadata):
     slot_mapping: torch.Tensor  # [T] int32, device; negative for padding
     causal: bool
     window_mask: torch.Tensor | None = None  # device, where a sliding window cuts and the operators take it as a mask
+    long_mask: torch.Tensor | None = None  # device: the causal one, where keys are more than a fixed mask serves
     shared: dict[Any, Any] = field(default_factory=dict)  # what layers derive from this once and use again
 
     @cached_property
@@ -68,7 +69,7 @@ class AscendMetadata(AttentionMetadata):
         return lens
 
     @cached_property
-    def rectangles(self) -> list[tuple[slice, slice]]:
+    def uniform_spans(self) -> list[tuple[slice, slice]]:
         """(requests, tokens) of parts of the batch, runs of requests that have as many tokens each."""
         if self.phase is Phase.DECODE:
             return [(slice(0, self.num_tokens), slice(0, self.num_tokens))]
@@ -87,7 +88,7 @@ class AscendMetadata(AttentionMetadata):
         return parts
 
     @cached_property
-    def key_lens(self) -> list[int]:
+    def kv_lens(self) -> list[int]:
         """Keys of each request; of a row of padding as many as it has tokens, because operators take no empty row."""
         if self.phase is Phase.DECODE:
             return self.seq_lens_host.clamp(min=1).tolist()

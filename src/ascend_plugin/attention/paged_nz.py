@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch_npu
 from vllm.config import CUDAGraphMode
-from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
 
 from ascend_plugin import detection
 from ascend_plugin.attention import masks
 from ascend_plugin.attention.base import AscendAttention, AscendBackend
 from ascend_plugin.attention.metadata import AscendMetadata, AscendMetadataBuilder, Phase
 from ascend_plugin.ops.formats import FRACTAL_NZ, NZ_COLUMNS, zero_memory
+from ascend_plugin.ops.rows import write_rows
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -31,7 +31,6 @@ MASK_TYPE_PREFILL = 3  # SelfAttentionParam::MASK_TYPE_NORM_COMPRESS
 MASK_TYPE_PAGED = 5  # PagedAttentionParam::MASK_TYPE_NORM_COMPRESS
 
 
-@register_backend(AttentionBackendEnum.CUSTOM)
 class PagedNzBackend(AscendBackend):
     """Ascend 310P's attention backend."""
 
@@ -87,22 +86,25 @@ class WindowMetadataBuilder(AscendMetadataBuilder):
         super().__init__(kv_cache_spec, layer_names, vllm_config, device)
         masks.compressed_prefill_mask(device)
         masks.compressed_paged_mask(device)
-        longest = vllm_config.model_config.max_model_len
-        self._window = masks.effective_window(kv_cache_spec, longest)
-        self._keys = -(-longest // NZ_COLUMNS) * NZ_COLUMNS
-        self._graph_masks: dict[int, torch.Tensor] = {}  # by rows; their addresses stay
+        self._longest = vllm_config.model_config.max_model_len
+        self._window = masks.effective_window(kv_cache_spec, self._longest)
+        served = detection.current_chip().forms.compressed_mask_keys
+        self._served = served if served and served < self._longest else None
+        self._graph_masks: dict[tuple[int, int], torch.Tensor] = {}  # by rows and window; their addresses stay
 
     def build(
         self, common_prefix_len: int, common_attn_metadata: CommonAttentionMetadata, fast_build: bool = False
     ) -> AscendMetadata:
-        metadata = super().build(common_prefix_len, common_attn_metadata, fast_build)
-        if self._window is None:
-            return metadata
-        if self._may_be_replayed(common_attn_metadata):
-            metadata.window_mask = self._graph_mask(metadata, common_attn_metadata.max_query_len)
-        elif int(metadata.seq_lens_host.max()) > self._window:
-            lengths = metadata.query_lens, metadata.seq_lens_host
-            metadata.window_mask = masks.window_mask(*lengths, self._window, self.device)
+        common = common_attn_metadata
+        metadata = super().build(common_prefix_len, common, fast_build)
+        replayed = self._may_be_replayed(common)
+        if self._window is not None:
+            metadata.window_mask = self._mask(metadata, common, replayed, self._window, self._window)
+        # Batches to capture are made of sequences that look new; those of their replays have a past.
+        if self._served is not None and (
+            metadata.phase is Phase.MIXED or (replayed and metadata.phase is Phase.PREFILL)
+        ):
+            metadata.long_mask = self._mask(metadata, common, replayed, self._longest, self._served)
         return metadata
 
     def _may_be_replayed(self, common: CommonAttentionMetadata) -> bool:
@@ -113,20 +115,26 @@ class WindowMetadataBuilder(AscendMetadataBuilder):
         uniform = common.num_actual_tokens == common.num_reqs * length
         return uniform and length <= self.vllm_config.uniform_decode_query_len
 
-    def _graph_mask(self, metadata: AscendMetadata, query_len: int) -> torch.Tensor:
-        """A mask [tokens, longest sequence] in memory that a graph of this batch's size reads at every replay."""
-        tokens = metadata.num_tokens
-        if tokens not in self._graph_masks:
-            self._graph_masks[tokens] = torch.empty((tokens, self._keys), dtype=torch.float16, device=self.device)
-        masks.decode_window_mask(metadata.seq_lens, query_len, self._window, self._graph_masks[tokens])
-        return self._graph_masks[tokens]
+    def _mask(
+        self, metadata: AscendMetadata, common: CommonAttentionMetadata, replayed: bool, window: int, above: int
+    ) -> torch.Tensor | None:
+        """A window's mask: of a batch that may be replayed, in memory that its graph reads; None up to `above` keys."""
+        if replayed:
+            slot = metadata.num_tokens, window
+            if slot not in self._graph_masks:
+                self._graph_masks[slot] = masks.empty_decode_mask(metadata.num_tokens, self._longest, self.device)
+            masks.decode_window_mask(metadata.seq_lens, common.max_query_len, window, self._graph_masks[slot])
+            return self._graph_masks[slot]
+        if int(metadata.seq_lens_host.max()) <= above:
+            return None
+        return masks.window_mask(metadata.query_lens, metadata.seq_lens_host, window, self.device)
 
 
 class PagedNzAttention(AscendAttention):
     """One layer's attention on Ascend 310P."""
 
     def write(self, key, value, kv_cache, metadata: AscendMetadata) -> None:
-        if self.composed is None:
+        if self.unfused is None:
             super().write(key, value, kv_cache, metadata)
             return
         # ReshapeAndCache knows FRACTAL_NZ only on this chip.
@@ -135,15 +143,17 @@ class PagedNzAttention(AscendAttention):
             slots = metadata.slot_mapping
             metadata.shared["rows to write"] = torch.where(slots < 0, rows[0].shape[0] - 1, slots).long()
         for pages, new in zip(rows, (key, value), strict=True):
-            pages.index_copy_(0, metadata.shared["rows to write"], new)
+            write_rows(pages, metadata.shared["rows to write"], new)
 
     def attend(self, layer, query, new, kv_cache, metadata: AscendMetadata, out: torch.Tensor) -> None:
         if self.sliding_window is not None and metadata.window_mask is not None:
-            self._windowed(query, kv_cache, metadata, out)
+            self._masked(query, kv_cache, metadata, metadata.window_mask, out)
         elif metadata.phase is Phase.DECODE:
             self._decode(query, kv_cache, metadata, out)
         elif metadata.phase is Phase.PREFILL and new is not None:
             self._prefill(query, *new, metadata, out)
+        elif metadata.long_mask is not None:
+            self._masked(query, kv_cache, metadata, metadata.long_mask, out)
         else:
             self._mixed(query, kv_cache, metadata, out)
 
@@ -181,9 +191,9 @@ class PagedNzAttention(AscendAttention):
             mask_type=MASK_TYPE_PAGED,
         )
 
-    def _windowed(self, query, kv_cache, metadata: AscendMetadata, out: torch.Tensor) -> None:
+    def _masked(self, query, kv_cache, metadata: AscendMetadata, mask: torch.Tensor, out: torch.Tensor) -> None:
         arguments = self._splitfuse_arguments(query, kv_cache, metadata, out)
-        torch_npu._npu_paged_attention_splitfuse(**arguments, mask=metadata.window_mask)
+        torch_npu._npu_paged_attention_splitfuse(**arguments, mask=mask)
 
     def _splitfuse_arguments(self, query, kv_cache, metadata: AscendMetadata, out: torch.Tensor) -> dict[str, Any]:
         """What both versions of PagedAttention's splitfuse form take, less their masks."""

@@ -1,4 +1,7 @@
-"""Inputs of EAGLE-style draft models: vLLM's kernels over whole batches. R requests."""
+"""Inputs of EAGLE-style draft models: vLLM's kernels over whole batches. R requests.
+
+Arithmetic is int32, and what is written is written whole or by index (docs/silicon.md).
+"""
 
 from __future__ import annotations
 
@@ -19,17 +22,16 @@ def eagle_step_slot_mapping(
     batch_size: int,
 ) -> None:
     """Advance every request by one drafted token: position, cache slot and length."""
-    advanced = positions[:batch_size] + 1
+    advanced = positions[:batch_size].to(torch.int32) + 1
     too_long = advanced >= max_model_len
     clamped = advanced.masked_fill(too_long, 0)
     block = (clamped // block_size).clamp_(max=n_blocks_per_req - 1).to(torch.int64)
-    blocks = block_table[:batch_size].gather(1, block[:, None]).squeeze(1).to(out_slot_mapping.dtype)
-    slots = blocks * block_size + (clamped % block_size).to(out_slot_mapping.dtype)
-    out_slot_mapping[:batch_size] = slots.masked_fill(too_long, pad_id)
-    out_slot_mapping[batch_size:].fill_(pad_id)
-    out_clamped_positions[:batch_size] = clamped
-    grown = (seq_lens[:batch_size] + 1).masked_fill(too_long, 1)
-    seq_lens[:batch_size] = grown.clamp_(max=max_model_len)
+    blocks = block_table[:batch_size].gather(1, block[:, None]).squeeze(1)
+    slots = (blocks * block_size + clamped % block_size).masked_fill(too_long, pad_id)
+    out_slot_mapping.copy_(_padded(slots.to(out_slot_mapping.dtype), len(out_slot_mapping), pad_id))
+    _write_first(out_clamped_positions, clamped.to(out_clamped_positions.dtype))
+    grown = (seq_lens[:batch_size] + 1).masked_fill(too_long, 1).clamp_(max=max_model_len)
+    _write_first(seq_lens, grown)
 
 
 def eagle_prepare_inputs_padded(
@@ -41,12 +43,11 @@ def eagle_prepare_inputs_padded(
     num_reqs: int,
 ) -> None:
     """Find the last accepted token of each request and how many of its drafts were rejected."""
-    cumulative = cu_num_draft_tokens[:num_reqs]
-    drafts = cumulative.clone()
-    drafts[1:] -= cumulative[:-1]
+    cumulative = cu_num_draft_tokens[:num_reqs].to(torch.int32)
+    drafts = cumulative - torch.cat([cumulative.new_zeros(1), cumulative[:-1]])
     rejected = (drafts + 1 - valid_sampled_tokens_count[:num_reqs]).masked_fill_(drafts <= 0, 0)
-    token_indices_to_sample[:num_reqs] = query_start_loc[1 : num_reqs + 1] - 1 - rejected
-    num_rejected_tokens[:num_reqs] = rejected
+    _write_first(token_indices_to_sample, query_start_loc[1 : num_reqs + 1] - 1 - rejected)
+    _write_first(num_rejected_tokens, rejected)
 
 
 def eagle_prepare_next_token_padded(
@@ -64,11 +65,24 @@ def eagle_prepare_next_token_padded(
     """Take each request's last valid token as the next to draft from, or its backup where there is none."""
     tokens = sampled_token_ids[:num_reqs, :num_sampled_tokens_per_req]
     valid = (tokens != -1) & (tokens < vocab_size) & ~discard_request_mask[:num_reqs, None]
-    count = valid.sum(dim=1)
-    columns = torch.arange(tokens.shape[1], device=tokens.device)
+    count = valid.to(torch.float32).sum(dim=1)
+    columns = torch.arange(tokens.shape[1], device=tokens.device, dtype=torch.float32)
     last = torch.where(valid, columns, torch.zeros_like(columns)).amax(dim=1, keepdim=True)
-    chosen = tokens.gather(1, last).squeeze(1).to(next_token_ids.dtype)
-    next_token_ids[:num_reqs] = torch.where(
-        count > 0, chosen, backup_next_token_ids[:num_reqs].to(next_token_ids.dtype)
-    )
-    valid_sampled_tokens_count[:num_reqs] = count.to(valid_sampled_tokens_count.dtype)
+    chosen = tokens.gather(1, last.to(torch.int64)).squeeze(1).to(next_token_ids.dtype)
+    backup = backup_next_token_ids[:num_reqs].to(next_token_ids.dtype)
+    _write_first(next_token_ids, torch.where(count > 0, chosen, backup))
+    _write_first(valid_sampled_tokens_count, count.to(valid_sampled_tokens_count.dtype))
+
+
+def _write_first(out: torch.Tensor, values: torch.Tensor) -> None:
+    """out[:len(values)] = values: by index, unless that is all of `out`."""
+    values = values.to(out.dtype)
+    if len(values) == len(out):
+        out.copy_(values)
+    else:
+        out.index_copy_(0, torch.arange(len(values), device=out.device), values)
+
+
+def _padded(values: torch.Tensor, length: int, fill: int) -> torch.Tensor:
+    missing = length - len(values)
+    return torch.cat([values, values.new_full((missing,), fill)]) if missing else values

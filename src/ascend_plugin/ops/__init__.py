@@ -1,16 +1,21 @@
-"""vLLM's layers on Ascend operators, registered through CustomOp.register_oot and vllm.ir."""
+"""vLLM's layers on Ascend operators, registered through CustomOp.register_oot."""
 
 from __future__ import annotations
 
 
 def register_custom_ops() -> None:
-    """Register the classes that replace vLLM's layers; gated delta nets when a model imports them (compat.py).
-
-    Can be repeated.
-    """
-    from ascend_plugin.ops import activation, moe, norm, rotary
+    """Register the classes that replace vLLM's layers. Can be repeated."""
+    from ascend_plugin.ops import activation, embedding, moe, norm, rotary
 
     activation.register()
+    embedding.register()
     moe.register()
     norm.register()
     rotary.register()
+
+
+def register_recurrent_layers() -> None:
+    """Those of hybrid models, whose modules take 0.6 s to import and few models need. Can be repeated."""
+    from ascend_plugin.ops import gated_delta_net
+
+    gated_delta_net.register()

@@ -8,7 +8,7 @@ import torch
 
 from ascend_plugin.detection import ACL_LIBRARY
 
-FRACTAL_NZ = 29  # aclFormat
+ND, FRACTAL_NZ = 2, 29  # aclFormat
 NZ_ROWS = 16
 NZ_COLUMNS = 16  # 32 bytes of fp16
 
@@ -24,8 +24,10 @@ def zero_memory(tensor: torch.Tensor) -> None:
 
     torch's own zero_() compiles an operator for a tensor in a private format, so this asks the runtime.
     """
+    import torch_npu
+
     size = ctypes.c_size_t(tensor.numel() * tensor.element_size())
-    stream = ctypes.c_void_p(torch.npu.current_stream().npu_stream)
+    stream = ctypes.c_void_p(torch_npu.npu.current_stream().npu_stream)
     status = ctypes.CDLL(ACL_LIBRARY).aclrtMemsetAsync(ctypes.c_void_p(tensor.data_ptr()), size, 0, size, stream)
     if status != 0:
         raise RuntimeError(f"aclrtMemsetAsync of {size.value} bytes failed with {status}.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from vllm.utils.torch_utils import async_tensor_h2d
 from vllm.v1.attention.backend import CommonAttentionMetadata
@@ -20,6 +21,28 @@ from vllm.v1.attention.backends.gdn_attn import (
 from vllm.v1.attention.backends.utils import mamba_get_block_table_tensor
 
 from ascend_plugin.ops import gated_delta_rule as rule
+
+
+@dataclass
+class HostStates:
+    """Slots of a step's recurrent states, as the host planned them. R rows with padding, K drafts at most.
+
+    A row reads its state from one slot and writes the state after each of its tokens to the next of K + 1; without
+    drafts both are the same. Padding uses the null block.
+    """
+
+    read: np.ndarray  # [R] int64
+    written: np.ndarray  # [K + 1, R] int64
+    drafts: np.ndarray | None  # [R] drafts among a row's tokens, -1 for a prompt; None: the engine does not speculate
+    read_on_device: torch.Tensor  # both again, where they keep their addresses
+    written_on_device: torch.Tensor
+
+
+@dataclass
+class StepMetadata(CommonAttentionMetadata):
+    """vLLM's metadata of a step, with what the host planned for recurrent layers."""
+
+    states: HostStates | None = None
 
 
 @dataclass
@@ -82,6 +105,9 @@ class AscendGdnMetadataBuilder(GDNAttentionMetadataBuilder):
 
         num_decode_draft_tokens_cpu [R]: drafts among the tokens of this step, -1 for a sequence that prefills.
         """
+        states = getattr(common_attn_metadata, "states", None)
+        if states is not None:
+            return self._planned(common_attn_metadata, states)
         drafts = num_decode_draft_tokens_cpu
         if drafts is None or not self.use_spec_decode or not bool((drafts >= 0).any()):
             return super().build(common_prefix_len, common_attn_metadata)
@@ -99,6 +125,85 @@ class AscendGdnMetadataBuilder(GDNAttentionMetadataBuilder):
         if not bool(prefills.any()) and bool((lengths[decodes] == longest).all()):
             return self._metadata(common, self._uniform(read, slots, longest), decodes, lengths)
         return self._mixed(common, read, slots, decodes, prefills, lengths)
+
+    def _planned(self, common: CommonAttentionMetadata, states: HostStates) -> GDNAttentionMetadata:
+        """Metadata of a step whose slots the host knows: without arithmetic on the device."""
+        lengths = common.query_start_loc_cpu.diff().numpy()
+        begun = common.seq_lens_cpu_upper_bound.numpy() > lengths
+        if states.drafts is None or not (states.drafts >= 0).any():
+            return self._planned_without_drafts(common, states, lengths, begun)
+        decodes, prefills = states.drafts >= 0, (states.drafts < 0) & (lengths > 0)
+        longest = int(lengths[decodes].max())
+        if not prefills.any() and (lengths[decodes] == longest).all():
+            drafted = Drafted(longest, states.read_on_device, states.written_on_device)
+            return self._metadata(common, drafted, torch.from_numpy(decodes), torch.from_numpy(lengths))
+        return self._planned_mixed(common, states, decodes, prefills, lengths, begun)
+
+    def _planned_without_drafts(
+        self, common: CommonAttentionMetadata, states: HostStates, lengths: np.ndarray, begun: np.ndarray
+    ) -> GDNAttentionMetadata:
+        """Sequences of one token that go on from a state come first; from the first other one on, all prefill."""
+        others = np.flatnonzero((lengths > 1) | ((lengths == 1) & ~begun))
+        metadata = GDNAttentionMetadata(
+            num_prefills=0,
+            num_prefill_tokens=0,
+            num_decodes=len(lengths),
+            num_decode_tokens=len(lengths),
+            num_spec_decodes=0,
+            num_spec_decode_tokens=0,
+            num_actual_tokens=common.num_actual_tokens,
+            non_spec_state_indices_tensor=states.read_on_device,
+        )
+        if not len(others):
+            return metadata
+        decodes = int(others[0])
+        prefills = lengths[decodes:]
+        prefills = prefills[: int((prefills > 0).sum())]  # padding is at the end
+        rows = slice(decodes, decodes + len(prefills))
+        metadata.num_decodes = metadata.num_decode_tokens = decodes
+        metadata.num_prefills, metadata.num_prefill_tokens = len(prefills), int(prefills.sum())
+        metadata.prefill_state_indices = states.read_on_device[rows]
+        metadata.prefill_has_initial_state = async_tensor_h2d(torch.from_numpy(begun[rows]), device=self._device)
+        metadata.chunk_indices = self._plan_chunks(prefills.tolist())
+        return metadata
+
+    def _planned_mixed(
+        self,
+        common: CommonAttentionMetadata,
+        states: HostStates,
+        decodes: np.ndarray,
+        prefills: np.ndarray,
+        lengths: np.ndarray,
+        begun: np.ndarray,
+    ) -> AscendGdnMetadata:
+        """Sequences with drafts, as many as each has, among others that prefill: one upload."""
+        starts = common.query_start_loc_cpu[:-1].numpy().astype(np.int64)
+        rows, others = np.flatnonzero(decodes), np.flatnonzero(prefills)
+        token = np.arange(int(lengths[rows].max()))[:, None]
+        grid = (starts[rows] + np.minimum(token, lengths[rows] - 1)).flatten()
+        places = np.flatnonzero(token < lengths[rows])
+        prompts = [np.arange(starts[row], starts[row] + lengths[row]) for row in others]
+        parts = [
+            states.read[rows],
+            states.written[: len(token), rows].flatten(),
+            grid,
+            places,
+            grid[places],
+            states.written[0, others],
+            begun[others],
+            np.concatenate([*prompts, np.empty(0, np.int64)]),
+        ]
+        packed = async_tensor_h2d(torch.from_numpy(np.concatenate(parts).astype(np.int64)), device=self._device)
+        read, written, tokens, places, targets, slots, has_state, prompt_tokens = packed.split(list(map(len, parts)))
+        written = written.view(len(token), len(rows))
+        drafted = Drafted(len(token), read, written, tokens, places, targets)
+        metadata = self._metadata(common, drafted, torch.from_numpy(decodes), torch.from_numpy(lengths))
+        if len(others):
+            metadata.num_prefills, metadata.num_prefill_tokens = len(others), len(prompt_tokens)
+            metadata.prefill_tokens, metadata.prefill_state_indices = prompt_tokens, slots
+            metadata.prefill_has_initial_state = has_state > 0
+            metadata.chunk_indices = self._plan_chunks(lengths[others].tolist())
+        return metadata
 
     def _uniform(self, read: torch.Tensor, slots: torch.Tensor, length: int) -> Drafted:
         """All rows alike; those that pad a graph's batch are at the end, and their slot is the null block."""

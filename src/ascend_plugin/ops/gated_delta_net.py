@@ -17,8 +17,10 @@ from vllm.model_executor.layers.mamba.mamba_utils import MambaStateShapeCalculat
 from vllm.v1.attention.backend import AttentionBackend
 from vllm.v1.attention.backends.gdn_attn import GDNAttentionMetadata
 
+from ascend_plugin import detection
 from ascend_plugin.ops import gated_delta_rule as rule
 from ascend_plugin.ops.gated_delta_metadata import AscendGdnBackend, AscendGdnMetadata, Drafted
+from ascend_plugin.ops.rows import write_rows
 
 
 class AscendGatedDeltaNet(QwenGatedDeltaNetAttention):
@@ -74,7 +76,7 @@ class AscendGatedDeltaNet(QwenGatedDeltaNetAttention):
             if metadata.num_prefills:
                 tokens = metadata.prefill_tokens
                 parts = (value.index_select(0, tokens) for value in (qkv, g, rate))
-                outputs.index_copy_(0, tokens, self._prefill(*parts, metadata).to(outputs.dtype))
+                write_rows(outputs, tokens, self._prefill(*parts, metadata).to(outputs.dtype))
             return
         slots = metadata.non_spec_state_indices_tensor
         decodes = metadata.num_decode_tokens
@@ -121,7 +123,8 @@ class AscendGatedDeltaNet(QwenGatedDeltaNetAttention):
         window, state, padding = self._read(slots)
         mixed, window = rule.convolve(qkv, *self._convolution(), window.masked_fill(fresh, 0), plan)
         state = state.float().masked_fill(fresh.unsqueeze(-1), 0)
-        outputs, state = rule.chunked(*self._heads(mixed), g, rate, state, plan)
+        rounded = detection.current_chip().forms.compensated_products
+        outputs, state = rule.chunked(*self._heads(mixed), g, rate, state, plan, rounded)
         self._write(slots, window, state, padding)
         return outputs
 
@@ -151,7 +154,7 @@ class AscendGatedDeltaNet(QwenGatedDeltaNetAttention):
             value.to(dtype).flatten(1).view(padding.dtype)
             for value, dtype in zip((window, state), self.get_state_dtype(), strict=True)
         ]
-        self.kv_cache[0].index_copy_(0, slots, torch.cat([*parts, padding], dim=1))
+        write_rows(self.kv_cache[0], slots, torch.cat([*parts, padding], dim=1))
 
     def _convolution(self) -> tuple[torch.Tensor, torch.Tensor | None]:
         return self.conv1d.weight.squeeze(1), self.conv1d.bias
@@ -175,11 +178,12 @@ def _from_grid(grid: torch.Tensor, drafted: Drafted, outputs: torch.Tensor) -> N
     """[L, R, ...] -> outputs [tokens, ...], where the grid's tokens belong."""
     length, rows = grid.shape[:2]
     if drafted.targets is not None:
-        outputs.index_copy_(0, drafted.targets, grid.flatten(0, 1).index_select(0, drafted.places))
+        write_rows(outputs, drafted.targets, grid.flatten(0, 1).index_select(0, drafted.places))
     else:
         outputs[: rows * length].unflatten(0, (rows, length)).copy_(grid.transpose(0, 1))
 
 
-# In the place of vLLM's, for models that are made from now on.
-if QwenGatedDeltaNetAttention.__name__ not in op_registry_oot:
-    QwenGatedDeltaNetAttention.register_oot(AscendGatedDeltaNet, name=QwenGatedDeltaNetAttention.__name__)
+def register() -> None:
+    """Put this in the place of vLLM's, for models that are made from now on. Can be repeated."""
+    if QwenGatedDeltaNetAttention.__name__ not in op_registry_oot:
+        QwenGatedDeltaNetAttention.register_oot(AscendGatedDeltaNet, name=QwenGatedDeltaNetAttention.__name__)

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache, reduce
 
 import torch
 
+WORDS = 8  # of int64 in 64 bytes
 CHUNK = 64  # tokens: a power of two, so that the triangular inverse is built by doubling
 
 
@@ -34,7 +36,8 @@ class ChunkPlan:
     slot_of_token: torch.Tensor  # [tokens] int64
     order: torch.Tensor  # [sequences] int64: longest first
     active: tuple[int, ...]  # sequences that have an n-th chunk
-    window: torch.Tensor  # [tokens] int64: row of each token in the convolution's input
+    # kernel times [tokens] int64: the row of each tap of each token in the convolution's input; the last is its own
+    window: tuple[torch.Tensor, ...]
     tails: torch.Tensor  # [sequences, kernel - 1] int64: rows that become the convolution's next state
     heads: torch.Tensor  # [sequences, kernel - 1] int64: rows that hold its present state
 
@@ -62,9 +65,20 @@ def plan_chunks(lengths: Sequence[int], kernel: int, device: torch.device) -> Ch
     window = torch.arange(total) + (sequence_of_token + 1) * history
     heads = (starts[:-1] + torch.arange(len(lengths)) * history).unsqueeze(1) + torch.arange(history)
     tails = heads + torch.tensor(lengths).unsqueeze(1)
-    to_device = (slots, slot_of_token, torch.tensor(order), window, tails, heads)
-    slots, slot_of_token, order_, window, tails, heads = (x.to(device, non_blocking=True) for x in to_device)
-    return ChunkPlan(slots, slot_of_token, order_, active, window, tails, heads)
+    taps = [window - (history - tap) for tap in range(kernel)]
+    on_host = (slots, slot_of_token, torch.tensor(order), tails, heads, *taps)
+    slots, slot_of_token, order_, tails, heads, *taps = upload(on_host, device)
+    return ChunkPlan(slots, slot_of_token, order_, active, tuple(taps), tails, heads)
+
+
+def upload(arrays: Sequence[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
+    """int64 arrays on the device by one copy from pinned memory; each begins where the chip's vector units can read."""
+    sizes = [-(-array.numel() // WORDS) * WORDS for array in arrays]
+    packed = torch.zeros(sum(sizes), dtype=torch.int64, pin_memory=device.type != "cpu")
+    for part, array in zip(packed.split(sizes), arrays, strict=True):
+        part[: array.numel()] = array.flatten()
+    parts = packed.to(device, non_blocking=True).split(sizes)
+    return [part[: array.numel()].view(array.shape) for part, array in zip(parts, arrays, strict=True)]
 
 
 def gates(
@@ -89,18 +103,21 @@ def chunked(
     rate: torch.Tensor,
     state: torch.Tensor,
     plan: ChunkPlan,
+    rounded: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Run whole sequences (or their next pieces) through the rule.
 
     q, k [tokens, key heads, keys], of unit length; v [tokens, heads, values]; g, rate [tokens, heads]; state
     [sequences, heads, values, keys]; all fp32. Returns the outputs [tokens, heads, values] and the states afterwards.
+
+    rounded: the device rounds the operands of products to float16. What a chunk adds to the state is then put together
+    from products of halves: states outlive their chunk, so that errors in them add up, most where keys are alike.
     """
     q, k, v, g, rate = (_to_chunks(x, plan) for x in (q * q.shape[-1] ** -0.5, k, v, g, rate))
     repeats = v.shape[1] // k.shape[1]
     q, k = (x.repeat_interleave(repeats, dim=1) for x in (q, k))
     total = g.cumsum(dim=-1)  # [chunks, heads, C]: log-decay since the chunk began, this token's included
-    causal = torch.ones(CHUNK, CHUNK, dtype=torch.bool, device=q.device).tril()
-    between = (total.unsqueeze(-1) - total.unsqueeze(-2)).masked_fill(~causal, float("-inf")).exp()
+    between = (total.unsqueeze(-1) - total.unsqueeze(-2)).masked_fill(_ahead(q.device), float("-inf")).exp()
     keys_t = k.transpose(-1, -2)
     coupling = rate.unsqueeze(-1) * torch.matmul(k, keys_t) * between
     solve = inverse_of_unit_lower(coupling.tril(-1))
@@ -110,7 +127,7 @@ def chunked(
     queries = q * total.exp().unsqueeze(-1)
     remaining = (total[..., -1:] - total).exp().unsqueeze(-1) * k
     decay = total[..., -1, None, None].exp()
-    return _pass_state(queries, scores, corrected, responses, remaining, decay, state, plan)
+    return _pass_state(queries, scores, corrected, responses, remaining, decay, state, plan, rounded)
 
 
 def _pass_state(
@@ -122,9 +139,13 @@ def _pass_state(
     decay: torch.Tensor,
     state: torch.Tensor,
     plan: ChunkPlan,
+    rounded: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The one sequential part: from chunk to chunk, for all sequences that still have one."""
     state = state.index_select(0, plan.order)
+    if rounded:
+        remaining_high, remaining_low = _halves(remaining)
+        remaining = torch.cat([remaining_high, remaining_high, remaining_low], dim=-2)
     outputs, first = [], 0
     for members in plan.active:
         here = slice(first, first + members)
@@ -132,6 +153,9 @@ def _pass_state(
         before_t = before.transpose(-1, -2)
         values = corrected[here] - torch.matmul(responses[here], before_t)
         outputs.append(torch.matmul(queries[here], before_t) + torch.matmul(scores[here], values))
+        if rounded:  # all but the product of both low halves, 2^-22 of the whole
+            high, low = _halves(values)
+            values = torch.cat([high, low, high], dim=-2)
         after = decay[here] * before + torch.matmul(values.transpose(-1, -2), remaining[here])
         state = after if members == state.shape[0] else torch.cat([after, state[members:]])
         first += members
@@ -142,10 +166,17 @@ def _pass_state(
     return by_slot.index_select(0, plan.slot_of_token), final
 
 
+def _halves(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """x as float16 holds it, and what is missing; both survive being rounded to float16."""
+    high = x.to(torch.float16).to(x.dtype)
+    return high, x - high
+
+
 def _to_chunks(x: torch.Tensor, plan: ChunkPlan) -> torch.Tensor:
     """[tokens, heads, ...] -> [chunks, heads, C, ...], zeros where a chunk has no token (which change no state)."""
     padded = torch.cat([x, x.new_zeros(1, *x.shape[1:])])
-    return padded.index_select(0, plan.token_of_slot).unflatten(0, (-1, CHUNK)).transpose(1, 2)
+    chunks: torch.Tensor = padded.index_select(0, plan.token_of_slot).unflatten(0, (-1, CHUNK))
+    return chunks.transpose(1, 2)
 
 
 def inverse_of_unit_lower(below: torch.Tensor) -> torch.Tensor:
@@ -156,15 +187,28 @@ def inverse_of_unit_lower(below: torch.Tensor) -> torch.Tensor:
     no power of L is formed: those grow like binomial coefficients where keys are alike.
     """
     size = below.shape[-1]
-    row = torch.arange(size, device=below.device)
-    inverse = torch.eye(size, dtype=below.dtype, device=below.device).expand_as(below)
-    block = 1
-    while block < size:
-        pair = row // (2 * block)
-        lower = (pair.unsqueeze(1) == pair) & ((row // block % 2).unsqueeze(1) > row // block % 2)
+    inverse, *pairs = _doubling(size, below.dtype, below.device)
+    inverse = inverse.expand_as(below)
+    for lower in pairs:
         inverse = inverse - torch.matmul(torch.matmul(inverse, below * lower), inverse)
-        block *= 2
     return inverse
+
+
+@cache
+def _doubling(size: int, dtype: torch.dtype, device: torch.device) -> list[torch.Tensor]:
+    """The identity, and for each doubling 1 where R is and 0 elsewhere; [size, size] each. Made on the host."""
+    row, block, matrices = torch.arange(size), 1, [torch.eye(size)]
+    while block < size:
+        pair, half = row // (2 * block), row // block % 2
+        matrices.append((pair.unsqueeze(1) == pair) & (half.unsqueeze(1) > half))
+        block *= 2
+    return [matrix.to(dtype).to(device) for matrix in matrices]
+
+
+@cache
+def _ahead(device: torch.device) -> torch.Tensor:
+    """[C, C] bool: the tokens of a chunk that come after each."""
+    return torch.ones(CHUNK, CHUNK, dtype=torch.bool).triu(1).to(device)
 
 
 def step(
@@ -194,10 +238,9 @@ def convolve(
     kernel = weight.shape[-1]
     rows = x.new_empty(x.shape[0] + state.shape[0] * (kernel - 1), x.shape[1])
     rows[plan.heads.flatten()] = state.flatten(0, 1).to(x.dtype)
-    rows[plan.window] = x
-    total = sum(
-        rows.index_select(0, plan.window - (kernel - 1 - tap)).float() * weight[:, tap].float() for tap in range(kernel)
-    )
+    rows[plan.window[-1]] = x
+    windows = (rows.index_select(0, places) for places in plan.window)
+    total = reduce(torch.add, (window.float() * weight[:, tap].float() for tap, window in enumerate(windows)))
     return _activate(total, bias, x.dtype), rows[plan.tails]
 
 
@@ -220,7 +263,7 @@ def convolve_steps(
     """
     length, kernel = x.shape[0], weight.shape[-1]
     inputs = torch.cat([state.to(x.dtype).transpose(0, 1), x])
-    total = sum(inputs[tap : tap + length].float() * weight[:, tap].float() for tap in range(kernel))
+    total = reduce(torch.add, (inputs[tap : tap + length].float() * weight[:, tap].float() for tap in range(kernel)))
     return _activate(total, bias, x.dtype), inputs
 
 

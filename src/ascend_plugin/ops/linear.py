@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch_npu
 from vllm.model_executor.layers.linear import LinearBase, UnquantizedLinearMethod
@@ -11,26 +13,38 @@ from vllm.model_executor.layers.vocab_parallel_embedding import (
     VocabParallelEmbedding,
 )
 
-from ascend_plugin.chips import ChipSpec
-from ascend_plugin.ops.formats import FRACTAL_NZ
+from ascend_facts.chips import ChipSpec
+from ascend_plugin.ops.formats import FRACTAL_NZ, ND
 
-LARGEST_OPERAND = 32768.0  # half of what float16 holds
+LARGEST = 32768.0  # half of what float16 holds
+PIECE_ROWS = 4096
 
 
 def prepare_weights(model: torch.nn.Module, chip: ChipSpec) -> None:
     """Bring the weights of linear layers into the chip's layout, and the layers to multiply by plain tensors."""
+    gains = {module: gain_of(module.weight, chip) for module in _plain_layers(model) if _is_rounded(module)}
     if chip.weight_format == "nz":
         _convert_weights(model, chip)
+    for module in _plain_layers(model):
+        weight = module.weight.data
+        module.quant_method = RoundedLinear(weight, gains[module]) if module in gains else PlainLinear(weight)
+
+
+def _plain_layers(model: torch.nn.Module) -> Iterator[LinearBase]:
+    """Linear layers without quantization that hold a weight."""
     for module in model.modules():
         plain = isinstance(module, LinearBase) and isinstance(module.quant_method, UnquantizedLinearMethod)
         if plain and getattr(module, "weight", None) is not None:
-            rounded = module.params_dtype == torch.float32 and module.weight.dtype == torch.float16
-            method = RoundedLinear if rounded else PlainLinear
-            module.quant_method = method(module.weight.data)
+            yield module
+
+
+def _is_rounded(module: LinearBase) -> bool:
+    """Whether the layer's activations are float32 and its weight is float16."""
+    return module.params_dtype == torch.float32 and module.weight.dtype == torch.float16
 
 
 def _convert_weights(model: torch.nn.Module, chip: ChipSpec) -> None:
-    """Cast the unquantised weights of linear layers to FRACTAL_NZ, one at a time.
+    """Cast the unquantized weights of linear layers to FRACTAL_NZ, one at a time.
 
     A table that is looked up stays as it is; where it is the output matrix too (tied embeddings), the product gets a
     copy, or the chip would convert the whole table in every step. Weights with a dimension of one stay, because
@@ -41,19 +55,16 @@ def _convert_weights(model: torch.nn.Module, chip: ChipSpec) -> None:
         for module in model.modules()
         if isinstance(module, VocabParallelEmbedding) and not isinstance(module, ParallelLMHead)
     }
-    for module in model.modules():
-        plain = isinstance(module, LinearBase) and isinstance(module.quant_method, UnquantizedLinearMethod)
-        if not plain and not isinstance(module, ParallelLMHead):
-            continue
+    outputs = (module for module in model.modules() if isinstance(module, ParallelLMHead))
+    for module in (*_plain_layers(model), *outputs):
         weight = getattr(module, "weight", None)
-        if weight is None or weight.data_ptr() in looked_up:
-            continue
-        if _fits(weight, chip):
+        if weight is not None and weight.data_ptr() not in looked_up and _fits(weight, chip):
             weight.data = torch_npu.npu_format_cast(weight.data, FRACTAL_NZ)
     for head in _heads(model):
         weight = head.weight.data
         if weight.dtype == torch.float32 and chip.rounds_float32_products:
-            head.quant_method = RoundedHead(torch_npu.npu_format_cast(weight.to(torch.float16), FRACTAL_NZ))
+            rounded = weight.to(torch.float16)
+            head.quant_method = RoundedHead(torch_npu.npu_format_cast(rounded, FRACTAL_NZ), gain_of(rounded, chip))
             if weight.data_ptr() not in looked_up:
                 head.weight.data = head.quant_method.weight
         elif weight.data_ptr() in looked_up and _fits(weight, chip):
@@ -84,34 +95,65 @@ class TiedHead(UnquantizedEmbeddingMethod):
 
 
 class RoundedLinear(PlainLinear):
-    """The same for float32 activations: products in float16, which is all that the cube has, sums in float32."""
+    """The same for float32 activations: products in float16, which is all that the cube has, sums in float32.
+
+    gain: see gain_of.
+    """
+
+    def __init__(self, weight: torch.Tensor, gain: float | None) -> None:
+        super().__init__(weight)
+        self.gain = gain
 
     def apply(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-        return rounded_product(x, self.weight, bias)
+        return rounded_product(x, self.weight, bias, self.gain)
 
 
 class RoundedHead(TiedHead):
     """The same for the output matrix, which takes the place of the float32 one unless that is looked up."""
 
+    def __init__(self, weight: torch.Tensor, gain: float | None) -> None:
+        super().__init__(weight)
+        self.gain = gain
+
     def apply(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-        return rounded_product(x, self.weight, bias)
+        return rounded_product(x, self.weight, bias, self.gain)
 
 
-def rounded_product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """x [..., in] float32 with weight [out, in] float16, as float32: what aclnnMatmul makes of float32 on such a chip.
+def gain_of(weight: torch.Tensor, chip: ChipSpec) -> float | None:
+    """By how much a product with weight [out, in] can exceed the largest of its inputs, at least 1.
 
-    float16 ends at 65504: a row of x that goes beyond half of that is multiplied at a smaller scale, so that nothing is
-    cut off; any other row is multiplied as it is.
+    None where products come out in float32 and need no bound. Waits for the device: for load time.
     """
-    shrink = (x.abs().amax(dim=-1, keepdim=True) * (1 / LARGEST_OPERAND)).clamp_(min=1.0)
+    if chip.forms.fp32_out_nz:
+        return None
+    if torch_npu.get_npu_format(weight.data) == FRACTAL_NZ:  # weights that were loaded anew
+        weight = torch_npu.npu_format_cast(weight.data, ND)
+    pieces = weight.data.split(PIECE_ROWS)  # a whole matrix in float32 may not fit beside the model
+    return max(1.0, *(float(piece.float().abs().sum(dim=-1).amax()) for piece in pieces))
+
+
+def rounded_product(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, gain: float | None
+) -> torch.Tensor:
+    """x [..., in] float32 with weight [out, in] float16, as float32.
+
+    float16 ends at 65504: a row of x that goes beyond half of that, or whose product might (see gain_of; None: products
+    come out in float32), is multiplied at a smaller scale, so that nothing is cut off; any other row as it is. A scale
+    costs no accuracy: the smallest normal float16 is 2e-9 of LARGEST, and a row's product is about 1e-4 of its bound.
+    """
+    shrink = (x.abs().amax(dim=-1, keepdim=True) * ((gain or 1.0) / LARGEST)).clamp_(min=1.0)
     rows = (x / shrink).to(torch.float16).view(-1, x.shape[-1])
     # Not linear(): torch_npu takes no weight in FRACTAL_NZ beside a float32 tensor.
-    product = torch.mm(rows, weight.t(), out_dtype=torch.float32).view(*x.shape[:-1], -1).mul_(shrink)
+    if gain is None:
+        product = torch.mm(rows, weight.t(), out_dtype=torch.float32)
+    else:
+        product = torch.mm(rows, weight.t()).float()
+    product = product.view(*x.shape[:-1], -1).mul_(shrink)
     return product if bias is None else product.add_(bias)
 
 
 def _heads(model: torch.nn.Module) -> set[VocabParallelEmbedding]:
-    """Unquantised output matrices, those that are the embedding module itself included."""
+    """Unquantized output matrices, those that are the embedding module itself included."""
     named = model.named_modules(remove_duplicate=False)
     return {
         module

@@ -18,19 +18,19 @@ import torch_npu
 from vllm.model_executor.custom_op import op_registry_oot
 from vllm.model_executor.layers.fused_moe.activation import MoEActivation
 from vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method import UnquantizedFusedMoEMethod
-from vllm.model_executor.utils import replace_parameter
 
+from ascend_facts.chips import Forms
 from ascend_plugin import detection
 from ascend_plugin.ops.formats import FRACTAL_NZ
 
 SPLIT_ROWS = 0  # npu_grouped_matmul's group_type: the groups are ranges of rows
 ONE_OUTPUT = 2  # its split_item: one tensor in, one out
 RUNNING_TOTALS, COUNTS = 0, 1  # its group_list_type
-DROPLESS, UNQUANTISED, GATHER_INDEX = 0, -1, 0  # npu_moe_init_routing_v2's drop_pad_mode, quant_mode, row_idx_type
+DROPLESS, UNQUANTIZED, GATHER_INDEX = 0, -1, 0  # npu_moe_init_routing_v2's drop_pad_mode, quant_mode, row_idx_type
 
 
 class AscendFusedMoEMethod(UnquantizedFusedMoEMethod):
-    """vLLM's method for unquantised experts, on grouped matrix products."""
+    """vLLM's method for unquantized experts, on grouped matrix products."""
 
     is_monolithic = False  # routing is a step of its own, so that vLLM's routers stay in charge
 
@@ -45,7 +45,9 @@ class AscendFusedMoEMethod(UnquantizedFusedMoEMethod):
             weight = getattr(layer, name).data.transpose(1, 2).contiguous()
             if detection.current_chip().weight_format == "nz":
                 weight = torch_npu.npu_format_cast(weight, FRACTAL_NZ)
-            replace_parameter(layer, name, weight)
+            # Not vLLM's replace_parameter, which copies into the old storage where sizes match (square experts): the
+            # layout would be lost.
+            getattr(layer, name).data = weight
 
     def forward_oot(
         self,
@@ -62,13 +64,19 @@ class AscendFusedMoEMethod(UnquantizedFusedMoEMethod):
 
 
 def refuse_uncovered(layer: Any) -> None:
-    """Raises NotImplementedError for experts, quantised or not, that `routed_experts` does not compute."""
+    """Raises NotImplementedError for experts, quantized or not, that `routed_experts` does not compute."""
     if layer.moe_config.has_bias:
         raise NotImplementedError("Experts with biases (gpt-oss) do not run on Ascend yet.")
     if layer.activation not in ACTIVATIONS:
         raise NotImplementedError(f"Experts with the activation {layer.activation.value} do not run on Ascend yet.")
     if layer.apply_router_weight_on_input:
         raise NotImplementedError("Router weights on the experts' input (Llama 4) do not run on Ascend yet.")
+    width, chip = layer.moe_config.hidden_dim, detection.current_chip()
+    if width % chip.forms.routing_width_multiple:
+        raise NotImplementedError(
+            f"This model's experts do not run on {chip.soc_version}: it sorts rows by expert whose width is a multiple "
+            f"of {chip.forms.routing_width_multiple}, and these have {width}."
+        )
 
 
 class Grouped(Protocol):
@@ -128,7 +136,7 @@ def routed_experts(
         drop_pad_mode=DROPLESS,
         expert_tokens_num_type=COUNTS,
         expert_tokens_num_flag=True,
-        quant_mode=UNQUANTISED,
+        quant_mode=UNQUANTIZED,
         active_expert_range=[0, groups],
         row_idx_type=GATHER_INDEX,
     )
@@ -139,7 +147,14 @@ def routed_experts(
     outputs = down(hidden, tokens_of, kind).index_select(0, row_of)
     if elsewhere is not None:  # rows that no product wrote: whatever they hold must not meet a sum
         outputs = outputs.masked_fill(elsewhere.view(-1, 1), 0.0)
-    return torch.matmul(weights.to(x.dtype).unsqueeze(1), outputs.view(-1, k, x.shape[1])).squeeze(1)
+    return _weighted_sum(weights.to(x.dtype), outputs.view(-1, k, x.shape[1]))
+
+
+def _weighted_sum(weights: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+    """[T, hidden] from weights [T, k] and outputs [T, k, hidden] of the same dtype; both forms sum in float32."""
+    if detection.current_chip().forms.batched_row_products:
+        return torch.matmul(weights.unsqueeze(1), outputs).squeeze(1)
+    return (outputs * weights.unsqueeze(-1)).sum(dim=1)
 
 
 def _gelu_and_multiply(x: torch.Tensor, approximate: str) -> torch.Tensor:
@@ -163,16 +178,36 @@ def fused_topk(
     scoring_func: str = "softmax",
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """The most likely experts of each token: weights fp32 and ids [tokens, topk]; stands for vLLM's fused_topk."""
-    scores = gating_output.float()
     if scoring_func == "softmax":
-        weights, ids, _ = torch_npu.npu_moe_gating_top_k_softmax(scores, None, topk)
+        weights, ids = _most_likely(gating_output, topk, detection.current_chip().forms)
     elif scoring_func == "sigmoid":
-        weights, ids = torch.topk(scores.sigmoid(), topk, dim=-1)
+        weights, ids = torch.topk(gating_output.float().sigmoid(), topk, dim=-1)
     else:
         raise ValueError(f"scoring_func is {scoring_func!r}; softmax and sigmoid are known.")
     if renormalize:
         weights = weights / weights.sum(dim=-1, keepdim=True)
     return weights, ids.to(indices_type or torch.int32), None
+
+
+def _most_likely(logits: torch.Tensor, k: int, forms: Forms) -> tuple[torch.Tensor, torch.Tensor]:
+    """The k largest of each row's softmax, fp32, and their columns [T, k]; logits [T, experts].
+
+    By the gating operator where it takes them as they are; logits that a model computes in float32 because float16
+    does not hold them stay float32.
+    """
+    tokens, experts = logits.shape
+    missing = -experts % forms.gating_expert_multiple
+    if forms.gating_float32:
+        logits = logits.float()
+    too_wide = forms.gating_experts and experts + missing > forms.gating_experts
+    if too_wide or (not forms.gating_float32 and logits.dtype != torch.float16):
+        return torch.topk(logits.float().softmax(dim=-1), k, dim=-1)
+    if missing:  # columns that no token chooses
+        logits = torch.nn.functional.pad(logits, (0, missing), value=torch.finfo(logits.dtype).min)
+    pieces = logits.split(forms.gating_rows or tokens) if tokens else (logits,)
+    chosen = [torch_npu.npu_moe_gating_top_k_softmax(piece, None, k)[:2] for piece in pieces]
+    weights, ids = chosen[0] if len(chosen) == 1 else (torch.cat(parts) for parts in zip(*chosen, strict=True))
+    return weights.float(), ids
 
 
 def register() -> None:

@@ -18,6 +18,7 @@ from vllm.model_executor.layers.rotary_embedding.llama3_rope import Llama3Rotary
 from vllm.model_executor.layers.rotary_embedding.ntk_scaling_rope import NTKScalingRotaryEmbedding
 from vllm.model_executor.layers.rotary_embedding.yarn_scaling_rope import YaRNScalingRotaryEmbedding
 
+from ascend_facts.chips import ChipSpec
 from ascend_plugin import detection
 
 # Those that differ from the base class in the table alone, not in how it is applied.
@@ -41,29 +42,43 @@ class AscendRotary:
         self, positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Query [T, heads * size] and key [T, kv heads * size] rotated by positions [T], perhaps in place."""
+        if key is None or positions.dim() != 1 or self.rotary_dim != self.head_size:
+            return self.forward_native(positions, query, key)
         chip = detection.current_chip()
-        together = self.head_size in chip.rotary_head_sizes
-        fits = self.rotary_dim == self.head_size and (together or chip.has_rotary_mul)
-        if key is None or positions.dim() != 1 or not fits:
+        together = self._takes_both(query.shape[-1] + key.shape[-1], chip)
+        if not together and not chip.has_rotary_mul:
             return self.forward_native(positions, query, key)
         cos, sin = self._cos_sin(positions)
         if not together:
             return self._rotate_one(query, cos, sin), self._rotate_one(key, cos, sin)
         tokens = positions.shape[0]
+        if not chip.forms.rotary_on_views:
+            query, key = query.contiguous(), key.contiguous()
         torch_npu.npu_apply_rotary_pos_emb(
             query.view(1, tokens, -1, self.head_size),
             key.view(1, tokens, -1, self.head_size),
             cos,
             sin,
             layout="BSND",
-            rotary_mode="half" if self.is_neox_style else "interleave",
+            rotary_mode=self._mode,
         )
         return query, key
 
+    @property
+    def _mode(self) -> str:
+        return "half" if self.is_neox_style else "interleave"
+
+    def _takes_both(self, width: int, chip: ChipSpec) -> bool:
+        """Whether the operator for query and key, together `width` wide, is right here.
+
+        It computes "half" where it does not know another mode, and fails where a token's heads exceed its memory.
+        """
+        known = self.head_size in chip.rotary_head_sizes and self._mode in chip.forms.rotary_modes
+        return known and width <= chip.forms.rotary_heads * self.head_size
+
     def _rotate_one(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
         """x [T, heads * size] rotated by the operator that takes query or key, of any size below 896."""
-        mode = "half" if self.is_neox_style else "interleave"
-        return torch_npu.npu_rotary_mul(x.view(1, x.shape[0], -1, self.head_size), cos, sin, mode).view(x.shape)
+        return torch_npu.npu_rotary_mul(x.view(1, x.shape[0], -1, self.head_size), cos, sin, self._mode).view(x.shape)
 
     def _cos_sin(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Cosines and sines [1, T, 1, size] of this step's positions; every layer of a forward pass shares them."""

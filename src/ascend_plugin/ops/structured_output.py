@@ -15,7 +15,7 @@ UNCONSTRAINED = -1  # every bit set: every token allowed
 def apply_grammar_bitmask(scheduler_output: Any, grammar_output: Any, input_batch: Any, logits: torch.Tensor) -> None:
     """Set the logits [rows, V] of tokens that the requests' grammars do not allow to -inf, in place.
 
-    Takes the place of vllm.v1.structured_output.utils.apply_grammar_bitmask and has its arguments.
+    As vllm.v1.structured_output.utils.apply_grammar_bitmask, whose arguments it has; that calls xgrammar's kernel.
     """
     mask = arrange_rows(
         grammar_output.grammar_bitmask,
@@ -29,24 +29,26 @@ def apply_grammar_bitmask(scheduler_output: Any, grammar_output: Any, input_batc
 
 
 def arrange_rows(
-    bitmask: np.ndarray,  # [sum of (1 + speculated) over constrained, V / 32] int32, in the order of `constrained`
+    bitmask: np.ndarray,  # [constrained x (1 + most drafts), V / 32] int32, in the order of `constrained`
     constrained: list[str],
     batch: list[str],
     speculated: dict[str, list[int]],
     rows: int,
 ) -> np.ndarray:
-    """[rows, V / 32] int32: the masks in the order of the batch, where a request has a row and one for each draft."""
+    """[rows, V / 32] int32: the masks in the order of the batch, where a request has a row and one for each draft.
+
+    In `bitmask` each request has a block of the same size, however many drafts it has in this step.
+    """
     arranged = np.full((rows, bitmask.shape[1]), UNCONSTRAINED, dtype=np.int32)
     first_row, row = {}, 0
     for name in batch:
         first_row[name] = row
         row += 1 + len(speculated.get(name, ()))
-    source = 0
-    for name in constrained:
+    block = len(bitmask) // len(constrained)
+    for index, name in enumerate(constrained):
         count = 1 + len(speculated.get(name, ()))
         if name in first_row:
-            arranged[first_row[name] : first_row[name] + count] = bitmask[source : source + count]
-        source += count
+            arranged[first_row[name] : first_row[name] + count] = bitmask[index * block : index * block + count]
     return arranged
 
 

@@ -1,7 +1,8 @@
-"""Quantised checkpoints: which methods vLLM knows here, and which one a checkpoint needs, found without a flag.
+"""Quantized checkpoints: which methods vLLM knows here, and which one a checkpoint needs, found without a flag.
 
-ModelSlim's checkpoints are read by a configuration of our own (`modelslim`). The others are read by vLLM's
-configurations, which ask a registry for a kernel of the platform: ours are registered here (`kernels`).
+ModelSlim's checkpoints are read by a configuration of our own (`modelslim`). AWQ, GPTQ and fp8 are read by
+configurations that take the place of vLLM's (`configs`), compressed-tensors by vLLM's, which asks a registry for a
+kernel of the platform: ours are registered here (`kernels`).
 """
 
 from __future__ import annotations
@@ -9,14 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ascend_plugin.log import plugin_logger
+from ascend_plugin.quantization.names import DESCRIPTION, MODELSLIM, ROUNDED
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
 logger = plugin_logger(__name__)
-
-MODELSLIM = "ascend"  # the name that users of `--quantization` know
-DESCRIPTION = "quant_model_description.json"  # what ModelSlim writes beside the weights
 
 
 def register() -> None:
@@ -29,8 +28,25 @@ def register() -> None:
         register_quantization_config(MODELSLIM)(ModelSlimConfig)
 
 
+def register_layers() -> None:
+    """Put our configurations in the place of vLLM's, and our products into its registry. Can be repeated.
+
+    Imports every layer of them: for workers, and for front ends of a quantized model.
+    """
+    from vllm.model_executor.layers.quantization import register_quantization_config
+
+    from ascend_plugin.quantization.configs import CONFIGS
+    from ascend_plugin.quantization.rounded import RoundedConfig
+
+    register_quantization_config(ROUNDED)(RoundedConfig)
+    for config, names in CONFIGS.items():
+        for name in names:
+            register_quantization_config(name)(config)
+    register_kernels()
+
+
 def register_kernels() -> None:
-    """Offer our products to vLLM's own configurations (compressed-tensors, AWQ, GPTQ). Can be repeated."""
+    """Offer our products to the registry that layers of compressed-tensors, AWQ and GPTQ choose from."""
     from vllm.model_executor.kernels import linear
     from vllm.platforms import PlatformEnum
 
@@ -52,14 +68,30 @@ def detect(vllm_config: VllmConfig) -> None:
     if not file_or_path_exists(model.model, DESCRIPTION, model.revision):
         return
     logger.info_once("%s has a %s: its weights are read as ModelSlim wrote them.", model.model, DESCRIPTION)
-    model.quantization = MODELSLIM
-    vllm_config.quant_config = type(vllm_config)._get_quantization_config(model, vllm_config.load_config)
+    _choose(MODELSLIM, vllm_config)
+
+
+def round_float32(vllm_config: VllmConfig) -> None:
+    """Hold the weights of a float32 model's linear layers in float16, on a chip that would round them anyway."""
+    register_layers()
+    _choose(ROUNDED, vllm_config)
+
+
+def _choose(method: str, vllm_config: VllmConfig) -> None:
+    model = vllm_config.model_config
+    model.quantization = method
+    vllm_config.quant_config = vllm_config.get_quantization_config(model, vllm_config.load_config)
+
+
+def stored_method(method: str | None) -> str | None:
+    """How the checkpoint is quantized, which `rounded` says nothing of."""
+    return None if method == ROUNDED else method
 
 
 def report_expansions() -> None:
     """Say in one line for each format what a model's weights take over its checkpoint, if they take more."""
     import sys
 
-    module = sys.modules.get("ascend_plugin.quantization.dequantised")  # imported by the layers that need it
+    module = sys.modules.get("ascend_plugin.quantization.dequantized")  # imported by the layers that need it
     if module is not None:
         module.report()

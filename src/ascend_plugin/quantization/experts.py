@@ -1,4 +1,4 @@
-"""Routed experts of quantised checkpoints: what their methods share."""
+"""Routed experts of quantized checkpoints: what their methods share."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ascend_plugin.ops import moe
 PROJECTIONS = ("w13", "w2")  # vLLM's names: gate and up in one, then down
 
 
-class QuantisedExperts(FusedMoEMethodBase):
+class QuantizedExperts(FusedMoEMethodBase):
     """vLLM's method for the experts of a layer; routing stays with vLLM's routers.
 
-    A subclass makes the products once the weights are loaded, or makes the layer a plain one (`become_plain`).
+    A subclass makes the products once the weights are loaded, or makes the layer plain (`convert_to_unquantized`).
     """
 
     is_monolithic = False
@@ -57,8 +57,8 @@ class QuantisedExperts(FusedMoEMethodBase):
         return moe.routed_experts(x, topk_weights, topk_ids, self.up, self.down, layer.activation, layer.expert_map)
 
 
-def become_plain(layer: Any, weights: dict[str, torch.Tensor], device: torch.device) -> None:
-    """Give the layer these weights, [experts, out, in] by PROJECTIONS, and the method for unquantised experts."""
+def convert_to_unquantized(layer: Any, weights: dict[str, torch.Tensor], device: torch.device) -> None:
+    """Give the layer these weights, [experts, out, in] by PROJECTIONS, and the method for unquantized experts."""
     forget_parameters(layer)
     for name, weight in weights.items():
         layer.register_parameter(f"{name}_weight", torch.nn.Parameter(weight.to(device), requires_grad=False))

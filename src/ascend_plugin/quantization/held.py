@@ -1,4 +1,4 @@
-"""What a quantised linear layer keeps once its weights were loaded."""
+"""What a quantized linear layer keeps once its weights were loaded."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch.nn.parameter import Parameter
 
 
-def hold_only(layer: torch.nn.Module, weight: torch.Tensor) -> None:
+def keep_only_weight(layer: torch.nn.Module, weight: torch.Tensor) -> None:
     """The layer keeps this weight and its bias; what was loaded beside them is spent, or held by a product."""
     for name in list(layer._parameters):
         if name != "bias":

@@ -1,9 +1,12 @@
-"""int8 products: weights of eight bits with a scale for each output, activations quantised by constants or by token.
+"""int8 products: weights of eight bits with a scale for each output, activations quantized by constants or by token.
 
 The arithmetic is CANN's (documents of aclnnAscendQuantV3, aclnnDynamicQuantV2, aclnnQuantMatmulV5 and WeightNz):
 
     static    q = round(x / input_scale + input_offset);   y = (q @ W + int_bias) * scale
     dynamic   s = max|x| / 127 of each token, q = round(x / s);   y = (q @ W) * scale * s
+
+Where the product is not known to be right with a scale for each token (the chip table's forms.token_scaled_products),
+it is that of the static kind, and tokens are scaled behind it.
 """
 
 from __future__ import annotations
@@ -11,10 +14,11 @@ from __future__ import annotations
 import torch
 import torch_npu
 
-from ascend_plugin.chips import ChipSpec
+from ascend_facts.chips import ChipSpec
 from ascend_plugin.ops.formats import FRACTAL_NZ
 
 DYNAMIC_ALIGNMENT_310P = 32  # aclnnDynamicQuant's document: a token's width on Ascend 310P
+HEADROOM = 128.0  # a power of two above the largest quantized value: before tokens are scaled, sums stay in float16
 
 
 def stored(weight: torch.Tensor, chip: ChipSpec) -> torch.Tensor:
@@ -22,12 +26,12 @@ def stored(weight: torch.Tensor, chip: ChipSpec) -> torch.Tensor:
     if chip.weight_format != "nz":
         return weight
     if min(weight.shape) < chip.matmul_nz_min_dim:
-        raise ValueError(f"A quantised weight of {tuple(weight.shape)} does not run on {chip.soc_version}.")
+        raise ValueError(f"A quantized weight of {tuple(weight.shape)} does not run on {chip.soc_version}.")
     return torch_npu.npu_format_cast(weight, FRACTAL_NZ)
 
 
 class StaticProduct:
-    """Activations quantised by one scale and offset for the tensor, known from calibration.
+    """Activations quantized by one scale and offset for the tensor, known from calibration.
 
     weight [out, in] int8 as `stored` gives it; scale [out] fp32 is input scale times weight scale; int_bias [out] int32
     holds what belongs to the sums (a folded bias, the offset's share) or is None; dtype is that of inputs and outputs.
@@ -44,23 +48,24 @@ class StaticProduct:
     ) -> None:
         self.weight = weight.t()
         self.int_bias = int_bias
-        self.factor = (1.0 / input_scale.float()).to(dtype).reshape(1)
+        factor = (1.0 / input_scale.float()).to(dtype).reshape(1)
         # The chip takes the factor in the activations' dtype: results are scaled back by what it was rounded to.
-        scale = scale / (self.factor.float() * input_scale.float())
-        # fp16 results take the scale in the chip's 64-bit form, converted once; bf16 results take it as it is.
-        self.scale = torch_npu.npu_trans_quant_param(scale, round_mode=1) if dtype == torch.float16 else scale
-        self.offset = None if input_offset is None else input_offset.to(dtype).reshape(1)
+        self.scale = _scale_of_results(scale / (factor.float() * input_scale.float()), dtype)
+        # One for each input, as others run it on the silicon, although the documents take one for all.
+        width = weight.shape[1]
+        self.factor = factor.repeat(width)
+        self.offset = None if input_offset is None else input_offset.to(dtype).reshape(1).repeat(width)
         self.dtype = dtype
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        quantised = torch_npu.npu_quantize(x, self.factor, self.offset, torch.qint8, -1, False)
+        quantized = torch_npu.npu_quantize(x, self.factor, self.offset, torch.qint8, -1, False)
         return torch_npu.npu_quant_matmul(
-            quantised, self.weight, self.scale, bias=self.int_bias, output_dtype=self.dtype
+            quantized, self.weight, self.scale, bias=self.int_bias, output_dtype=self.dtype
         )
 
 
 class DynamicProduct:
-    """Activations quantised by a scale for each token. weight [out, in] int8 as `stored` gives it, scale [out] fp32.
+    """Activations quantized by a scale for each token. weight [out, in] int8 as `stored` gives it, scale [out] fp32.
 
     Raises ValueError where a token's width does not suit the chip.
     """
@@ -68,18 +73,27 @@ class DynamicProduct:
     def __init__(self, weight: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype, chip: ChipSpec) -> None:
         if chip.weight_format == "nz" and weight.shape[1] % DYNAMIC_ALIGNMENT_310P:
             raise ValueError(
-                f"Choose another --tensor-parallel-size: {chip.soc_version} quantises tokens by their own scale only "
+                f"Choose another --tensor-parallel-size: {chip.soc_version} quantizes tokens by their own scale only "
                 f"in widths that are multiples of {DYNAMIC_ALIGNMENT_310P}, and a layer here has {weight.shape[1]}."
             )
         self.weight = weight.t()
-        self.scale = scale
+        self.scales_tokens = chip.forms.token_scaled_products
+        self.scale = scale if self.scales_tokens else _scale_of_results(scale / HEADROOM, dtype)
         self.dtype = dtype
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        quantised, by_token = torch_npu.npu_dynamic_quant(x)
-        return torch_npu.npu_quant_matmul(
-            quantised, self.weight, self.scale, pertoken_scale=by_token, output_dtype=self.dtype
-        )
+        quantized, by_token = torch_npu.npu_dynamic_quant(x)
+        if self.scales_tokens:
+            return torch_npu.npu_quant_matmul(
+                quantized, self.weight, self.scale, pertoken_scale=by_token, output_dtype=self.dtype
+            )
+        product = torch_npu.npu_quant_matmul(quantized, self.weight, self.scale, output_dtype=self.dtype)
+        return product.mul_((by_token * HEADROOM).to(self.dtype).unsqueeze(-1))
+
+
+def _scale_of_results(scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The scale [out] fp32 as products of that dtype take it: fp16 ones in the chip's 64 bits, bf16 ones as it is."""
+    return torch_npu.npu_trans_quant_param(scale, round_mode=1) if dtype == torch.float16 else scale
 
 
 def sums_of_outputs(weight: torch.Tensor) -> torch.Tensor:

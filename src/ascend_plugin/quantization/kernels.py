@@ -1,4 +1,4 @@
-"""Our products as kernels of vLLM's registry, which its own quantisation configurations choose from."""
+"""Our products as kernels of vLLM's registry, which its own quantization configurations choose from."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from vllm.model_executor.kernels.linear import Int8ScaledMMLinearKernel, Int8ScaledMMLinearLayerConfig
 
 from ascend_plugin import detection
-from ascend_plugin.quantization.held import hold_only
+from ascend_plugin.quantization.held import keep_only_weight
 from ascend_plugin.quantization.int8 import DynamicProduct, StaticProduct, stored, sums_of_outputs
 
 
@@ -21,7 +21,7 @@ class AscendInt8Kernel(Int8ScaledMMLinearKernel):
     @classmethod
     def can_implement(cls, c: Int8ScaledMMLinearLayerConfig) -> tuple[bool, str | None]:
         if not c.is_static_input_scheme and not c.input_symmetric:
-            return False, "tokens are quantised by their own scale only symmetrically: use a symmetric checkpoint"
+            return False, "tokens are quantized by their own scale only symmetrically: use a symmetric checkpoint"
         return True, None
 
     def process_weights_after_loading(self, layer: torch.nn.Module) -> None:
@@ -42,7 +42,7 @@ class AscendInt8Kernel(Int8ScaledMMLinearKernel):
         else:
             product = DynamicProduct(layout, by_output, dtype, chip)
         self.product = product
-        hold_only(layer, layout)
+        keep_only_weight(layer, layout)
 
     def apply_weights(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         output = self.product(x)

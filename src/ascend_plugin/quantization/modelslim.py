@@ -1,6 +1,6 @@
-"""ModelSlim checkpoints: Huawei's quantiser writes int8 weights and a description that names each tensor's kind.
+"""ModelSlim checkpoints: Huawei's quantizer writes int8 weights and a description that names each tensor's kind.
 
-`quant_model_description.json` maps a tensor's name to FLOAT, W8A8 (activations quantised by constants), W8A8_DYNAMIC
+`quant_model_description.json` maps a tensor's name to FLOAT, W8A8 (activations quantized by constants), W8A8_DYNAMIC
 (by token) and others; a layer's tensors lie under its name in the checkpoint:
 
     W8A8           weight int8 [out, in], input_scale and input_offset [1], deq_scale [out] (int64: the bits of a
@@ -16,7 +16,8 @@ import torch
 from vllm.model_executor.layers.quantization.base_config import QuantizationConfig, QuantizeMethodBase
 
 from ascend_plugin import detection
-from ascend_plugin.quantization import DESCRIPTION, MODELSLIM
+from ascend_plugin.quantization.errors import UnsupportedCheckpoint
+from ascend_plugin.quantization.names import DESCRIPTION, MODELSLIM
 
 FLOAT, STATIC, DYNAMIC = "FLOAT", "W8A8", "W8A8_DYNAMIC"
 KINDS = (FLOAT, STATIC, DYNAMIC)
@@ -24,10 +25,6 @@ NOT_YET = {
     "W8A8S": "sparse weights",
     "W8A8SC": "sparse weights, compressed for one tensor-parallel size",
 }
-
-
-class UnsupportedCheckpoint(ValueError):
-    """The checkpoint is quantised in a way that the plugin or the chip does not run; the message has the remedy."""
 
 
 class ModelSlimConfig(QuantizationConfig):
@@ -86,7 +83,7 @@ class ModelSlimConfig(QuantizationConfig):
         if len(found) > 1:
             raise UnsupportedCheckpoint(
                 f"The parts {', '.join(parts)} of {prefix} are of different kinds ({', '.join(sorted(found))}): vLLM "
-                "multiplies by them at once, so quantise them alike."
+                "multiplies by them at once, so quantize them alike."
             )
         return found.pop()
 
@@ -98,7 +95,7 @@ class ModelSlimConfig(QuantizationConfig):
         if len(weights) > 1:
             raise UnsupportedCheckpoint(
                 f"The experts of {prefix} are of different kinds ({', '.join(sorted(weights))}): vLLM multiplies by "
-                "them at once, so quantise them alike."
+                "them at once, so quantize them alike."
             )
         return weights.pop() if weights else FLOAT
 
@@ -107,7 +104,7 @@ def _refuse_unsupported(kinds: dict[str, str]) -> None:
     chip = detection.current_chip()
     if "int8" not in chip.matmul_dtypes:
         raise UnsupportedCheckpoint(
-            f"{chip.soc_version} has no int8 products: use the checkpoint that is not quantised."
+            f"{chip.soc_version} has no int8 products: use the checkpoint that is not quantized."
         )
     for name, kind in kinds.items():
         if kind not in KINDS:
@@ -123,5 +120,5 @@ def _refuse_unsupported(kinds: dict[str, str]) -> None:
         if kind == STATIC and ".experts." in name:
             raise UnsupportedCheckpoint(
                 f"Use a W8A8_DYNAMIC checkpoint of this model: {name} is of the kind {kind}, and the activations of "
-                "experts are quantised by token only."
+                "experts are quantized by token only."
             )

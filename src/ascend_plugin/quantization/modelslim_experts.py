@@ -1,4 +1,4 @@
-"""Routed experts of ModelSlim checkpoints, kind W8A8_DYNAMIC: int8 weights, tokens quantised by their own scale."""
+"""Routed experts of ModelSlim checkpoints, kind W8A8_DYNAMIC: int8 weights, tokens quantized by their own scale."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ import torch_npu
 
 from ascend_plugin import detection
 from ascend_plugin.ops import moe
-from ascend_plugin.quantization.experts import PROJECTIONS, QuantisedExperts, forget_parameters, ignore, register
+from ascend_plugin.quantization.experts import PROJECTIONS, QuantizedExperts, forget_parameters, ignore, register
 
 
 class GroupedInt8Product:
     """Ranges of rows times the int8 weights of their experts, [experts, out, in], with scales fp32 [experts, out].
 
     Where CANN's grouped product takes int8 it is given rows that npu_dynamic_quant made; Ascend 310P has an operator
-    of its own that quantises, multiplies and scales back, and wants running totals of the rows.
+    of its own that quantizes, multiplies and scales back, and wants running totals of the rows.
     """
 
     def __init__(self, weight: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> None:
         self.experts = weight.shape[0]
         self.dtype = dtype
-        self.quantises_itself = detection.current_chip().weight_format == "nz"
-        self.weight = weight if self.quantises_itself else weight.transpose(1, 2)
+        self.quantizes_itself = detection.current_chip().weight_format == "nz"
+        self.weight = weight if self.quantizes_itself else weight.transpose(1, 2)
         self.scale = scale.to(torch.bfloat16) if dtype == torch.bfloat16 else scale
 
     def __call__(self, rows: torch.Tensor, tokens_of: torch.Tensor, kind: int) -> torch.Tensor:
-        if self.quantises_itself:
+        if self.quantizes_itself:
             totals = tokens_of if kind == moe.RUNNING_TOTALS else tokens_of.cumsum(0)
             return torch_npu.npu_quant_grouped_matmul_dequant(
                 rows, self.weight, self.scale, totals, quant_mode="pertoken"
             )
-        quantised, by_row = torch_npu.npu_dynamic_quant(rows)
+        quantized, by_row = torch_npu.npu_dynamic_quant(rows)
         return torch_npu.npu_grouped_matmul(
-            [quantised],
+            [quantized],
             [self.weight],
             scale=[self.scale],
             per_token_scale=[by_row],
@@ -46,8 +46,8 @@ class GroupedInt8Product:
         )[0]
 
 
-class DynamicExperts(QuantisedExperts):
-    """int8 experts whose inputs are quantised by token."""
+class DynamicExperts(QuantizedExperts):
+    """int8 experts whose inputs are quantized by token."""
 
     def create_projection(self, layer: Any, name: str, shape: tuple[int, int, int], attributes: dict[str, Any]) -> None:
         experts, outputs, _ = shape

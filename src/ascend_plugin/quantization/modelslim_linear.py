@@ -14,9 +14,9 @@ from vllm.model_executor.layers.linear import (
 from vllm.model_executor.parameter import ChannelQuantScaleParameter, ModelWeightParameter, PerTensorScaleParameter
 
 from ascend_plugin import detection
-from ascend_plugin.quantization.held import hold_only
+from ascend_plugin.quantization.errors import UnsupportedCheckpoint
+from ascend_plugin.quantization.held import keep_only_weight
 from ascend_plugin.quantization.int8 import DynamicProduct, StaticProduct, stored
-from ascend_plugin.quantization.modelslim import UnsupportedCheckpoint
 
 
 class _Linear(LinearMethodBase):
@@ -57,7 +57,7 @@ class StaticLinear(_Linear):
         scale, offset = layer.input_scale.data.cpu(), layer.input_offset.data.cpu()
         if not (scale == scale[0]).all() or not (offset == offset[0]).all():
             raise UnsupportedCheckpoint(
-                f"The parts of {layer.prefix} quantise one input by different scales ({scale.tolist()}): calibrate "
+                f"The parts of {layer.prefix} quantize one input by different scales ({scale.tolist()}): calibrate "
                 "them together."
             )
         # The bias holds the offset's share for the whole width: one rank adds it to the sum over ranks.
@@ -71,7 +71,7 @@ class StaticLinear(_Linear):
             layer.quant_bias.data if adds_bias else None,
             self.dtype,
         )
-        hold_only(layer, weight)
+        keep_only_weight(layer, weight)
 
     def apply(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         return self.product(x)  # bias is within quant_bias
@@ -85,7 +85,7 @@ class DynamicLinear(_Linear):
         chip = detection.current_chip()
         weight = stored(layer.weight.data, chip)
         self.product = DynamicProduct(weight, layer.weight_scale.data.flatten(), self.dtype, chip)
-        hold_only(layer, weight)
+        keep_only_weight(layer, weight)
 
     def apply(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         output = self.product(x)
@@ -93,7 +93,7 @@ class DynamicLinear(_Linear):
 
 
 def _register_weight(layer: torch.nn.Module, outputs: int, inputs: int, loader: Any) -> None:
-    """The int8 weight, and the scale and offset that ModelSlim writes for every kind of quantised layer."""
+    """The int8 weight, and the scale and offset that ModelSlim writes for every kind of quantized layer."""
     data = torch.empty(outputs, inputs, dtype=torch.int8)
     layer.register_parameter("weight", ModelWeightParameter(data=data, input_dim=1, output_dim=0, weight_loader=loader))
     for name in ("weight_scale", "weight_offset"):

@@ -8,17 +8,20 @@ document gives Ascend 310P int8 weights only, where each weight takes a byte.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch_npu
 from vllm.model_executor.kernels.linear import MPLinearKernel, MPLinearLayerConfig
 from vllm.model_executor.layers.linear import register_weight_loader_v2_supported_method
 from vllm.model_executor.layers.quantization.auto_awq import AutoAWQMarlinLinearMethod, _convert_awq_to_standard_format
+from vllm.model_executor.layers.quantization.auto_gptq import AutoGPTQLinearMethod
 from vllm.model_executor.parameter import permute_param_layout_
 from vllm.scalar_type import scalar_types
 
 from ascend_plugin import detection
-from ascend_plugin.quantization import dequantised
-from ascend_plugin.quantization.held import hold_only
+from ascend_plugin.quantization import dequantized
+from ascend_plugin.quantization.held import keep_only_weight
 
 MIDDLE = 8  # of the unsigned values 0..15 that checkpoints store
 GROUP_STEP = 32  # groups are multiples of this many inputs, and shorter than the whole width
@@ -106,8 +109,8 @@ class AscendWeightOnlyKernel(MPLinearKernel):
             zero = unpack(zeros.data, 1)
         self.product = WeightOnlyLinear(values, scale, zero, self.config.act_type, device)
         if self.product.holds_bytes:
-            dequantised.count("int4", torch.int8, values.numel())
-        hold_only(layer, self.product.weight)
+            dequantized.count("int4", torch.int8, values.numel())
+        keep_only_weight(layer, self.product.weight)
 
     def apply_weights(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         output = self.product(x)
@@ -118,8 +121,25 @@ class AscendWeightOnlyKernel(MPLinearKernel):
 class AscendAwqLinear(AutoAWQMarlinLinearMethod):
     """AWQ by the registry's kernel; its order of bits is put right on the host, as Ascend 310P cannot shift."""
 
+    def __init__(self, quant_config: Any) -> None:
+        """As the base class, which asks in addition whether this is a CUDA device."""
+        self.quant_config = quant_config
+        self.quant_type = quant_config.quant_type
+        self.input_dtype = None
+
     def process_weights_after_loading(self, layer: torch.nn.Module) -> None:
         for name in ("qweight", "qzeros"):
             layer._parameters[name].data = layer._parameters[name].data.cpu()
         _convert_awq_to_standard_format(layer, "qweight", "qzeros", self.quant_config.quant_type.size_bits)
         self.kernel.process_weights_after_loading(layer)
+
+
+@register_weight_loader_v2_supported_method
+class AscendGptqLinear(AutoGPTQLinearMethod):
+    """GPTQ by the registry's kernel."""
+
+    def __init__(self, quant_config: Any) -> None:
+        """As the base class, which asks in addition whether this is a CUDA device."""
+        self.quant_config = quant_config
+        self.quant_type = quant_config.quant_type
+        self.input_dtype = None

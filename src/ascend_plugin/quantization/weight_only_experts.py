@@ -16,11 +16,11 @@ from vllm.model_executor.layers.fused_moe.config import FusedMoEConfig
 
 from ascend_plugin import detection
 from ascend_plugin.ops import moe
-from ascend_plugin.quantization import dequantised
+from ascend_plugin.quantization import dequantized
 from ascend_plugin.quantization.experts import (
     PROJECTIONS,
-    QuantisedExperts,
-    become_plain,
+    QuantizedExperts,
+    convert_to_unquantized,
     forget_parameters,
     register,
 )
@@ -68,7 +68,7 @@ class GroupedFourBitProduct:
         )[0]
 
 
-class _FourBitExperts(QuantisedExperts):
+class _FourBitExperts(QuantizedExperts):
     """Loads what both formats have: qweight, packed along inputs or outputs; scales; qzeros, packed along outputs."""
 
     packs_inputs: bool
@@ -113,8 +113,8 @@ class _FourBitExperts(QuantisedExperts):
             forget_parameters(layer)
             return
         for four_bit in weights.values():
-            dequantised.count("int4", four_bit.scales.dtype, four_bit.values.numel())
-        become_plain(layer, {name: numbers_of(four_bit) for name, four_bit in weights.items()}, device)
+            dequantized.count("int4", four_bit.scales.dtype, four_bit.values.numel())
+        convert_to_unquantized(layer, {name: numbers_of(four_bit) for name, four_bit in weights.items()}, device)
 
     def _read(self, layer: Any, name: str) -> FourBitWeights:
         raise NotImplementedError

@@ -9,8 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from ascend_cli.cli import run
+
+# The same examples in every run, and no folder of examples beside the tests.
+settings.register_profile("fixed", derandomize=True, database=None, deadline=None)
+settings.load_profile("fixed")
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,15 @@ def ascend(capfd: pytest.CaptureFixture[str]) -> Ascend:
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No caches, keys or chips of the machine that runs the tests; no emulation unless a test asks for it."""
-    for name in ("HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT", "MODELSCOPE_CACHE", "ASCEND_HOME_PATH", "XDG_RUNTIME_DIR"):
+    for name in (
+        "HF_HOME",
+        "HF_HUB_CACHE",
+        "HF_ENDPOINT",
+        "MODELSCOPE_CACHE",
+        "ASCEND_HOME_PATH",
+        "XDG_RUNTIME_DIR",
+        "VLLM_API_KEY",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("ASCEND_EMULATOR", "0")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

@@ -1,4 +1,4 @@
-"""Reports: Markdown in the shape of the first user's page, and a page of HTML that stands alone."""
+"""Reports: Markdown in the shape of vLLM's printed tables, and a page of HTML that stands alone."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from xml.etree import ElementTree
 
 import pytest
 
-from ascend_cli.bench.brief import brief_rows
 from ascend_cli.bench.html import html_report
 from ascend_cli.bench.judge import Slo
 from ascend_cli.bench.markdown import markdown_report
+from ascend_cli.bench.published import published_rows
 from ascend_cli.bench.svg import HEIGHT, WIDTH, Series, bar_chart, line_chart, ticks
 
 from .conftest import Ascend
 
 
 def test_report_is_written(ascend: Ascend, tmp_path: Path) -> None:
-    answer = ascend("bench", "report", "brief", "-o", tmp_path / "report")
+    answer = ascend("bench", "report", "atlas-300i-duo", "-o", tmp_path / "report")
     assert answer.code == 0
     assert (tmp_path / "report.md").exists()
     assert (tmp_path / "report.html").exists()
 
 
 def test_markdown_shows_the_pages_tables_side_by_side() -> None:
-    text = markdown_report(brief_rows(), "Page")
+    text = markdown_report(published_rows(), "Page")
     assert "<th>--num-prompts 20 --max-concurrency 1</th><th>--num-prompts 200 --max-concurrency 8</th>" in text
     assert "| qwen3-32b | 4 x 310P3 | 256/128 | 8 | 0.37 | 47.31 | one run | 2212.6 | 149.52 | 52.8% |" in text
     assert "--input-len was ignored" in text
@@ -56,7 +56,7 @@ class Checker(HTMLParser):
 
 
 def test_html_stands_alone_and_is_well_formed() -> None:
-    page = html_report(brief_rows(), "Page <&>", Slo.parse("ttft:500"))
+    page = html_report(published_rows(), "Page <&>", Slo.parse("ttft:500"))
     checker = Checker()
     checker.feed(page)
     assert checker.open == []
@@ -70,7 +70,7 @@ def captions(page: str) -> list[str]:
 
 
 def test_html_has_the_plots() -> None:
-    rows = brief_rows()
+    rows = published_rows()
     other_chip = replace(rows[0], chip="910B3", tensor_parallel_size=1, emulated=True)
     found = captions(html_report([*rows, other_chip, replace(rows[0], emulated=True)], "Page"))
     for wanted in (
@@ -84,7 +84,7 @@ def test_html_has_the_plots() -> None:
 
 
 def test_refused_rows_are_marked_and_not_plotted() -> None:
-    row = replace(brief_rows()[0], refused="1,024 input tokens were processed")
+    row = replace(published_rows()[0], refused="1,024 input tokens were processed")
     page = html_report([row], "Page")
     assert captions(page) == []
     assert 'class="tag refused"' in page
@@ -92,7 +92,7 @@ def test_refused_rows_are_marked_and_not_plotted() -> None:
 
 
 def test_emulated_rows_are_marked() -> None:
-    page = html_report([replace(brief_rows()[0], emulated=True, clock="functional")], "Page")
+    page = html_report([replace(published_rows()[0], emulated=True, clock="functional")], "Page")
     assert 'class="tag emulated"' in page
     assert "say nothing about a chip" in page
 

@@ -1,18 +1,23 @@
-"""Results as data: the first user's figures, the token audit, spread, saturation, goodput, comparison."""
+"""Results as data: the published figures, the token audit, spread, saturation, goodput, comparison."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from ascend_cli.bench import sources
 from ascend_cli.bench.audit import audit
-from ascend_cli.bench.brief import brief_rows
 from ascend_cli.bench.compare import compare
 from ascend_cli.bench.judge import Slo, goodput, knee, notes_of, roofline_share, saturation
-from ascend_cli.bench.results import Latency, Request, Row, Run, Workload, load, save
+from ascend_cli.bench.published import published_rows
+from ascend_cli.bench.results import SCHEMA, Latency, Request, Row, Run, Workload, load, save
 from ascend_cli.bench.table import row_table, serving_table, throughput_table
 from ascend_cli.errors import UsageError
 
@@ -42,11 +47,20 @@ def run(
 
 def row(*runs: Run, workload: Workload = WORKLOAD, **changes: object) -> Row:
     return replace(
-        Row("serve", "qwen3-0.6b", workload, runs or (run(),), chip="310P3", tensor_parallel_size=4), **changes
+        Row(
+            "serve",
+            "qwen3-0.6b",
+            workload,
+            runs or (run(),),
+            chip="310P3",
+            tensor_parallel_size=4,
+            weight_format="fp16",
+        ),
+        **changes,
     )
 
 
-# ----------------------------------------------------------------------------------------- the first user's page
+# -------------------------------------------------------------------------- published Atlas 300I Duo figures
 
 PAGE_TABLE = """============ Serving Benchmark Result ============
 Successful requests:                     20
@@ -75,13 +89,13 @@ P99 ITL (ms):                            149.20"""
 
 
 def test_the_pages_table_is_printed_line_for_line() -> None:
-    printed = [line.rstrip() for line in serving_table(brief_rows()[0]).splitlines()]
+    printed = [line.rstrip() for line in serving_table(published_rows()[0]).splitlines()]
     page = PAGE_TABLE.splitlines()
     assert printed[: len(page)] == page
 
 
 def test_the_pages_offline_figures() -> None:
-    small, _, large = [one for one in brief_rows() if one.kind == "throughput"]
+    small, _, large = [one for one in published_rows() if one.kind == "throughput"]
     text = throughput_table(small)
     assert "1.84 requests/s" in text and "236.06 output tokens/s  (warming up, left out)" in text
     assert "2.16 requests/s" in text and "Total num prompt tokens:  204800" in text
@@ -91,7 +105,7 @@ def test_the_pages_offline_figures() -> None:
 
 @pytest.mark.parametrize(("index", "share"), [(0, 0.025), (2, 0.61)])
 def test_the_pages_share_of_the_roofline(index: int, share: float) -> None:
-    reached = roofline_share(brief_rows()[index])
+    reached = roofline_share(published_rows()[index])
     assert reached is not None
     assert reached.decode_share == pytest.approx(share, abs=0.005)
 
@@ -192,14 +206,14 @@ def test_emulated_rows_say_so() -> None:
 
 
 def test_rows_survive_a_file(tmp_path: Path) -> None:
-    rows = [*brief_rows(), row(run(100, requests=requests([50.0] * 20)))]
+    rows = [*published_rows(), row(run(100, requests=requests([50.0] * 20)))]
     save(rows, tmp_path / "rows.json")
     assert load(tmp_path / "rows.json") == rows
     assert load(tmp_path) == rows
 
 
 def test_another_schema_version_is_refused(tmp_path: Path, ascend: Ascend) -> None:
-    save(brief_rows(), tmp_path / "rows.json")
+    save(published_rows(), tmp_path / "rows.json")
     document = json.loads((tmp_path / "rows.json").read_text())
     (tmp_path / "rows.json").write_text(json.dumps(document | {"schema": "ascend.bench/0"}))
     answer = ascend("bench", "report", tmp_path / "rows.json")
@@ -240,15 +254,98 @@ def test_what_cannot_be_compared_is_said() -> None:
     assert any("means nothing for hardware" in line for line in emulated.caveats)
 
 
-def test_compare_with_the_brief(ascend: Ascend, tmp_path: Path) -> None:
+def test_compare_with_the_published_figures(ascend: Ascend, tmp_path: Path) -> None:
     mine = [
         replace(one, runs=tuple(replace(run, duration_s=run.duration_s / 2) for run in one.runs))
-        for one in brief_rows()
+        for one in published_rows()
     ]
     save(mine, tmp_path / "mine.json")
-    better = ascend("bench", "compare", "brief", tmp_path / "mine.json")
+    better = ascend("bench", "compare", "atlas-300i-duo", tmp_path / "mine.json")
     assert better.code == 0
     assert "better" in better.out
-    worse = ascend("bench", "compare", tmp_path / "mine.json", "brief", "--json")
+    worse = ascend("bench", "compare", tmp_path / "mine.json", "atlas-300i-duo", "--json")
     assert worse.code == 1
     assert any(change["verdict"] == "worse" for change in worse.json["comparison"]["changes"])
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_results_file_however_spoiled_is_a_traceback(ascend: Ascend, tmp_path: Path, data: st.DataObject) -> None:
+    """One value anywhere in a good file exchanged for another kind: compared and reported, or refused in a line."""
+    document = json.loads(json.dumps({"schema": SCHEMA, "rows": [asdict(row())]}))
+    places = list(_places(document))
+    *path, last = data.draw(st.sampled_from(places))
+    inner: Any = document
+    for step in path:
+        inner = inner[step]
+    odd = st.sampled_from([None, "x", -1, 0, 1e400, True, [], {}, [1], {"a": 1}, 2**70])
+    inner[last] = data.draw(odd)
+    file = tmp_path / "rows.json"
+    file.write_text(json.dumps(document))
+    for command in (
+        ["bench", "compare", file, "atlas-300i-duo", "--json"],
+        ["bench", "report", file, "-o", tmp_path / "r"],
+    ):
+        answer = ascend(*command)
+        assert answer.code in (0, 1, 2)
+        if answer.code == 2:
+            assert answer.error_line
+
+
+def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    for key, inner in items:
+        if not isinstance(value, tuple):
+            yield (*path, key)
+        yield from _places(inner, (*path, key))
+
+
+PRINTED = """
+INFO something before
+============ Serving Benchmark Result ============
+Successful requests:                     20
+Failed requests:                         0
+Maximum request concurrency:             1
+Benchmark duration (s):                  334.72
+Total input tokens:                      5120
+Total generated tokens:                  2560
+Request throughput (req/s):              0.06
+Output token throughput (tok/s):         7.65
+---------------Time to First Token----------------
+Mean TTFT (ms):                          328.02
+Median TTFT (ms):                        293.29
+P99 TTFT (ms):                           852.37
+==================================================
+"""
+
+
+def test_a_table_that_vllm_printed_is_compared(ascend: Ascend, tmp_path: Path) -> None:
+    """The published table of Qwen3-32B, saved as text under the model's name, is the same point as the data set's."""
+    file = tmp_path / "qwen3-32b.txt"
+    file.write_text(PRINTED)
+    (found,) = sources.load(file)
+    assert (found.workload.input_tokens, found.workload.output_tokens, found.workload.concurrency) == (256, 128, 1)
+    assert found.chip is None and found.tensor_parallel_size is None
+    answer = ascend("bench", "compare", "atlas-300i-duo", file, "--json")
+    assert answer.code == 0
+    changes = answer.json["comparison"]["changes"]
+    assert {change["metric"]: change["verdict"] for change in changes}["output tok/s"] == "same"
+    assert ascend("bench", "report", file, "-o", tmp_path / "report").code == 0
+
+
+def test_a_result_file_of_vllm_is_a_row(tmp_path: Path) -> None:
+    document = {"duration": 10.0, "completed": 20, "total_input_tokens": 5120, "total_output_tokens": 2560}
+    document |= {"model_id": "Qwen/Qwen3-0.6B", "num_prompts": 20, "max_concurrency": 8, "request_rate": "inf"}
+    for name in ("ttft", "tpot"):
+        document |= {f"{statistic}_{name}_ms": 5.0 for statistic in ("mean", "median", "p99")}
+    file = tmp_path / "vllm.json"
+    file.write_text(json.dumps(document))
+    (found,) = sources.load(file)
+    assert found.point[:2] == ("qwen3-0.6b", "serve") and found.workload.concurrency == 8
+    file.write_text(json.dumps(document | {"duration": "x"}))
+    with pytest.raises(UsageError, match="cannot be read"):
+        sources.load(file)
+    cut = tmp_path / "cut.txt"
+    cut.write_text(PRINTED.split("Total input")[0])
+    with pytest.raises(UsageError, match="lacks"):
+        sources.load(cut)

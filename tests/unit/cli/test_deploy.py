@@ -24,24 +24,51 @@ import yaml
 
 from ascend_cli.deploy.images import cann_image, find_image
 from ascend_cli.deploy.service import parse_devices
-from ascend_plugin.chips import chips, find
+from ascend_facts.chips import chips, find
 
 from .conftest import Ascend
 
 GOLDEN = Path(__file__).with_name("golden")
 KUBERNETES = "1.30"
 
-BRIEF = ["qwen3-32b", "--open", "--model-dir", "/root/models/qwen3-32B", "--mount", "/root/models", "--devices", "0-3"]
-BRIEF += ["--tag", "v0.18.0rc1-310p-openeuler", "--served-model-name", "qwen3-32b"]
+OPERATOR = [
+    "qwen3-32b",
+    "--open",
+    "--model-dir",
+    "/root/models/qwen3-32B",
+    "--mount",
+    "/root/models",
+    "--devices",
+    "0-3",
+]
+OPERATOR += ["--tag", "v0.18.0rc1-310p-openeuler", "--served-model-name", "qwen3-32b"]
 CASES: dict[str, list[str]] = {
     "docker-safe.sh": ["qwen3-8b", "--model-dir", "/data/qwen3-8b"],
-    "docker-hub-mirror.sh": ["qwen3-8b", "--hub", "hf-mirror", "--mirror", "daocloud", "--os", "openeuler"],
+    "docker-incumbent.sh": ["qwen3-8b", "--image-of", "vllm-ascend", "--model-dir", "/data/qwen3-8b"],
+    "docker-hub-mirror.sh": [
+        "qwen3-8b",
+        "--image-of",
+        "vllm-ascend",
+        "--hub",
+        "hf-mirror",
+        "--mirror",
+        "daocloud",
+        "--os",
+        "openeuler",
+    ],
     "docker-ascend-runtime.sh": ["qwen3-32b", "--runtime", "ascend", "--devices", "0-3", "--hub", "modelscope"],
-    "docker-a2-root.sh": ["qwen3-32b", "--chip", "910B3", "--model-dir", "/data/qwen3-32b"],
-    "docker-own-image.sh": ["qwen3-8b", "--image", "ascend-plugin:0.1.0-310p", "--model-dir", "/data/qwen3-8b"],
+    "docker-a2-root.sh": [
+        "qwen3-32b",
+        "--chip",
+        "910B3",
+        "--image-of",
+        "vllm-ascend",
+        "--model-dir",
+        "/data/qwen3-32b",
+    ],
     "docker-interactive.sh": ["qwen3-8b", "--interactive", "--model-dir", "/data/qwen3-8b"],
-    "docker-open-detached.sh": [*BRIEF, "--hub", "modelscope"],
-    "docker-open-interactive.sh": [*BRIEF, "--interactive"],
+    "docker-open-detached.sh": [*OPERATOR, "--hub", "modelscope"],
+    "docker-open-interactive.sh": [*OPERATOR, "--interactive"],
     "compose-proxy.yaml": ["qwen3-32b", "--target", "compose", "--devices", "0-3", "--model-dir", "/data/qwen3-32b"],
     "compose-plain.yaml": ["qwen3-8b", "--target", "compose", "--no-proxy", "--runtime", "ascend"],
     "k8s-mindcluster.yaml": ["qwen3-32b", "--target", "k8s", "--devices", "0-3", "--model-dir", "/data/qwen3-32b"],
@@ -296,11 +323,14 @@ def test_local_weights_are_served_offline(ascend: Ascend) -> None:
     assert "HF_ENDPOINT=https://hf-mirror.com" in mirrored
     assert "HF_HUB_OFFLINE" not in mirrored
     assert "VLLM_USE_MODELSCOPE=True" in rendered(ascend, "docker-ascend-runtime.sh")
+    assert "HF_HUB_OFFLINE" in rendered(ascend, "docker-a2-root.sh")
 
 
 def test_own_image_needs_no_flags_for_the_chip(ascend: Ascend) -> None:
-    assert "--enforce-eager" in rendered(ascend, "docker-safe.sh")
-    assert "--enforce-eager" not in rendered(ascend, "docker-own-image.sh")
+    assert "--enforce-eager" in rendered(ascend, "docker-incumbent.sh")
+    own = rendered(ascend, "docker-safe.sh")
+    assert "--enforce-eager" not in own
+    assert "--pull never" in own, "a registry's image of the same name is another one"
 
 
 def test_the_proxy_alone_is_reachable(ascend: Ascend) -> None:
@@ -329,10 +359,12 @@ def test_pods_are_confined(ascend: Ascend, name: str) -> None:
 def test_device_plugins_name_chips_differently(ascend: Ascend) -> None:
     assert "huawei.com/Ascend310P: 4" in rendered(ascend, "k8s-mindcluster.yaml")
     assert "huawei.com/ascend-310: 1" in rendered(ascend, "k8s-cce.yaml")
-    assert "huawei.com/Ascend910B: " in rendered(ascend, "k8s-hami.yaml")
+    assert "huawei.com/Ascend910B4: " in rendered(ascend, "k8s-hami.yaml"), (
+        "HAMi counts each chip of 910B by its own name"
+    )
 
 
-# ------------------------------------------------------------------------------------- the first user's page
+# -------------------------------------------------------------------------- published Atlas 300I Duo figures
 
 PAGE_DETACHED = """
 docker run -d --name vllm-ascend --network=host --shm-size=10g
@@ -350,7 +382,7 @@ quay.io/ascend/vllm-ascend:v0.18.0rc1-310p-openeuler vllm serve --enforce-eager 
 
 
 def test_the_pages_detached_command_is_rendered(ascend: Ascend) -> None:
-    """Word for word, but for the reasoning parser that the page does without."""
+    """Word for word, but for the reasoning parser that the published figures does without."""
     words = docker_words(rendered(ascend, "docker-open-detached.sh"))
     start = words.index("--reasoning-parser")
     assert words[:start] + words[start + 2 :] == shlex.split(PAGE_DETACHED)
@@ -386,7 +418,7 @@ def test_the_open_form_warns(ascend: Ascend) -> None:
     ],
 )
 def test_images_by_chip_system_and_mirror(chip: str, system: str, mirror: str, reference: str) -> None:
-    assert find_image(find(chip), system=system, mirror=mirror).reference == reference
+    assert find_image(find(chip), system=system, mirror=mirror, image_of="vllm-ascend").reference == reference
 
 
 def test_an_unknown_release_is_taken_with_a_warning(ascend: Ascend) -> None:

@@ -13,7 +13,7 @@ import typer
 from ascend_cli.cli import app
 
 DOCS = Path(__file__).parents[3] / "docs"
-PAGES = sorted([*DOCS.glob("commands/*.md"), *DOCS.glob("zh/**/*.md"), DOCS / "journey.md"])
+PAGES = sorted(DOCS.rglob("*.md"))
 
 
 def command_lines(page: Path) -> Iterator[str]:

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from ascend_cli.doctor.advisories import advisories, open_advisories, parse_version
+from ascend_cli.doctor.variables import check_variables
 from ascend_cli.doctor.versions import check_packages
+from ascend_cli.hardware import Host
 
 from .conftest import Ascend
 
@@ -52,7 +54,7 @@ def test_pairs_are_named(ascend: Ascend, tmp_path: Path) -> None:
 
 @needs_root
 @pytest.mark.parametrize(
-    ("fault", "check", "says", "mends"),
+    ("fault", "check", "says", "fixes"),
     [
         ("no-driver", "driver", "no driver", "install driver"),
         ("no-cann", "cann", "no CANN toolkit", "ascend deploy"),
@@ -65,14 +67,14 @@ def test_pairs_are_named(ascend: Ascend, tmp_path: Path) -> None:
     ],
 )
 def test_a_broken_host_gets_the_right_finding(
-    ascend: Ascend, tmp_path: Path, fault: str, check: str, says: str, mends: str
+    ascend: Ascend, tmp_path: Path, fault: str, check: str, says: str, fixes: str
 ) -> None:
     host_layout.create(tmp_path / "host", "310P3", 4, faults=[fault])
     found = diagnose(ascend, tmp_path / "host")
     assert statuses(found, check) & {"error", "warning"}
     finding = next(one for one in found[check] if one["status"] in ("error", "warning"))
     assert says in finding["what"]
-    assert mends in finding["mend"]
+    assert fixes in finding["fix"]
     assert finding["why"]
 
 
@@ -83,7 +85,7 @@ def test_missing_device_nodes_are_named(ascend: Ascend, tmp_path: Path) -> None:
     (tmp_path / "host/dev/hisi_hdc").unlink()
     finding = diagnose(ascend, tmp_path / "host")["device nodes"][0]
     assert finding["status"] == "error"
-    assert finding["mend"].endswith("--device /dev/davinci2 --device /dev/hisi_hdc")
+    assert finding["fix"].endswith("--device /dev/davinci2 --device /dev/hisi_hdc")
 
 
 @needs_root
@@ -95,11 +97,57 @@ def test_the_text_says_what_why_and_what_to_do(ascend: Ascend, tmp_path: Path) -
         assert part in answer.out
 
 
-ROW = {"torch": "2.13.0+cpu", "torch_npu": "2.13.0", "vllm": "0.32.0", "ascend-plugin": "0.1.0"}
+@pytest.mark.parametrize(
+    ("text", "status", "says"),
+    [
+        ("Version=25.0.rc1.1\n", "ok", "25.0.rc1.1"),
+        ("Version=7.35.23\npackage_version=26.0.rc1\n", "ok", "26.0.rc1"),
+        ("Version=23.0.5\n", "error", "older than"),
+        ("Version=whatever\n", "ok", "whatever"),
+    ],
+)
+def test_drivers_are_judged_by_their_line(ascend: Ascend, tmp_path: Path, text: str, status: str, says: str) -> None:
+    file = tmp_path / "usr/local/Ascend/driver/version.info"
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    (finding,) = diagnose(ascend, tmp_path)["driver"]
+    assert finding["status"] == status and says in finding["what"]
+
+
+@pytest.mark.parametrize(
+    ("homes", "version"),
+    [
+        ({"cann-9.0.0": "9.0.0"}, "9.0.0"),
+        ({"ascend-toolkit/latest": "8.3.RC1", "cann": "9.0.0"}, "9.0.0"),
+        ({"ascend-toolkit/8.5.0": "8.5.0", "ascend-toolkit/8.2.RC1": "8.2.RC1"}, "8.5.0"),
+    ],
+)
+def test_cann_is_found_wherever_it_is_installed(
+    ascend: Ascend, tmp_path: Path, homes: dict[str, str], version: str
+) -> None:
+    for home, text in homes.items():
+        file = tmp_path / "usr/local/Ascend" / home / "version.info"
+        file.parent.mkdir(parents=True)
+        file.write_text(f"Version={text}\n")
+    (finding,) = diagnose(ascend, tmp_path)["cann"]
+    assert finding["status"] == "ok" and version in finding["what"]
+
+
+ROW = {"torch": "2.13.0+cpu", "torch_npu": "2.13.0", "vllm": "0.33.0", "ascend-plugin": "0.1.0"}
 
 
 def package_findings(**changes: str | None) -> dict[str, str]:
     return {finding.check: finding.status.value for finding in check_packages(ROW | changes)}
+
+
+@needs_root
+@pytest.mark.parametrize(("chip", "found"), [("310P3", 1), ("910B3", 0)])
+def test_an_expansion_mode_that_hccl_has_not_on_the_chip_is_an_error(tmp_path: Path, chip: str, found: int) -> None:
+    host_layout.create(tmp_path / "host", chip, 2)
+    host = Host(tmp_path / "host")
+    findings = list(check_variables(host, {"HCCL_OP_EXPANSION_MODE": "AI_CPU"}))
+    assert [finding.fix for finding in findings] == ["unset HCCL_OP_EXPANSION_MODE"] * found
+    assert not list(check_variables(host, {"HCCL_OP_EXPANSION_MODE": "HOST"}))
 
 
 def test_the_supported_row_is_sound() -> None:

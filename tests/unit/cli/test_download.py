@@ -12,13 +12,25 @@ from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ascend_cli.errors import AscendError, UsageError
-from ascend_cli.models.download import download, modelscope_folder
+from ascend_cli.registry.download import download, incomplete_files, modelscope_folder
+
+from .conftest import Ascend
+
+
+def safetensors(body: bytes) -> bytes:
+    """The least file of weights: a header that tells the length, then the values."""
+    tensor = {"dtype": "U8", "shape": [len(body)], "data_offsets": [0, len(body)]}
+    header = json.dumps({"__metadata__": {"format": "pt"}, "w": tensor}).encode()
+    return len(header).to_bytes(8, "little") + header + body
+
 
 CONTENT = {
     "config.json": b'{"model_type": "qwen3"}',
-    "model.safetensors": bytes(range(256)) * 4096,
+    "model.safetensors": safetensors(bytes(range(256)) * 4096),
     "pytorch_model.bin": b"pickle",
 }
 
@@ -29,13 +41,16 @@ class ModelScope(http.server.BaseHTTPRequestHandler):
     requests: ClassVar[list[tuple[str, str | None]]] = []
     cut_at: ClassVar[int | None] = None
     listed: ClassVar[dict[str, Any]] = {}
+    has_hashes: ClassVar[bool] = True
+    short_by: ClassVar[int] = 0  # bytes that the server keeps back, without a word
 
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         if parts.path == "/api/v1/models/org/model.one/repo/files":
             files = [
-                {"Path": path, "Type": "blob", "Size": len(body), "Sha256": hashlib.sha256(body).hexdigest()}
+                {"Path": path, "Type": "blob", "Size": len(body)}
+                | ({"Sha256": hashlib.sha256(body).hexdigest()} if self.has_hashes else {})
                 for path, body in CONTENT.items()
             ]
             return self._send(
@@ -58,7 +73,7 @@ class ModelScope(http.server.BaseHTTPRequestHandler):
             self.wfile.flush()
             self.connection.close()
             return
-        self._send(body[start:], 206 if start else 200)
+        self._send(body[start : len(body) - self.short_by], 206 if start else 200)
 
     def _send(self, body: bytes, status: int = 200) -> None:
         self.send_response(status)
@@ -139,3 +154,110 @@ def test_an_unknown_model_is_bad_input(endpoint: str) -> None:
 def test_an_unreachable_hub_is_said_in_one_line() -> None:
     with pytest.raises(AscendError, match="run it again"):
         download("org/model.one", "modelscope", "http://127.0.0.1:9")
+
+
+def test_a_file_of_another_revision_is_fetched_anew_whatever_its_size(endpoint: str) -> None:
+    folder = download("org/model.one", "modelscope", endpoint)
+    other = safetensors(bytes(256 * 4096))
+    assert len(other) == len(CONTENT["model.safetensors"])
+    (folder / "model.safetensors").write_bytes(other)
+    download("org/model.one", "modelscope", endpoint)
+    assert (folder / "model.safetensors").read_bytes() == CONTENT["model.safetensors"]
+
+
+@pytest.mark.parametrize("has_hashes", [True, False])
+def test_a_body_cut_short_is_never_complete(endpoint: str, monkeypatch: pytest.MonkeyPatch, has_hashes: bool) -> None:
+    monkeypatch.setattr(ModelScope, "has_hashes", has_hashes)
+    monkeypatch.setattr(ModelScope, "short_by", 10)
+    with pytest.raises(AscendError, match="arrived damaged"):
+        download("org/model.one", "modelscope", endpoint)
+    assert not (modelscope_folder("org/model.one") / "model.safetensors").exists()
+
+
+def test_two_processes_do_not_write_one_folder(endpoint: str) -> None:
+    import fcntl
+
+    folder = modelscope_folder("org/model.one")
+    folder.mkdir(parents=True)
+    with (folder / ".download.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UsageError, match="another process is downloading"):
+            download("org/model.one", "modelscope", endpoint)
+
+
+@pytest.mark.parametrize("listing", [{"Files": 3}, {"Files": [{}]}, {"Files": [{"Path": 3}]}])
+def test_a_listing_of_another_form_is_one_line(
+    endpoint: str, monkeypatch: pytest.MonkeyPatch, listing: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(ModelScope, "listed", listing)
+    with pytest.raises(AscendError, match="form that is not known"):
+        download("org/model.one", "modelscope", endpoint)
+
+
+def test_a_hub_without_a_scheme_is_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "hf-mirror.com")
+    with pytest.raises(UsageError, match="write https"):
+        download("org/model", "hf")
+
+
+SHARDS = [f"model-{number:05d}-of-00003.safetensors" for number in (1, 2, 3)]
+
+
+def shards(folder: Path, *names: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text("{}")
+    for name in names:
+        (folder / name).write_bytes(safetensors(b"1234"))
+
+
+@pytest.mark.parametrize("with_index", [True, False])
+def test_a_folder_is_complete_when_every_file_of_its_index_is(tmp_path: Path, with_index: bool) -> None:
+    shards(tmp_path, *SHARDS[:1])
+    if with_index:
+        weight_map = {f"layer.{number}": name for number, name in enumerate(SHARDS)}
+        (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    assert incomplete_files(tmp_path) == [f"{name} is missing" for name in SHARDS[1:]]
+    shards(tmp_path, *SHARDS)
+    assert incomplete_files(tmp_path) == []
+    (tmp_path / SHARDS[1]).write_bytes(safetensors(b"1234")[:-1])
+    assert incomplete_files(tmp_path) == [f"{SHARDS[1]} is not as long as its header says"]
+    (tmp_path / SHARDS[1]).write_bytes(b"")
+    assert incomplete_files(tmp_path) == [f"{SHARDS[1]} is cut short"]
+
+
+def test_an_interrupted_download_is_gone_on_with(
+    ascend: Ascend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of three shards in Hugging Face's cache is not the model."""
+    snapshot = tmp_path / "cache/huggingface/hub/models--org--one/snapshots/0123"
+    shards(snapshot, *SHARDS[:1])
+    fetched: list[str] = []
+
+    def fetch(hub_id: str, hub: str) -> Path:
+        fetched.append(hub_id)
+        shards(snapshot, *SHARDS)
+        return snapshot
+
+    monkeypatch.setattr("ascend_cli.registry.download.download", fetch)
+    assert ascend("serve", "org/one", "--download-only").code == 0
+    assert fetched == ["org/one"]
+    assert ascend("serve", "org/one", "--download-only").code == 0
+    assert fetched == ["org/one"], "complete: no hub is asked"
+
+
+def test_a_folder_without_all_its_shards_is_not_served(ascend: Ascend, tmp_path: Path) -> None:
+    shards(tmp_path / "model", *SHARDS[:2])
+    answer = ascend("serve", tmp_path / "model", "--download-only")
+    assert answer.code == 2
+    assert f"{SHARDS[2]} is missing" in answer.error_line
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=64), st.binary(max_size=200))
+def test_no_weights_file_however_odd_is_a_traceback(header: bytes, rest: bytes) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + rest)
+        (Path(folder) / "model.safetensors.index.json").write_bytes(rest)
+        assert isinstance(incomplete_files(Path(folder)), list)

@@ -88,7 +88,7 @@ def test_no_arguments_is_help(ascend: Ascend) -> None:
         (["bench", "serve", "--slo", "speed:1"], "metric:milliseconds"),
         (["bench", "serve", "--max-concurrency", "many"], "write 1,2,4"),
         (["bench", "sweep", "smollm2", "--set", "tensor-parallel-size"], "--set"),
-        (["bench", "compare", "brief", "/no/such/file.json"], "cannot be read"),
+        (["bench", "compare", "atlas-300i-duo", "/no/such/file.json"], "cannot be read"),
         (["bench", "report", "/no/such/file.json"], "cannot be read"),
         (["top", "--url", "http://localhost:9"], "no server answers"),
         (["doctor", "--vllm-version", "newest"], "is not a version"),

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from ascend_cli.models.cards import Model
-from ascend_cli.plan.planner import Question, Workload, make_plan
-from ascend_plugin import chips
+from ascend_cli.plan.planner import PlanRequest, Workload, make_plan
+from ascend_cli.registry.cards import Model
+from ascend_facts import chips
+from ascend_facts.memory_plan import MemoryRequest, plan_memory, weight_bytes
+from ascend_facts.model_shape import read_model_shape
+from ascend_facts.quantized_format import UNQUANTIZED, held_format
 from ascend_plugin.configuration import UnsupportedChoice, _prepare_float32
-from ascend_plugin.memory_plan import MemoryRequest, checkpoint_format, plan_memory, weight_bytes
-from ascend_plugin.model_shape import read_model_shape
 
 DUO, A2 = chips.find("310P3"), chips.find("910B3")
 GEMMA2_2B = {
@@ -45,7 +46,7 @@ def test_the_cache_is_in_the_dtype_of_products(dtype: torch.dtype, chip: chips.C
     [
         ({"experts": 8}, "experts"),
         ({"is_hybrid": True}, "recurrent layers"),
-        ({"quantization": "ascend"}, "quantised weights"),
+        ({"quantization": "ascend"}, "quantized weights"),
         ({"runner_type": "pooling"}, "pooling"),
     ],
 )
@@ -57,12 +58,14 @@ def test_what_does_not_run_in_float32_is_refused_with_the_remedy(facts: dict[str
 def test_memory_of_a_model_beyond_float16() -> None:
     shape = read_model_shape(GEMMA2_2B)
     assert (shape.dtype_on(DUO), shape.dtype_on(A2)) == ("float32", "bfloat16")
-    here = checkpoint_format(None, DUO, shape.dtype_on(DUO))
-    assert (here, checkpoint_format(None, A2, shape.dtype_on(A2))) == ("fp16+fp32", "fp16")
+    here = held_format(UNQUANTIZED, DUO, shape.dtype_on(DUO))
+    assert (here, held_format(UNQUANTIZED, A2, shape.dtype_on(A2))) == ("fp16+fp32", "fp16")
     table = 256000 * 2304
     # The embedding, which is looked up, is in float32; the norms are too, and next to nothing.
-    assert weight_bytes(shape, here) - weight_bytes(shape, "fp16") == pytest.approx(2 * table, rel=1e-3)
-    plans = [plan_memory(shape, MemoryRequest(1, DUO.usable_memory_bytes(), name)) for name in ("fp16", here)]
+    requests = [MemoryRequest(1, DUO.usable_memory_bytes(), name) for name in ("fp16", here)]
+    sixteen, mixed = (weight_bytes(shape, request) for request in requests)
+    assert mixed - sixteen == pytest.approx(2 * table, rel=1e-3)
+    plans = [plan_memory(shape, request) for request in requests]
     assert plans[1].cache_bytes_per_token == plans[0].cache_bytes_per_token
     assert plans[1].activation_bytes > 1.3 * plans[0].activation_bytes
 
@@ -71,9 +74,9 @@ def test_a_plan_offers_no_format_that_would_be_refused() -> None:
     shape = read_model_shape(GEMMA2_2B)
 
     def formats(chip: chips.ChipSpec) -> list[str]:
-        here = checkpoint_format(None, chip, shape.dtype_on(chip))
-        question = Question(Model("gemma", GEMMA2_2B, "folder"), chip, 4, Workload(256, 128), here)
-        return [choice.weight_format for choice in make_plan(question).quantised]
+        here = held_format(UNQUANTIZED, chip, shape.dtype_on(chip))
+        question = PlanRequest(Model("gemma", GEMMA2_2B, "folder"), chip, 4, Workload(256, 128), here)
+        return [choice.weight_format for choice in make_plan(question).quantized]
 
     assert not formats(DUO)
     assert "w8a8" in formats(A2)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ascend_plugin import compat
+from ascend_plugin import log
 from ascend_plugin.log import plugin_logger
 
 SOURCES = Path(__file__).parents[3] / "src" / "ascend_plugin"
@@ -30,7 +30,7 @@ def test_conversions_that_vllm_announced_are_not_said_of_every_weight() -> None:
     text = "Attempted to load weight %s with dtype %s into parameter with dtype %s"
 
     def shown(*arguments: object, message: str = text) -> bool:
-        return compat._is_no_announced_conversion(
+        return log.is_no_announced_conversion(
             logging.LogRecord("vllm", logging.WARNING, "utils.py", 1, message, arguments, None)
         )
 

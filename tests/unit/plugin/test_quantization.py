@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from ascend_plugin import chips, detection
+from ascend_facts import chips
+from ascend_plugin import detection
 from ascend_plugin.quantization.modelslim import ModelSlimConfig, UnsupportedCheckpoint
 
 PACKED = {"qkv_proj": ["q_proj", "k_proj", "v_proj"], "gate_up_proj": ["gate_proj", "up_proj"]}
@@ -71,10 +72,10 @@ def test_other_kinds_are_refused_in_one_sentence_with_the_remedy(kind: str, word
 
 
 def test_experts_with_constant_scales_are_refused() -> None:
-    with pytest.raises(UnsupportedCheckpoint, match="quantised by token only"):
+    with pytest.raises(UnsupportedCheckpoint, match="quantized by token only"):
         config(mlp__experts__0__up_proj="W8A8")
 
 
-def test_a_quantised_output_matrix_is_refused() -> None:
+def test_a_quantized_output_matrix_is_refused() -> None:
     with pytest.raises(UnsupportedCheckpoint, match="must be FLOAT"):
         ModelSlimConfig.from_config({"lm_head.weight": "W8A8"})

@@ -24,7 +24,7 @@ def test_bits_become_minus_infinity(vocabulary: int) -> None:
 
 
 def test_rows_follow_the_batch_and_its_drafts() -> None:
-    bitmask = np.array([[10], [11], [12], [20]], dtype=np.int32)  # b with two drafts, then d
+    bitmask = np.array([[10], [11], [12], [20], [0], [0]], dtype=np.int32)  # b with two drafts, then d with none
     rows = arrange_rows(bitmask, ["b", "gone", "d"][::2], ["a", "b", "c", "d"], {"b": [1, 2], "c": [3]}, 7)
     assert rows[:, 0].tolist() == [-1, 10, 11, 12, -1, -1, 20]
 

@@ -51,7 +51,8 @@ class Chip:
 
     @property
     def memory_total_mib(self) -> int:
-        return self.spec.memory_mib[self.chip_id % len(self.spec.memory_mib)]
+        sizes: tuple[int, ...] = self.spec.memory_mib
+        return sizes[self.chip_id % len(sizes)]
 
     @property
     def memory_used_mib(self) -> int:
@@ -105,7 +106,7 @@ def chips(settings: Settings, host: HostState | None = None) -> list[Chip]:
     """Every chip that answers, with what runs on it now. Raises DriverError where the chips are held elsewhere."""
     state = host or state_of_host()
     if state.busy:
-        raise DriverError("dcmi module initialize failed. ret is -8005")
+        raise DriverError("dcmi model initialized failed, because the device is used. ret is -8020")
     spec = settings.spec
     idle = IDLE[spec.npu_smi_layout]
     running = registry.processes()

@@ -66,7 +66,8 @@ def link_between(chip: Chip, other: Chip) -> str:
     if chip.device == other.device:
         return "X"
     link: Link = chip.spec.card_link if chip.npu_id == other.npu_id else chip.spec.node_link
-    return link.topology
+    topology: str = link.topology
+    return topology
 
 
 def _usage_rate(chip: Chip) -> int:

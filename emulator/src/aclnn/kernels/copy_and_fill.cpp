@@ -94,6 +94,20 @@ ACLNN_CHECK(Cat) {
           static_cast<long long>(a.out.sizes[dim]), static_cast<long long>(dim), static_cast<long long>(extent));
 }
 ACLNN_KERNEL(Cat) { at::cat_out(out(a.out), in(a.tensors), a.dim); }
+ACLNN_CHECK(Stack) {
+  require(!a.tensors.empty(), "tensors is empty.");
+  const int rank = a.tensors[0].rank();
+  require(a.dim >= -rank - 1 && a.dim <= rank, "dim is %lld, but must lie in [%d, %d].", static_cast<long long>(a.dim),
+          -rank - 1, rank);
+  const int64_t dim = a.dim < 0 ? a.dim + rank + 1 : a.dim;
+  Dims sizes;
+  for (int i = 0; i <= rank; ++i) {
+    if (i == dim) sizes.push_back(static_cast<int64_t>(a.tensors.size()));
+    if (i < rank) sizes.push_back(a.tensors[0].sizes[i]);
+  }
+  for (const TensorView& tensor : a.tensors) require_sizes(tensor, "an element of tensors", a.tensors[0].sizes);
+  require_sizes(a.out, "out", sizes);
+}
 ACLNN_KERNEL(Stack) { at::stack_out(out(a.out), in(a.tensors), a.dim); }
 ACLNN_KERNEL(SplitWithSize) {
   const at::Tensor self = in(a.self);
@@ -146,6 +160,26 @@ ACLNN_CHECK(RepeatInterleaveTensor) {
   check_repeats(a.repeats, a.repeats.numel(), a.outputSize);
   require_rank(a.out, "out", 1, 1);
 }
+namespace {
+
+void check_repeats(int64_t repeats, int64_t output_elements) {
+  require(repeats >= 0 && output_elements >= 0, "repeats is %lld and outputSize %lld, but neither may be negative.",
+          static_cast<long long>(repeats), static_cast<long long>(output_elements));
+}
+
+}  // namespace
+
+ACLNN_CHECK(RepeatInterleaveInt) {
+  check_repeats(a.repeats, a.outputSize);
+  require_sizes(a.out, "out", {Dims{a.self.numel(), a.repeats}.product()});
+}
+ACLNN_CHECK(RepeatInterleaveIntWithDim) {
+  check_repeats(a.repeats, a.outputSize);
+  Dims sizes = a.self.rank() == 0 ? Dims{1} : a.self.sizes;
+  int64_t& repeated = sizes[static_cast<int>(require_dim(a.dim, a.self, "dim"))];
+  repeated = Dims{repeated, a.repeats}.product();
+  require_sizes(a.out, "out", sizes);
+}
 ACLNN_KERNEL(RepeatInterleave) { store(a.out, at::repeat_interleave(in(a.self), in(a.repeats))); }
 ACLNN_KERNEL(RepeatInterleaveWithDim) { store(a.out, at::repeat_interleave(in(a.self), in(a.repeats), a.dim)); }
 ACLNN_KERNEL(RepeatInterleaveInt) { store(a.out, at::repeat_interleave(in(a.self), a.repeats)); }
@@ -187,6 +221,25 @@ ACLNN_CHECK(Arange) { check_range(a.start, a.end, a.step, false, a.out); }
 ACLNN_KERNEL(Arange) { at::arange_out(out(a.out), scalar(a.start), scalar(a.end), scalar(a.step)); }
 ACLNN_CHECK(Range) { check_range(a.start, a.end, a.step, true, a.out); }
 ACLNN_KERNEL(Range) { at::range_out(out(a.out), scalar(a.start), scalar(a.end), scalar(a.step)); }
+namespace {
+
+void check_steps(int64_t steps, const TensorView& out) {
+  require(steps >= 0 && out.numel() == steps, "out has %lld elements, but steps is %lld.", static_cast<long long>(out.numel()),
+          static_cast<long long>(steps));
+}
+
+}  // namespace
+
+ACLNN_CHECK(Linspace) { check_steps(a.steps, a.out); }
+ACLNN_CHECK(LogSpace) { check_steps(a.steps, a.result); }
+ACLNN_CHECK(Eye) {
+  require(a.n >= 0 && a.m >= 0, "n is %lld and m %lld, but neither may be negative.", static_cast<long long>(a.n),
+          static_cast<long long>(a.m));
+  require_sizes(a.out, "out", {a.n, a.m});
+}
+ACLNN_CHECK(InplaceFillDiagonal) { require_rank(a.selfRef, "selfRef", 2, Dims::kMaxRank); }
+ACLNN_CHECK(InplaceTril) { require_rank(a.selfRef, "selfRef", 2, Dims::kMaxRank); }
+ACLNN_CHECK(InplaceTriu) { require_rank(a.selfRef, "selfRef", 2, Dims::kMaxRank); }
 ACLNN_KERNEL(Linspace) { at::linspace_out(out(a.out), scalar(a.start), scalar(a.end), a.steps); }
 ACLNN_KERNEL(LogSpace) { at::logspace_out(out(a.result), scalar(a.start), scalar(a.end), a.steps, a.base); }
 ACLNN_KERNEL(Eye) { at::eye_out(out(a.out), a.n, a.m); }
@@ -217,6 +270,14 @@ ACLNN_KERNEL(InplaceTriu) { in(a.selfRef).triu_(a.diagonal); }
 ACLNN_KERNEL(Flip) { store(a.out, at::flip(in(a.self), ints(a.dims))); }
 ACLNN_KERNEL(Roll) { store(a.out, at::roll(in(a.x), ints(a.shifts), ints(a.dims))); }
 ACLNN_KERNEL(ChannelShuffle) { store(a.out, at::channel_shuffle(in(a.self), a.groups)); }
+ACLNN_CHECK(ConstantPadNd) {
+  const auto pairs = static_cast<int>(a.pad.size() / 2);
+  require(a.pad.size() % 2 == 0 && pairs <= a.self.rank(), "pad has %zu elements for the %d dimensions of self.", a.pad.size(),
+          a.self.rank());
+  Dims sizes = a.self.sizes;
+  for (int i = 0; i < pairs; ++i) sizes[a.self.rank() - 1 - i] += a.pad[2 * i] + a.pad[2 * i + 1];
+  require_sizes(a.out, "out", sizes);
+}
 ACLNN_KERNEL(ConstantPadNd) { store(a.out, at::constant_pad_nd(in(a.self), ints(a.pad), scalar(a.value))); }
 
 }  // namespace emulator::aclnn

@@ -52,8 +52,41 @@ void check_index_list(const TensorView& self, const TensorList& indices) {
 
 }  // namespace
 
+namespace {
+
+bool selects(const TensorView& index) { return index.defined() && index.numel() != 0; }
+
+// Sizes of self[indices]: the indices' common sizes stand where they follow one another, else in front.
+Dims indexed_sizes(const TensorView& self, const TensorList& indices) {
+  const auto indexed = [&](int i) { return i < static_cast<int>(indices.size()) && selects(indices[i]); };
+  Dims common;
+  int first = self.rank(), last = -1, count = 0;
+  for (int i = 0; i < self.rank(); ++i) {
+    if (!indexed(i)) continue;
+    common = count == 0 ? indices[i].sizes : broadcast_sizes(common, "indices", indices[i].sizes, "indices");
+    first = std::min(first, i);
+    last = i;
+    ++count;
+  }
+  const int at = last - first + 1 == count ? first : 0;
+  Dims sizes;
+  for (int i = 0; i <= self.rank(); ++i) {
+    if (i == at && count > 0) {
+      for (const int64_t size : common) sizes.push_back(size);
+    }
+    if (i < self.rank() && !indexed(i)) sizes.push_back(self.sizes[i]);
+  }
+  return sizes;
+}
+
+}  // namespace
+
 ACLNN_CHECK(Index) {
   check_index_list(a.self, a.indices);
+  const bool counted = std::none_of(a.indices.begin(), a.indices.end(), [](const TensorView& index) {
+    return selects(index) && index.dtype == ACL_BOOL;  // a mask selects as many as only the device knows
+  });
+  if (counted && a.out.numel() != 0) require_sizes(a.out, "out", indexed_sizes(a.self, a.indices));
   require(a.self.dtype == a.out.dtype, "self is %s and out %s, but must be of one data type.", dtype_name(a.self.dtype),
           dtype_name(a.out.dtype));
 }

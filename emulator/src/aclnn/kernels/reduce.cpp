@@ -123,6 +123,9 @@ ACLNN_CHECK(Amax) { check_reduction(a.self, a.dim, a.keepDim, a.out); }
 ACLNN_KERNEL(Amax) { at::amax_out(out(a.out), in(a.self), ints(a.dim), a.keepDim); }
 ACLNN_CHECK(Amin) { check_reduction(a.self, a.dim, a.keepDim, a.out); }
 ACLNN_KERNEL(Amin) { at::amin_out(out(a.out), in(a.self), ints(a.dim), a.keepDim); }
+ACLNN_CHECK(Aminmax) {
+  check_reduction(a.self, a.dim, a.keepDim, a.minOut), check_reduction(a.self, a.dim, a.keepDim, a.maxOut);
+}
 ACLNN_KERNEL(Aminmax) {
   at::amin_out(out(a.minOut), in(a.self), ints(a.dim), a.keepDim);
   at::amax_out(out(a.maxOut), in(a.self), ints(a.dim), a.keepDim);
@@ -142,11 +145,32 @@ ACLNN_CHECK(ArgMin) { check_reduction(a.self, a.dim, a.keepdim, a.out); }
 ACLNN_KERNEL(ArgMin) { store(a.out, at::argmin(in(a.self), a.dim, a.keepdim)); }
 
 ACLNN_KERNEL(Median) { store(a.valuesOut, at::median(in(a.self))); }
+ACLNN_CHECK(MedianDim) {
+  check_reduction(a.self, a.dim, a.keepDim, a.valuesOut), check_reduction(a.self, a.dim, a.keepDim, a.indicesOut);
+}
 ACLNN_KERNEL(MedianDim) { store_pair(a.valuesOut, a.indicesOut, at::median(in(a.self), a.dim, a.keepDim)); }
 ACLNN_KERNEL(NanMedian) { store(a.out, at::nanmedian(in(a.self))); }
+ACLNN_CHECK(NanMedianDim) {
+  check_reduction(a.self, a.dim, a.keepDim, a.valuesOut), check_reduction(a.self, a.dim, a.keepDim, a.indicesOut);
+}
 ACLNN_KERNEL(NanMedianDim) { store_pair(a.valuesOut, a.indicesOut, at::nanmedian(in(a.self), a.dim, a.keepDim)); }
+ACLNN_CHECK(Kthvalue) {
+  check_reduction(a.self, a.dim, a.keepdim, a.valuesOut), check_reduction(a.self, a.dim, a.keepdim, a.indicesOut);
+  const int64_t most = a.self.rank() == 0 ? 1 : a.self.sizes[static_cast<int>(require_dim(a.dim, a.self, "dim"))];
+  require(a.k >= 1 && a.k <= most, "k is %lld, but must be 1 to %lld.", static_cast<long long>(a.k), static_cast<long long>(most));
+}
 ACLNN_KERNEL(Kthvalue) { store_pair(a.valuesOut, a.indicesOut, at::kthvalue(in(a.self), a.k, a.dim, a.keepdim)); }
 
+ACLNN_CHECK(VarCorrection) { check_reduction(a.self, a.dim, a.keepdim, a.out); }
+ACLNN_CHECK(VarMean) {
+  check_reduction(a.self, a.dim, a.keepdim, a.varOut), check_reduction(a.self, a.dim, a.keepdim, a.meanOut);
+}
+ACLNN_CHECK(Std) { check_reduction(a.self, a.dim, a.keepdim, a.out); }
+ACLNN_CHECK(StdMeanCorrection) {
+  check_reduction(a.self, a.dim, a.keepdim, a.stdOut), check_reduction(a.self, a.dim, a.keepdim, a.meanOut);
+}
+ACLNN_CHECK(Norm) { check_reduction(a.self, a.dim, a.keepdim, a.out); }
+ACLNN_CHECK(LinalgVectorNorm) { check_reduction(a.self, a.dims, a.keepDims, a.out); }
 ACLNN_KERNEL(VarCorrection) {
   store(a.out, at::var(in(a.self), ints_or_none(a.dim), correction(a.correction), a.keepdim));
 }

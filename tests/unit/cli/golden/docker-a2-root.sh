@@ -1,9 +1,8 @@
-# WARNING: quay.io/ascend/vllm-ascend:v0.23.0 has no user 1000, so the container runs as root: prefer v0.23.0-310p or build `ascend deploy --target dockerfile`.
+# WARNING: quay.io/ascend/vllm-ascend:v0.23.0 has no user 1000, so the container runs as root: the image of `ascend deploy --target dockerfile` does not.
 # WARNING: vLLM 0.23.0 has 10 open advisories (CVE-2026-73557, CVE-2026-114053, PYSEC-2026-2303, CVE-2026-116176 ...): `ascend doctor --vllm-version 0.23.0` lists them. Keep the server behind a proxy.
-# Once: a key that only the server can read.
-test -s vllm-api-key || (umask 077 && openssl rand -hex 32 > vllm-api-key)
-sudo chown 0:0 vllm-api-key
-
+# A key that only the server can read, made once; each step needs the one before it.
+{ test -s vllm-api-key || (umask 077 && openssl rand -hex 32 > vllm-api-key); } &&
+sudo chown 0:0 vllm-api-key &&
 docker run -d --restart unless-stopped \
   --name vllm-ascend --init --stop-timeout 60 \
   --group-add 1000 \
@@ -31,7 +30,7 @@ docker run -d --restart unless-stopped \
   --health-cmd 'curl -fsS http://127.0.0.1:8000/health' \
   --health-interval 30s --health-timeout 5s --health-start-period 900s \
   quay.io/ascend/vllm-ascend:v0.23.0 \
-  /bin/bash -c 'VLLM_API_KEY="$(cat /run/secrets/vllm_api_key)" exec "$@"' -- vllm serve \
+  /bin/bash -c 'key="$(cat /run/secrets/vllm_api_key)" && [ -n "${key//[[:space:]]/}" ] || { echo "no API key in /run/secrets/vllm_api_key: make it, readable for uid $(id -u), and start again" >&2; exit 1; }; VLLM_API_KEY="$key" exec "$@"' -- vllm serve \
   --model /data/qwen3-32b \
   --served-model-name qwen3-32b \
   --enable-auto-tool-choice \

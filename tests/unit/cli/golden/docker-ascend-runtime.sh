@@ -1,11 +1,12 @@
-# WARNING: vLLM 0.23.0 has 10 open advisories (CVE-2026-73557, CVE-2026-114053, PYSEC-2026-2303, CVE-2026-116176 ...): `ascend doctor --vllm-version 0.23.0` lists them. Keep the server behind a proxy.
-# Once: a key that only the server can read, and a folder for downloaded weights.
-test -s vllm-api-key || (umask 077 && openssl rand -hex 32 > vllm-api-key)
-sudo chown 1000:1000 vllm-api-key
-sudo install -d -m 0750 -o 1000 -g 1000 /var/lib/vllm-cache
-
+# WARNING: vLLM 0.33.0 has 1 open advisories (CVE-2026-105922 ...): `ascend doctor --vllm-version 0.33.0` lists them. Keep the server behind a proxy.
+# The image, once, in the root of the ascend-plugin repository: ascend deploy --target dockerfile --chip 310P3 --build .
+# A key that only the server can read, and a folder for downloaded weights, made once; each step needs the one before it.
+{ test -s vllm-api-key || (umask 077 && openssl rand -hex 32 > vllm-api-key); } &&
+sudo chown 1000:1000 vllm-api-key &&
+sudo install -d -m 0750 -o 1000 -g 1000 /var/lib/vllm-cache &&
 docker run -d --restart unless-stopped \
   --name vllm-ascend --init --stop-timeout 60 \
+  --pull never \
   --user 1000:1000 \
   --cap-drop ALL --security-opt no-new-privileges --pids-limit 4096 \
   --read-only --tmpfs /tmp:exec,mode=1777,size=8g --workdir /tmp \
@@ -22,10 +23,8 @@ docker run -d --restart unless-stopped \
   --env MODELSCOPE_CACHE=/cache/modelscope \
   --health-cmd 'curl -fsS http://127.0.0.1:8000/health' \
   --health-interval 30s --health-timeout 5s --health-start-period 900s \
-  quay.io/ascend/vllm-ascend:v0.23.0-310p \
-  /bin/bash -c 'VLLM_API_KEY="$(cat /run/secrets/vllm_api_key)" exec "$@"' -- vllm serve \
-  --enforce-eager \
-  --dtype float16 \
+  ascend-plugin:0.1.0-310p \
+  /bin/bash -c 'key="$(cat /run/secrets/vllm_api_key)" && [ -n "${key//[[:space:]]/}" ] || { echo "no API key in /run/secrets/vllm_api_key: make it, readable for uid $(id -u), and start again" >&2; exit 1; }; VLLM_API_KEY="$key" exec "$@"' -- vllm serve \
   --model Qwen/Qwen3-32B \
   --served-model-name qwen3-32b \
   --enable-auto-tool-choice \

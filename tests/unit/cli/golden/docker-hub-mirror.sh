@@ -1,9 +1,8 @@
 # WARNING: vLLM 0.23.0 has 10 open advisories (CVE-2026-73557, CVE-2026-114053, PYSEC-2026-2303, CVE-2026-116176 ...): `ascend doctor --vllm-version 0.23.0` lists them. Keep the server behind a proxy.
-# Once: a key that only the server can read, and a folder for downloaded weights.
-test -s vllm-api-key || (umask 077 && openssl rand -hex 32 > vllm-api-key)
-sudo chown 1000:1000 vllm-api-key
-sudo install -d -m 0750 -o 1000 -g 1000 /var/lib/vllm-cache
-
+# A key that only the server can read, and a folder for downloaded weights, made once; each step needs the one before it.
+{ test -s vllm-api-key || (umask 077 && openssl rand -hex 32 > vllm-api-key); } &&
+sudo chown 1000:1000 vllm-api-key &&
+sudo install -d -m 0750 -o 1000 -g 1000 /var/lib/vllm-cache &&
 docker run -d --restart unless-stopped \
   --name vllm-ascend --init --stop-timeout 60 \
   --user 1000:1000 \
@@ -31,7 +30,7 @@ docker run -d --restart unless-stopped \
   --health-cmd 'curl -fsS http://127.0.0.1:8000/health' \
   --health-interval 30s --health-timeout 5s --health-start-period 900s \
   m.daocloud.io/quay.io/ascend/vllm-ascend:v0.23.0-310p-openeuler \
-  /bin/bash -c 'VLLM_API_KEY="$(cat /run/secrets/vllm_api_key)" exec "$@"' -- vllm serve \
+  /bin/bash -c 'key="$(cat /run/secrets/vllm_api_key)" && [ -n "${key//[[:space:]]/}" ] || { echo "no API key in /run/secrets/vllm_api_key: make it, readable for uid $(id -u), and start again" >&2; exit 1; }; VLLM_API_KEY="$key" exec "$@"' -- vllm serve \
   --enforce-eager \
   --dtype float16 \
   --model Qwen/Qwen3-8B \

@@ -1,0 +1,191 @@
+"""Deliberate faults: what a wrong implementation would do to a model, applied to what the engine is given.
+
+The comparison proves something only if it fails when it should. Each fault changes the engine's copy of the
+checkpoint (or its prompts) and leaves the reference alone; `python -m conformance --faults` then demands that the
+check fails."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from conformance.prompts import CHUNK_TOKENS
+
+Config = dict[str, Any]
+Weights = dict[str, Any]  # torch tensors by name
+
+WRONG_HISTORY = "wrong-history"  # the one fault that changes the prompts instead of the checkpoint
+HISTORY = range(CHUNK_TOKENS - 32, CHUNK_TOKENS)  # tokens that the engine misreads: the last ones before a chunk's end
+
+
+def faulty_checkpoint(checkpoint: Path, fault: str, target: Path) -> Path:
+    """A copy of the checkpoint with the fault applied. Raises ValueError if the fault changes nothing in this model."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(checkpoint, target)
+    config = json.loads((target / "config.json").read_text())
+    weights = load_file(target / "model.safetensors")
+    before = json.dumps(config), {name: weight.clone() for name, weight in weights.items()}
+    FAULTS[fault](config, weights)
+    same = before[0] == json.dumps(config) and all(weight.equal(before[1][name]) for name, weight in weights.items())
+    if same:
+        raise ValueError(f"The fault {fault!r} changes nothing in {checkpoint.name}.")
+    (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
+    return target
+
+
+def misread(prompt: list[int]) -> list[int]:
+    """The prompt as an engine with a stale state or cache would know it: 32 tokens before position 256 are others."""
+    if len(prompt) <= HISTORY.stop:
+        return prompt
+    return [*prompt[: HISTORY.start], *reversed(prompt[HISTORY.start : HISTORY.stop]), *prompt[HISTORY.stop :]]
+
+
+def _rope_theta(config: Config, weights: Weights) -> None:
+    """The base that a loader falls back to when it overlooks the checkpoint's."""
+    for rope in _ropes(config):
+        rope["rope_theta"] = 10000.0 if rope["rope_theta"] != 10000.0 else 500000.0
+
+
+def _rope_unscaled(config: Config, weights: Weights) -> None:
+    config["rope_parameters"] = {"rope_type": "default", "rope_theta": config["rope_parameters"]["rope_theta"]}
+
+
+def _rope_everywhere(config: Config, weights: Weights) -> None:
+    config["no_rope_layers"] = [1] * config["num_hidden_layers"]
+
+
+def _ropes(config: Config) -> list[Config]:
+    rope = config["rope_parameters"]
+    return [rope] if "rope_theta" in rope else [part for part in rope.values() if isinstance(part, dict)]
+
+
+def _swapped_kv_heads(config: Config, weights: Weights) -> None:
+    """Queries meet the keys of the wrong group: what a wrong grouped-query layout does."""
+    size = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    for name, weight in weights.items():
+        start = 0 if "k_proj.weight" in name else None
+        if "qkv_proj.weight" in name:
+            start = config["num_attention_heads"] * size
+        if start is not None:
+            first, second = weight[start : start + size].clone(), weight[start + size : start + 2 * size].clone()
+            weight[start : start + size], weight[start + size : start + 2 * size] = second, first
+
+
+def _flat_qk_norm(config: Config, weights: Weights) -> None:
+    _fill(weights, r"[qk]_norm\.weight$", 1.0)
+
+
+def _no_bias(config: Config, weights: Weights) -> None:
+    _fill(weights, r"[qkv]_proj\.bias$", 0.0)
+
+
+def _fill(weights: Weights, pattern: str, value: float) -> None:
+    for name, weight in weights.items():
+        if re.search(pattern, name):
+            weight.fill_(value)
+
+
+def _shifted_window(config: Config, weights: Weights) -> None:
+    config["sliding_window"] -= 1
+
+
+def _no_soft_cap(config: Config, weights: Weights) -> None:
+    config["attn_logit_softcapping"] = None
+
+
+def _swapped_experts(config: Config, weights: Weights) -> None:
+    for name in [name for name in weights if ".experts.0." in name]:
+        other = name.replace(".experts.0.", ".experts.1.")
+        weights[name], weights[other] = weights[other], weights[name]
+    for name, weight in weights.items():  # packed: [experts, out, in]
+        if re.search(r"experts\.(gate_up_proj|down_proj)$", name):
+            weight[[0, 1]] = weight[[1, 0]].clone()
+
+
+def _wrong_decay(config: Config, weights: Weights) -> None:
+    for name, weight in weights.items():
+        if name.endswith("A_log"):
+            weight += 0.5
+
+
+def _shifted_positions(config: Config, weights: Weights) -> None:
+    for name, weight in weights.items():
+        if name.endswith("embeddings.position_embeddings.weight"):
+            weight.copy_(weight.roll(1, dims=0))
+
+
+def _swapped_scales(config: Config, weights: Weights) -> None:
+    """Each output of a quantized layer gets its neighbour's scale; a tensor's only scale grows by half."""
+    for name, weight in weights.items():
+        if re.search(r"\.(deq_scale|weight_scale|weight_scale_inv|scales)$", name):
+            if weight.dim() == 0:
+                weight.mul_(1.5)
+            else:
+                weight.copy_(weight.roll(1, dims=-1 if name.endswith("scales") else 0))
+
+
+def _no_offset(config: Config, weights: Weights) -> None:
+    _fill(weights, r"\.input_offset$", 0.0)
+
+
+FAULTS: dict[str, Callable[[Config, Weights], None]] = {
+    "rope-theta": _rope_theta,
+    "rope-unscaled": _rope_unscaled,
+    "rope-everywhere": _rope_everywhere,
+    "swapped-kv-heads": _swapped_kv_heads,
+    "flat-qk-norm": _flat_qk_norm,
+    "no-bias": _no_bias,
+    "shifted-window": _shifted_window,
+    "no-soft-cap": _no_soft_cap,
+    "swapped-experts": _swapped_experts,
+    "wrong-decay": _wrong_decay,
+    "shifted-positions": _shifted_positions,
+    "swapped-scales": _swapped_scales,
+    "no-offset": _no_offset,
+}
+
+
+MEANINGS = {
+    "rope-theta": "another base of the rotary embedding",
+    "rope-unscaled": "rotary scaling left out",
+    "rope-everywhere": "a rotary embedding in layers that have none",
+    "swapped-kv-heads": "queries meet the keys of another group",
+    "flat-qk-norm": "norms of queries and keys without their weights",
+    "no-bias": "biases left out",
+    "shifted-window": "a sliding window one token short",
+    "no-soft-cap": "the cap on attention scores left out",
+    "swapped-experts": "two experts in each other's place",
+    "wrong-decay": "a state that is forgotten too fast",
+    "shifted-positions": "position embeddings one place off",
+    "swapped-scales": "each output's scale in its neighbour's place",
+    "no-offset": "the offset of quantized activations left out",
+    WRONG_HISTORY: "the last 32 tokens before a chunk's end misread: a stale cache or state",
+}
+
+
+def undo_misreading(tokens: np.ndarray, prompt_length: int, truth: list[int]) -> np.ndarray:
+    """The tokens of an answered sequence with the true prompt put back, for the reference to judge."""
+    return np.concatenate([np.array(truth), tokens[prompt_length:]])
+
+
+def main() -> None:
+    """CHECKPOINT FAULT TARGET: in a process of its own, because it needs torch."""
+    checkpoint, fault, target = sys.argv[1:]
+    try:
+        faulty_checkpoint(Path(checkpoint), fault, Path(target))
+    except ValueError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

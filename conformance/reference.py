@@ -1,0 +1,101 @@
+"""The reference: transformers in fp32 on the CPU, and the rounding noise of a lower precision measured on the same
+model.
+
+A process of its own (`python -m conformance.reference JOB.json`): it must see no NPU, real or emulated, and
+torch's fork-unsafe threads stay out of the engine. The job is a JSON object:
+
+    architecture  name in architectures.toml          seed     of the weights
+    directory     where checkpoints are kept           sequences  lists of token ids; if empty, the checkpoint is made
+    dtypes        those to measure noise in            output   .npz to write: "<dtype>.<sequence>" arrays
+                  ("float16 products": float32 but for the operands of linear layers, as on a cube without float32)
+    adapters      for each sequence the folder of its LoRA adapter, or null (default: none)
+
+Arrays are [positions, vocabulary] log-probabilities, or [1, width] for a pooling model: what the engine is compared
+with.
+"""
+
+from __future__ import annotations
+
+# ruff: noqa: E402 - what hides the NPU has to come before the imports that look for it
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
+sys.modules["torch_npu"] = None  # type: ignore[assignment] # transformers imports it wherever it is installed
+
+import numpy as np
+import torch
+import transformers
+
+from conformance.adapters import merge
+from conformance.architectures import Architecture, architectures
+from conformance.checkpoint import build_reference_model, write_checkpoint
+
+ROUNDED_PRODUCTS = "float16 products"
+DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    ROUNDED_PRODUCTS: torch.float32,
+}
+
+
+def answer(architecture: Architecture, model: torch.nn.Module, tokens: list[int]) -> torch.Tensor:
+    """What the engine should answer for one sequence, [positions or 1, width], in fp32."""
+    output = model(input_ids=torch.tensor([tokens]))
+    if architecture.task in ("classify", "generate"):
+        logits: torch.Tensor = output.logits.float()
+        return logits if architecture.task == "classify" else logits[0].log_softmax(dim=-1)
+    # The token that stands for the text: the first of an encoder, the last of a causal model, which alone saw it all.
+    position = 0 if "bert" in architecture.config["model_type"] else -1
+    return torch.nn.functional.normalize(output.last_hidden_state[:, position].float(), dim=-1)
+
+
+def round_products(model: torch.nn.Module) -> None:
+    """Let every linear layer of a float32 model round what it multiplies to float16."""
+
+    def rounded(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return (inputs[0].half().float(), *inputs[1:])
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.weight.data.copy_(module.weight.data.half())
+            module.register_forward_pre_hook(rounded)
+
+
+def run(job: dict[str, Any]) -> None:
+    architecture = architectures()[job["architecture"]]
+    if not job["sequences"]:
+        write_checkpoint(architecture, job["directory"], job["seed"])
+        return
+    results: dict[str, np.ndarray] = {}
+    adapters = job.get("adapters") or [None] * len(job["sequences"])
+    for adapter in dict.fromkeys(adapters):
+        model = build_reference_model(architecture, job["seed"])
+        if adapter is not None:
+            merge(model, Path(adapter))
+        for name in ["float32", *job["dtypes"]]:
+            model.to(DTYPES[name])
+            if name == ROUNDED_PRODUCTS:
+                round_products(model)
+            for index, tokens in enumerate(job["sequences"]):
+                if adapters[index] == adapter:
+                    with torch.inference_mode():
+                        results[f"{name}.{index}"] = answer(architecture, model, tokens).numpy()
+    np.savez(job["output"], allow_pickle=False, **results)
+
+
+def main() -> None:
+    with open(sys.argv[1]) as file:
+        job = json.load(file)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    run(job)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""docs/models.md and its Chinese twin: the list of supported models, written from results and from nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from ascend_facts.model_results import FEATURES, Cell, ModelResult, Outcome
+from conformance.architectures import Architecture
+from conformance.compare import LIMIT
+from conformance.table_texts import TEXTS, Language, Texts
+
+
+def write(page: Path, results: Mapping[tuple[str, str], ModelResult], known: Mapping[str, Architecture]) -> None:
+    """The page, and the Chinese one in the folder `zh` beside it."""
+    pages: tuple[tuple[Path, Language], ...] = ((page, "en"), (page.parent / "zh" / page.name, "zh"))
+    for path, language in pages:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(render(results, known, language), encoding="utf-8")
+
+
+def render(
+    results: Mapping[tuple[str, str], ModelResult], known: Mapping[str, Architecture], language: Language = "en"
+) -> str:
+    """The page for these results in one language, in the order of the architectures."""
+    texts = TEXTS[language]
+    rows = [results[key] for key in results]
+    chips = sorted({row.chip for row in rows})
+    parts = [texts.header.format(limit=f"{LIMIT:.0f}"), _feature_list(texts)]
+    for chip in chips:
+        of_chip = {row.name: row for row in rows if row.chip == chip}
+        parts.append(_chip_section(chip, [of_chip[name] for name in known if name in of_chip], known, texts))
+    parts.append(_fault_section(rows, texts))
+    return "\n".join(part for part in parts if part)
+
+
+def _feature_list(texts: Texts) -> str:
+    lines = (f"* **{name}**: {texts.features[name]}" for name in FEATURES)
+    return "\n".join([texts.features_title, "", *lines, ""])
+
+
+def _chip_section(chip: str, rows: list[ModelResult], known: Mapping[str, Architecture], texts: Texts) -> str:
+    lines = [f"## {chip}", ""]
+    model, dtype, day = texts.row_columns
+    for group in dict.fromkeys(row.group for row in rows):
+        members = [row for row in rows if row.group == group]
+        columns = [name for name in FEATURES if any(name in row.cells for row in members)]
+        lines += [f"### {texts.groups.get(group, group.capitalize())}", ""]
+        lines.append(f"| {model} | {dtype} | " + " | ".join(columns) + f" | {day} |")
+        lines.append("|---" * (len(columns) + 3) + "|")
+        for row in members:
+            cells = " | ".join(_cell(row.cells.get(column), texts) for column in columns)
+            name = f"{known[row.name].covers} (`{row.name}`)"
+            lines.append(f"| {name} | {row.dtype or ''} | {cells} | {row.date} |")
+        lines += ["", *_reasons(members, texts)]
+    versions = {f"{name} {version}" for row in rows for name, version in row.versions.items()}
+    lines += [texts.versions.format(", ".join(sorted(versions))), ""] if versions else []
+    return "\n".join(lines)
+
+
+def _cell(cell: Cell | None, texts: Texts) -> str:
+    if cell is None:
+        return ""
+    number = f" {cell.typical:.1f}" if cell.outcome in ("pass", "fails") and cell.typical is not None else ""
+    return texts.outcomes[cell.outcome] + number
+
+
+def _reasons(rows: Iterable[ModelResult], texts: Texts) -> list[str]:
+    """One line for each reason why something does not pass, with the features that share it."""
+    lines = []
+    for row in rows:
+        by_reason: dict[tuple[Outcome, str], list[str]] = {}
+        for feature, cell in row.cells.items():
+            if cell.outcome != "pass":
+                by_reason.setdefault((cell.outcome, cell.detail), []).append(feature)
+        for (outcome, detail), features in by_reason.items():
+            where = "" if len(features) == len(row.cells) else f" ({', '.join(features)})"
+            lines.append(f"* `{row.name}`{where}: {texts.outcomes[outcome].strip('*')}: {detail}")
+    return [*lines, ""] if lines else []
+
+
+def _fault_section(rows: Iterable[ModelResult], texts: Texts) -> str:
+    tried = [row for row in rows if row.faults]
+    if not tried:
+        return ""
+    lines = [*texts.faults_section]
+    names = dict.fromkeys(fault for row in tried for fault in row.faults)
+    lines += ["", *(f"* **{name}**: {texts.faults[name]}" for name in names)]
+    lines += ["", f"| {' | '.join(texts.fault_columns)} |", "|---|---|---|---|---|"]
+    for row in tried:
+        caught = ", ".join(fault for fault, found in row.faults.items() if found)
+        missed = ", ".join(fault for fault, found in row.faults.items() if not found)
+        lines.append(f"| {texts.groups.get(row.group, row.group)} | `{row.name}` | {row.chip} | {caught} | {missed} |")
+    return "\n".join([*lines, ""])

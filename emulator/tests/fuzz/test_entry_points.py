@@ -1,0 +1,67 @@
+"""A seeded fuzz of the C entry points of libascendcl and libhccl: no call ends the process or hangs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ascend_emulator.launcher import emulate
+
+from .calls import LOG_BYTES
+
+HERE = Path(__file__).parent
+CALLS = 500  # for one seed, which has a device reset and handles of its own
+PATIENCE_S = 600
+# CANN's codes have six digits: 1xxxxx for the program, 2xxxxx for what is lacking or unsupported, 5xxxxx for the
+# device, 161xxx and 561xxx of aclnn. HCCL's results are below 30.
+CANN_CODES = range(100000, 600000)
+
+
+def run(folder: Path, first_seed: int, seeds: int, calls: int = CALLS) -> dict[str, dict[str, int]]:
+    """How often each function answered with each code."""
+    log = folder / "call.txt"
+    log.write_bytes(bytes(LOG_BYTES))
+    command = [sys.executable, "-m", f"{__package__}.calls", str(log), str(first_seed), str(seeds), str(calls)]
+    with emulate(chip="910B3", count=1) as machine:
+        environment = {**os.environ, **machine.environment, "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
+        process = subprocess.Popen(
+            command, env=environment, cwd=HERE.parent, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        try:
+            output, _ = process.communicate(timeout=PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            pytest.fail(f"hangs in {under_way(log)}")
+    if process.returncode != 0:
+        pytest.fail(f"ended with {process.returncode} in {under_way(log)}")
+    answers: dict[str, dict[str, int]] = json.loads(output.splitlines()[-1])["answers"]
+    return answers
+
+
+def under_way(log: Path) -> str:
+    return log.read_bytes().rstrip(b"\0").decode()
+
+
+def check(answers: dict[str, dict[str, int]]) -> None:
+    codes = {int(code) for counts in answers.values() for code in counts}
+    assert {code for code in codes if code > 30} <= set(CANN_CODES)
+    assert min(codes) >= 0
+    # The fuzz reaches what lies behind the checks: most functions succeed at times, and most refuse at times.
+    succeed = sum("0" in counts for counts in answers.values())
+    refuse = sum(any(code != "0" for code in counts) for counts in answers.values())
+    assert succeed > len(answers) * 0.5
+    assert refuse > len(answers) * 0.7
+
+
+def test_random_calls(tmp_path: Path) -> None:
+    check(run(tmp_path, first_seed=0, seeds=60))
+
+
+@pytest.mark.slow
+def test_a_million_random_calls(tmp_path: Path) -> None:
+    check(run(tmp_path, first_seed=1000, seeds=2000))

@@ -1,0 +1,117 @@
+"""`ascend models`: does my model run on my chip, and with which features? Answered by results, never by intention."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ascend_cli import options
+from ascend_cli.errors import OK, UsageError
+from ascend_facts.model_results import FEATURES, LANGUAGE_PART, SCHEMA, ModelResult, shipped
+
+# A result of one letter or word a cell, so that all features fit a terminal.
+OUTCOMES = {"pass": "yes", "refused": "refused", "fails": "WRONG", "impossible": "-"}
+
+
+def models(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MODEL]", help="A model's name, folder or hub id, or a row's name (default: all rows)."
+        ),
+    ] = None,
+    chip: Annotated[str | None, typer.Option("--chip", help="Only this chip, such as 310P3 or 910B3.")] = None,
+    json: options.Json = False,
+) -> int:
+    """Which models run on which chip, and with which features, as it was tested.
+
+    Each result is a tiny model with the published structure, run by vLLM on an emulated chip and compared with
+    transformers in float32. A feature without a result has not been run; nothing is inferred.
+    """
+    from ascend_cli.output import emit_json
+
+    found, why = _rows(name)
+    if chip is not None:
+        from ascend_cli.hardware import chip_named
+
+        wanted = chip_named(chip).name
+        found = [row for row in found if row.chip == wanted]
+    if json:
+        emit_json({"schema": SCHEMA, "results": found, "why": why})
+        return OK
+    _print(name, found, why)
+    return OK
+
+
+def _rows(name: str | None) -> tuple[list[ModelResult], str]:
+    """(rows, why there are none) of a name: a row's own, the release's, else those of the model's architecture."""
+    rows = list(shipped().values())
+    if name is None:
+        return rows, ""
+    if named := [row for row in rows if row.name == name]:
+        return named, ""
+    from ascend_cli.registry.cards import find_model
+
+    architectures: tuple[str, ...] = ()
+    model = None
+    try:
+        model = find_model(name)
+        architectures = architectures_of(model.config)
+    except UsageError as error:
+        if (release := release_of(name)) is None:
+            raise UsageError(
+                f"{name!r} names no row of `ascend models`, no release known here and no model that is at hand: {error}"
+            ) from error
+    else:
+        release = release_of(model.hub_id or model.name)
+    wanted = set(release["rows"]) if release else set()
+    chosen = [row for row in rows if row.name in wanted and (not architectures or row.architecture in architectures)]
+    chosen = chosen or [row for row in rows if row.architecture in architectures]
+    return chosen, str(release.get("why", "")) if release and not chosen else ""
+
+
+@cache
+def _releases() -> list[dict[str, Any]]:
+    text = Path(__file__).with_name("structures.toml").read_text(encoding="utf-8")
+    return list(tomllib.loads(text)["releases"])
+
+
+def release_of(name: str) -> dict[str, Any] | None:
+    """The entry of structures.toml for a release's name, or None."""
+    return next((entry for entry in _releases() if re.search(entry["pattern"], name.lower())), None)
+
+
+def architectures_of(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a model names, and the architecture of its language part. Empty for what config.json does not say."""
+    named = config.get("architectures")
+    names = tuple(name for name in named if isinstance(name, str)) if isinstance(named, list) else ()
+    return (*names, *(LANGUAGE_PART[name] for name in names if name in LANGUAGE_PART))
+
+
+def _print(name: str | None, rows: list[ModelResult], why: str) -> None:
+    from rich.table import Table
+
+    from ascend_cli.output import console
+
+    if not rows:
+        reason = why or "it may work, nobody has seen it"
+        console().print(f"Nothing of the structure of {name} has been run on this chip: {reason}.")
+        return
+    tried = [feature for feature in FEATURES if any(feature in row.cells for row in rows)]
+    table = Table(title_justify="left", title="as run on emulated chips")
+    for title in ("row", "chip", "dtype", *tried):
+        table.add_column(title, overflow="fold")  # no name and no answer is cut on a narrow terminal
+    for row in rows:
+        cells = [OUTCOMES[row.cells[feature].outcome] if feature in row.cells else "" for feature in tried]
+        table.add_row(row.name, row.chip, row.dtype or "", *cells)
+    console().print(table)
+    for row in rows if name else ():
+        for feature, cell in row.cells.items():
+            if cell.outcome in ("refused", "fails", "impossible"):
+                console().print(f"{row.name} on {row.chip}, {feature}: {cell.detail}")

@@ -1,0 +1,189 @@
+"""The tensors of a checkpoint, counted from the headers of its safetensors files: exact, and no weight is read.
+
+Format of a header: https://huggingface.co/docs/safetensors (eight bytes of length, then JSON).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+
+from ascend_facts.model_shape import Kind, ModelShape, Weights
+
+LARGEST_HEADER_BYTES = 100 << 20  # the format's own limit
+BITS_OF_DTYPE = {"F64": 64, "I64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16, "I16": 16, "U16": 16}
+BITS_OF_DTYPE |= {"F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "I8": 8, "U8": 8, "BOOL": 8, "F4": 4}
+PACKED_NAMES = ("qweight", "weight_packed", "blocks")  # several weights to a value
+SCALE_NAMES = (
+    "scales",
+    "qzeros",
+    "g_idx",
+    "weight_scale",
+    "weight_scale_inv",
+    "weight_offset",
+    "weight_zero_point",
+    "weight_g_idx",
+    "weight_shape",
+    "input_scale",
+    "input_offset",
+    "input_zero_point",
+    "quant_bias",
+    "deq_scale",
+    "k_scale",
+    "v_scale",
+)
+LAYER_NUMBER = re.compile(r"\.(?:layers|h|blocks|block)\.(\d+)\.")
+TOWERS = ("visual.", "vision_tower.", "vision_model.", "vision.", "multi_modal_projector.", "mlp1.", "audio_tower.")
+
+
+class UnreadableCheckpoint(ValueError):
+    """A safetensors file is cut or broken; the message names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One tensor as a header describes it."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def values(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def size_bytes(self) -> int:
+        return self.values * BITS_OF_DTYPE[self.dtype] // 8
+
+    def weights(self, bits: int) -> int:
+        """Weights that it holds: packed ones of `bits` bits each share a value."""
+        if self.name.rpartition(".")[2] in PACKED_NAMES or (bits == 4 and self.dtype in ("I8", "U8")):
+            return self.values * BITS_OF_DTYPE[self.dtype] // bits
+        return self.values
+
+
+def tensors(folder: Path) -> Iterator[Tensor]:
+    """Every tensor of a folder's safetensors files. Raises UnreadableCheckpoint."""
+    for file in sorted(folder.glob("*.safetensors")):
+        if file.name.startswith("consolidated") and any(folder.glob("model*.safetensors")):
+            continue  # Mistral ships the same weights twice
+        yield from _tensors(file)
+
+
+def _tensors(file: Path) -> Iterator[Tensor]:
+    if not file.is_file():
+        raise UnreadableCheckpoint(f"{file} is not a file: download it again")
+    try:
+        with file.open("rb") as content:
+            start = content.read(8)
+            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+            if not 2 <= length <= LARGEST_HEADER_BYTES:
+                raise UnreadableCheckpoint(f"{file} is no safetensors file or is cut: download it again")
+            header = json.loads(content.read(length))
+    except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, UnreadableCheckpoint):
+            raise
+        raise UnreadableCheckpoint(
+            f"{file} has no readable header ({type(error).__name__}): download it again"
+        ) from error
+    if not isinstance(header, dict):
+        raise UnreadableCheckpoint(f"{file} has a header that is no object: download it again")
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        dtype, shape = (entry.get("dtype"), entry.get("shape")) if isinstance(entry, dict) else (None, None)
+        sizes = shape if isinstance(shape, list) else None
+        if dtype not in BITS_OF_DTYPE or sizes is None or not all(isinstance(n, int) and n >= 0 for n in sizes):
+            raise UnreadableCheckpoint(f"{file} describes {name[:80]!r} in a way that is not known: download it again")
+        yield Tensor(name, dtype, tuple(sizes))
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether every file that the index names is there; a folder without an index needs one file at least."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return any(folder.glob("*.safetensors"))
+    try:
+        files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+    return bool(files) and all(isinstance(name, str) and (folder / name).is_file() for name in files)
+
+
+def measured(shape: ModelShape, folder: Path) -> ModelShape:
+    """The shape with its parameters counted from the checkpoint's tensors; unchanged where weights are missing.
+
+    Raises UnreadableCheckpoint for a broken file.
+    """
+    if not is_complete(folder):
+        return shape
+    counted: dict[tuple[Kind, bool], int] = defaultdict(int)
+    for tensor in tensors(folder):
+        kind = _kind(tensor, shape)
+        if kind is None:
+            continue
+        quantized = _is_quantized(tensor, kind, shape)
+        counted[kind, quantized] += tensor.weights(shape.stored.bits if quantized else 16)
+    if not counted:
+        return shape
+    return replace(shape, weights=tuple(_as_weights(shape, counted)), is_counted=True)
+
+
+def _kind(tensor: Tensor, shape: ModelShape) -> Kind | None:
+    """Which part of the model a tensor belongs to; None for what serving does not load."""
+    name = tensor.name
+    last = name.rpartition(".")[2]
+    if last in SCALE_NAMES or "rotary_emb" in name:
+        return None  # the share of scales is the format's
+    if name.startswith(("mtp.", "model.mtp.")) or _is_draft(name, shape):
+        return None  # multi-token prediction: loaded for speculation only
+    if any(name.startswith(tower) or f".{tower}" in name[:40] for tower in TOWERS):
+        return "vision"
+    if name.startswith(("lm_head.", "output.", "embed_out.")) or ".lm_head." in name:
+        return None if shape.has_tied_head else "lm_head"
+    if not LAYER_NUMBER.search(name):
+        return "embedding" if len(tensor.shape) == 2 else "norms"
+    if ".experts." in name or ".experts_" in name:
+        return "experts" if shape.has_experts else "mlp"
+    if len(tensor.shape) == 1:
+        return "norms"
+    if name.endswith((".gate.weight", ".router.weight")):
+        return "router" if shape.has_experts else "mlp"
+    if any(part in name for part in (".linear_attn.", ".mamba.", ".mixer.")):
+        return "linear attention"
+    return "attention" if any(part in name for part in ("attn", "attention", "query_key_value")) else "mlp"
+
+
+def _is_draft(name: str, shape: ModelShape) -> bool:
+    number = LAYER_NUMBER.search(name)
+    return number is not None and ".layers." in number[0] and int(number[1]) >= shape.layers
+
+
+def _is_quantized(tensor: Tensor, kind: Kind, shape: ModelShape) -> bool:
+    """Whether a format of fewer bits holds this tensor; in a plain checkpoint, whether one would."""
+    if kind not in ("attention", "linear attention", "mlp", "experts"):
+        return False
+    if shape.quantization is None:
+        return True
+    return BITS_OF_DTYPE[tensor.dtype] == 8 or tensor.name.rpartition(".")[2] in PACKED_NAMES
+
+
+def _as_weights(shape: ModelShape, counted: dict[tuple[Kind, bool], int]) -> Iterator[Weights]:
+    experts = next((weights for weights in shape.weights if weights.experts), None)
+    whole = ("norms", "router")
+    for (kind, quantized), parameters in counted.items():
+        if kind == "experts" and experts is not None:
+            share = parameters * experts.experts_per_token // experts.experts
+            yield Weights(kind, parameters, share, True, quantized, experts.experts, experts.experts_per_token)
+        else:
+            per_token = 0 if kind in ("embedding", "vision") else parameters
+            yield Weights(kind, parameters, per_token, kind not in whole, quantized)
+    if shape.has_tied_head:
+        yield Weights("lm_head", 0, shape.vocab_size * shape.hidden_size, split=True, quantized=False)

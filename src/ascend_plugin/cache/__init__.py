@@ -1,0 +1,1 @@
+"""Where keys, values and recurrent states live on the device."""

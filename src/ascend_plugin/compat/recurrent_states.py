@@ -1,0 +1,21 @@
+"""The state of a gated delta net is copied between cache blocks by indexing tensors instead of by address.
+
+Reason: with prefix caching vLLM moves states with a Triton kernel that takes lists of raw device addresses, so that
+the registry of Triton kernels' stand-ins cannot help.
+Upstream: vllm/v1/worker/mamba_utils.py collect_mamba_copy_meta, do_mamba_copy_block and, under speculation,
+MambaSpecDecodeGPUContext (cache mode "align").
+Held by: tests/upstream/test_patches.py, tests/models/test_drafted_states.py.
+Exit: when the copies go through a function that a platform can replace.
+"""
+
+from __future__ import annotations
+
+
+def apply() -> None:
+    from vllm.v1.worker import mamba_utils
+
+    from ascend_plugin.cache import recurrent_state
+
+    mamba_utils.collect_mamba_copy_meta = recurrent_state.collect_copies
+    mamba_utils.do_mamba_copy_block = recurrent_state.copy_blocks
+    mamba_utils.MambaSpecDecodeGPUContext = recurrent_state.DraftedStates

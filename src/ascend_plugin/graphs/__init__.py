@@ -1,0 +1,1 @@
+"""Decode graphs: how many a chip holds, and the wrapper that captures and replays them."""

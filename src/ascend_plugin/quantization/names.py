@@ -1,0 +1,5 @@
+"""Names of quantization methods of ours, and of the file that tells one."""
+
+MODELSLIM = "ascend"  # the name that users of `--quantization` know
+ROUNDED = "ascend_float16_weights"  # float32 models, see `rounded`; no checkpoint has it
+DESCRIPTION = "quant_model_description.json"  # what ModelSlim writes beside the weights

@@ -1,0 +1,1 @@
+"""One step of the engine: its inputs in one upload, the model, the sampled tokens."""

@@ -1,0 +1,131 @@
+"""Each patch of ascend_plugin.compat is written down, and still needed by the vLLM that is installed.
+
+A test here that fails after an upgrade is good news: read the patch's Exit line and take the patch away.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from ascend_plugin import compat
+from tests.upstream.source import file_of, text_of
+
+MOST_PATCHES = 8
+FOLDER = Path(compat.__file__).parent
+LAYERS = "vllm.model_executor.layers"
+
+
+def test_the_table_has_every_file_and_no_more_than_were_agreed() -> None:
+    files = {path.stem for path in FOLDER.glob("*.py")} - {"__init__"}
+    assert {patch.file for patch in compat.PATCHES} == files
+    assert len(compat.PATCHES) <= MOST_PATCHES
+
+
+@pytest.mark.parametrize("patch", compat.PATCHES, ids=lambda patch: patch.file)
+def test_a_patch_says_why_where_what_holds_it_and_when_it_can_go(patch: compat.Patch) -> None:
+    text = ast.get_docstring(ast.parse((FOLDER / f"{patch.file}.py").read_text())) or ""
+    for heading in ("Reason: ", "Upstream: ", "Held by: ", "Exit: "):
+        assert re.search(rf"^{heading}\w", text, re.MULTILINE), f"{patch.file} has no {heading.strip()}"
+    root = FOLDER.parents[2]
+    for path in re.findall(r"tests/[\w/.]+\w", text):
+        assert (root / path).exists(), path
+
+
+def test_nothing_outside_of_compat_sets_a_name_of_vllm() -> None:
+    """Assignments to attributes of vLLM's or torch's modules and classes, outside of compat/."""
+    found = []
+    for path in FOLDER.parent.rglob("*.py"):
+        if path.parent == FOLDER:
+            continue
+        tree = ast.parse(path.read_text())
+        foreign = {
+            alias.asname or alias.name.split(".")[0]
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            and (getattr(node, "module", None) or node.names[0].name).split(".")[0] in ("vllm", "torch", "transformers")
+            for alias in node.names
+        }
+        for node in ast.walk(tree):
+            targets = node.targets if isinstance(node, ast.Assign) else []
+            for target in targets:
+                if isinstance(target, ast.Attribute) and ast.unparse(target.value).split(".")[0] in foreign:
+                    found.append(f"{path.name}:{node.lineno} {ast.unparse(target)}")
+    assert found == []
+
+
+def test_torchvision_is_needed() -> None:
+    imports = "from transformers.models.qwen2_vl.image_processing_qwen2_vl import"
+    assert any(imports in text_of(f"vllm.model_executor.models.{name}") for name in ("qwen2_vl", "qwen3_vl"))
+    replaced = file_of("transformers.models.qwen2_vl.image_processing_qwen2_vl")
+    assert replaced is not None and re.search(r"^(from|import) torchvision", replaced.read_text(), re.MULTILINE)
+
+
+def test_torchvision_stand_in_has_the_function() -> None:
+    script = (
+        "import sys, importlib.util\n"
+        "from ascend_plugin.compat import torchvision\n"
+        "assert importlib.util.find_spec('torchvision') is None\n"
+        "torchvision.apply(); torchvision.apply()\n"
+        "assert 'transformers' not in sys.modules, 'applying it must import nothing'\n"
+        "from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize\n"
+        "print(smart_resize(100, 200))\n"
+    )
+    if importlib.util.find_spec("torchvision") is not None:
+        pytest.skip("torchvision is installed")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.splitlines()[-1] == "(112, 196)"  # multiples of 28
+
+
+def test_server_steps_is_needed() -> None:
+    asked = set(re.findall(r"current_platform\.(\w+)", text_of("vllm.engine.arg_utils.EngineArgs.get_batch_defaults")))
+    known = {"get_device_total_memory", "get_device_name", "is_device_capability", "is_tpu", "is_cpu", "is_xpu"}
+    assert asked <= known, "get_batch_defaults asks the platform something new: it may be the hook that is missing"
+
+
+def test_torch_cuda_is_needed() -> None:
+    runner = text_of("vllm.v1.worker.gpu_model_runner")
+    assert re.search(r"torch\.cuda\.(Stream|Event|stream)\(", runner)
+
+
+def test_kernel_warmup_is_needed() -> None:
+    body = text_of("vllm.model_executor.warmup.kernel_warmup.kernel_warmup").splitlines()
+    assert any(line.startswith("    qwen_triton_warmup(") for line in body), "it asks before it warms Triton kernels up"
+    assert "    kernel_warmup(self)" in text_of("vllm.v1.worker.gpu_worker.Worker._compile_or_warm_up_model")
+
+
+def test_expert_routing_is_needed() -> None:
+    router = f"{LAYERS}.fused_moe.router.fused_topk_router"
+    assert "ops.topk_softmax(" in text_of(f"{router}.vllm_topk_softmax")
+    assert text_of(f"{router}.fused_topk").startswith("def fused_topk("), "it is a CustomOp now: register ours with it"
+    assert "fused_topk(" in text_of(f"{router}.FusedTopKRouter._compute_routing")
+
+
+def test_recurrent_states_is_needed() -> None:
+    assert "batch_memcpy" in text_of("vllm.v1.worker.mamba_utils.do_mamba_copy_block")
+    assert "data_ptr()" in text_of("vllm.v1.worker.mamba_utils.collect_mamba_copy_meta")
+
+
+def test_linear_methods_is_needed() -> None:
+    assert "UnquantizedLinearMethod()" in text_of(f"{LAYERS}.linear.LinearBase.__init__")
+    asked = set(re.findall(r"current_platform\.(\w+)", text_of(f"{LAYERS}.utils.dispatch_unquantized_gemm")))
+    assert asked <= {"is_rocm", "is_cpu", "is_xpu", "is_cuda", "is_cuda_alike", "is_tpu", "is_arch_support_pdl"}
+
+
+def test_module_dispatch_is_needed() -> None:
+    assert nn.Module.__call__ is nn.Module._wrapped_call_impl
+    assert "__getattr__" in vars(nn.Module), "submodules are found without a fallback now"
+
+
+def test_nothing_that_leaves_with_0_34_is_used() -> None:
+    leaving = re.compile(r"vllm\.ir\b|from vllm import ir\b|ir_op_priority|import_ir_kernels|IrOpPriority")
+    found = [path.name for path in FOLDER.parent.rglob("*.py") if leaving.search(path.read_text())]
+    assert found == []
