@@ -142,10 +142,10 @@ def definition(operator: Operator) -> str:
     )
     products = " | ".join(PRODUCTS[product] for product in operator.products)
     position = {parameter.name: i for i, parameter in enumerate(operator.parameters)}
-    demands = "".join(
-        f"  {{Demand::{d.kind}, {position[d.subject]}, {len(d.others)}, {{{', '.join(str(position[o]) for o in d.others)}}}}},\n"
-        for d in operator.demands
-    )
+    demands = ""
+    for demand in operator.demands:
+        others = ", ".join(str(position[other]) for other in demand.others)
+        demands += f"  {{Demand::{demand.kind}, {position[demand.subject]}, {len(demand.others)}, {{{others}}}}},\n"
     table = f"static constexpr Demand k{name}Demands[] = {{\n{demands}}};\n" if demands else ""
     demanded = f"k{name}Demands, {len(operator.demands)}" if demands else "nullptr, 0"
     dynamic = any(p.type == "DynamicTensor" for p in operator.parameters)

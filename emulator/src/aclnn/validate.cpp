@@ -79,7 +79,10 @@ void validate_memory(const TensorView& tensor, const char* name, int64_t bits, a
 void validate_extent(const TensorView& tensor, const char* name) {
   const int64_t reached = reach(tensor, name);
   if (reached == 0) {
-    tensor.numel();  // refuses what cannot be counted
+    int64_t count = 1;  // as if none were 0: ATen multiplies from the left and refuses what overflows on the way
+    bool overflows = false;
+    for (const int64_t size : tensor.sizes) overflows |= __builtin_mul_overflow(count, std::max<int64_t>(size, 1), &count);
+    require(!overflows, "%s has sizes %s, whose product overflows.", name, to_string(tensor.sizes).c_str());
     return;
   }
   if (tensor.base == nullptr) {
