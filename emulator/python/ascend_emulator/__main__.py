@@ -46,6 +46,13 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--protect-memory", action="store_true", help="make the host's access to device memory fault, as on hardware"
     )
+    result.add_argument("--lenient", action="store_true", help="without the rules of silicon (docs/strict.md)")
+    result.add_argument(
+        "--rules",
+        default="",
+        metavar="LIST",
+        help="rules of silicon to enforce, or with - not to: ragged_copy,-int64_add, all",
+    )
     result.add_argument("--stats", type=Path, metavar="FILE", help="write what the chips did to FILE, as JSON")
     result.add_argument("command", nargs="*", metavar="-- COMMAND", help="what to run")
     return result
@@ -62,6 +69,8 @@ def main(arguments: list[str] | None = None) -> int:
             faults=chosen.faults,
             protect_memory=chosen.protect_memory,
             time_dilation=chosen.time_dilation,
+            lenient=chosen.lenient,
+            rules=chosen.rules,
         )
         return launcher.run(chosen.command, settings, chosen.stats)
     except SettingsError as error:

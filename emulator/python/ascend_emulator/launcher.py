@@ -19,6 +19,14 @@ from ascend_emulator.settings import Settings, SettingsError
 
 STATS_SCHEMA = 1
 COMMAND_NOT_FOUND = 127  # what a shell answers
+# What is no choice of a machine: a machine takes it from the process that makes it, unless its settings say otherwise.
+KEPT = (
+    "ASCEND_EMULATOR_LIB_DIR",
+    "ASCEND_EMULATOR_STATE_DIR",
+    "ASCEND_EMULATOR_ANNOUNCED",
+    "ASCEND_EMULATOR_LENIENT",
+    "ASCEND_EMULATOR_RULES",
+)
 
 
 class Machine:
@@ -66,8 +74,7 @@ class Machine:
 
 
 def _belongs_to_another_machine(name: str) -> bool:
-    kept = ("ASCEND_EMULATOR_LIB_DIR", "ASCEND_EMULATOR_STATE_DIR", "ASCEND_EMULATOR_ANNOUNCED")
-    return name.startswith("ASCEND_EMULATOR_") and name not in kept
+    return name.startswith("ASCEND_EMULATOR_") and name not in KEPT
 
 
 def _accumulate(total: dict[str, Any], counters: Mapping[str, Any]) -> None:

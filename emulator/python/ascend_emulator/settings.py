@@ -33,6 +33,8 @@ class Settings:
     faults: Path | None = None
     protect_memory: bool = False
     time_dilation: float = 1.0  # wall seconds of a modelled second; for the modelled clocks
+    lenient: bool = False  # without what the silicon does beyond the documents (docs/strict.md)
+    rules: str = ""  # of those rules, the ones to switch on and, with - before them, off
 
     def __post_init__(self) -> None:
         try:
@@ -65,6 +67,8 @@ class Settings:
             "ASCEND_EMULATOR_FAULTS": self.faults and self.faults.resolve(),
             "ASCEND_EMULATOR_PROTECT_MEMORY": "1" if self.protect_memory else None,
             "ASCEND_EMULATOR_TIME_DILATION": self.time_dilation if self.time_dilation != 1 else None,
+            "ASCEND_EMULATOR_LENIENT": "1" if self.lenient else None,
+            "ASCEND_EMULATOR_RULES": self.rules or None,
         }
         return {
             "ASCEND_EMULATOR": "1",
@@ -88,6 +92,8 @@ class Settings:
             faults=Path(faults) if faults else None,
             protect_memory=switch(values, "ASCEND_EMULATOR_PROTECT_MEMORY") or False,
             time_dilation=_number(values, "ASCEND_EMULATOR_TIME_DILATION") or 1.0,
+            lenient=switch(values, "ASCEND_EMULATOR_LENIENT") or False,
+            rules=values.get("ASCEND_EMULATOR_RULES", ""),
         )
 
 

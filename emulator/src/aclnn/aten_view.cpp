@@ -33,10 +33,11 @@ at::Tensor as_aten(const TensorView& view) {
   }
   const at::IntArrayRef sizes(view.sizes.data(), view.sizes.size());
   const auto options = at::TensorOptions().dtype(aten_dtype(view.dtype));
+  const at::IntArrayRef strides(view.strides.data(), view.strides.size());
   if (view.base == nullptr) {
     return at::Tensor(at::detail::empty_cpu(sizes, options));  // CANN allows a null address for tensors without elements
   }
-  return at::from_blob(view.data(), sizes, at::IntArrayRef(view.strides.data(), view.strides.size()), options);
+  return at::from_blob(view.data(), sizes, strides, options);
 }
 
 }  // namespace emulator

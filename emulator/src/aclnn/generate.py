@@ -30,6 +30,10 @@ TYPES = {
     "bool": ("bool", "bool", "kValue"),
     "dtype": ("aclDataType", "aclDataType", "kValue"),
 }
+TAGS = ("nz", "max", "moves")  # in the order of Operator's members
+CLASSES = {"float": "kFloating", "index": "kIndex", "bool": "kBoolean"}
+MOST_OTHERS = 3
+
 POINTERS = {"Tensor", "DynamicTensor", "TensorList", "Scalar", "ScalarList", "IntArray", "FloatArray", "BoolArray"}
 
 
@@ -42,12 +46,23 @@ class Parameter:
 
 
 @dataclass(frozen=True)
+class Demand:
+    """A check of phase 1: OUT=A+B (sizes), OUT=1 (one element), or X:float, X:index, X:bool (types)."""
+
+    kind: str  # of C++'s Demand
+    subject: str
+    others: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Operator:
     name: str
     parameters: tuple[Parameter, ...] | None  # None: CANN exports the name, the emulator knows no more of it
     products: tuple[str, ...] = ()
     accepts_nz: bool = False
     has_max_workspace: bool = False  # exports NAMEGetMaxWorkspaceSize, with the parameters of phase 1
+    moves: bool = False  # its results are bits of its inputs
+    demands: tuple[Demand, ...] = ()
 
 
 def parse_parameter(text: str) -> Parameter:
@@ -57,6 +72,25 @@ def parse_parameter(text: str) -> Parameter:
     return Parameter(match[1], match[4], optional=bool(match[3]), output=bool(match[2]))
 
 
+def parse_demand(text: str, parameters: tuple[Parameter, ...]) -> Demand | None:
+    """The demand that a tag makes; None for a tag that makes none. Raises ValueError for a name that is no tensor's."""
+    match = re.fullmatch(r"(\w+)(=(\w+(?:\+\w+)*)|:(\w+))", text)
+    if match is None:
+        return None
+    subject, _, sizes, of_class = match.groups()
+    if of_class is not None:
+        if of_class not in CLASSES:
+            raise ValueError(f"{text}: expected one of {', '.join(CLASSES)}")
+        demand = Demand(CLASSES[of_class], subject)
+    else:
+        demand = Demand("kOne", subject) if sizes == "1" else Demand("kSizes", subject, tuple(sizes.split("+")))
+    tensors = {parameter.name for parameter in parameters if parameter.type == "Tensor"}
+    unknown = {demand.subject, *demand.others} - tensors
+    if unknown or len(demand.others) > MOST_OTHERS:
+        raise ValueError(f"{text}: expected up to {MOST_OTHERS} names of tensors, not {', '.join(sorted(unknown))}")
+    return demand
+
+
 def parse_line(line: str) -> Operator:
     match = re.fullmatch(r"(\w+)(?:\((.*)\) ?(.*))?", line)
     if match is None:
@@ -64,12 +98,14 @@ def parse_line(line: str) -> Operator:
     if match[2] is None:
         return Operator(match[1], None)
     tags = match[3].split()
-    products = tuple(tag.rstrip("*") for tag in tags if tag not in ("nz", "max"))
+    parameters = tuple(parse_parameter(part) for part in match[2].split(", "))
+    demands = {tag: parse_demand(tag, parameters) for tag in tags}
+    products = tuple(tag.rstrip("*") for tag in tags if tag not in TAGS and demands[tag] is None)
     unknown = [product for product in products if product not in PRODUCTS]
     if unknown or not products:
-        raise ValueError(f"products {tags}: expected some of {', '.join(PRODUCTS)}, nz or max")
-    parameters = tuple(parse_parameter(part) for part in match[2].split(", "))
-    return Operator(match[1], parameters, products, "nz" in tags, "max" in tags)
+        raise ValueError(f"products {tags}: expected some of {', '.join((*PRODUCTS, *TAGS))}")
+    made = tuple(demand for demand in demands.values() if demand is not None)
+    return Operator(match[1], parameters, products, *(tag in tags for tag in TAGS), made)
 
 
 def parse_table(path: Path) -> list[Operator]:
@@ -105,11 +141,19 @@ def definition(operator: Operator) -> str:
         for p in operator.parameters
     )
     products = " | ".join(PRODUCTS[product] for product in operator.products)
+    position = {parameter.name: i for i, parameter in enumerate(operator.parameters)}
+    demands = ""
+    for demand in operator.demands:
+        others = ", ".join(str(position[other]) for other in demand.others)
+        demands += f"  {{Demand::{demand.kind}, {position[demand.subject]}, {len(demand.others)}, {{{others}}}}},\n"
+    table = f"static constexpr Demand k{name}Demands[] = {{\n{demands}}};\n" if demands else ""
+    demanded = f"k{name}Demands, {len(operator.demands)}" if demands else "nullptr, 0"
     dynamic = any(p.type == "DynamicTensor" for p in operator.parameters)
     return (
-        f"static constexpr Parameter k{name}Parameters[] = {{\n{rows}}};\n"
+        f"{table}static constexpr Parameter k{name}Parameters[] = {{\n{rows}}};\n"
         f'constinit Operator {name}Args::the_operator = {{"aclnn{name}", {products}, {boolean(operator.accepts_nz)}, '
-        f"{boolean(dynamic)}, k{name}Parameters, std::size(k{name}Parameters), sizeof({name}Args), "
+        f"{boolean(dynamic)}, {boolean(operator.moves)}, k{name}Parameters, std::size(k{name}Parameters), "
+        f"{demanded}, sizeof({name}Args), "
         f"&destroy<{name}Args>}};\n"
     )
 
@@ -117,8 +161,8 @@ def definition(operator: Operator) -> str:
 def shim(operator: Operator) -> str:
     name = operator.name
     second = (
-        f"aclError aclnn{name}(void*, uint64_t, aclOpExecutor* executor, aclrtStream stream) {{\n"
-        f'  return launch("aclnn{name}", executor, stream);\n}}\n'
+        f"aclError aclnn{name}(void* workspace, uint64_t size, aclOpExecutor* executor, aclrtStream stream) {{\n"
+        f'  return launch("aclnn{name}", workspace, size, executor, stream);\n}}\n'
     )
     if operator.parameters is None:
         return f'aclError aclnn{name}GetWorkspaceSize() {{\n  return unimplemented("aclnn{name}");\n}}\n{second}'
@@ -127,7 +171,8 @@ def shim(operator: Operator) -> str:
     suffixes = ["GetWorkspaceSize", *(["GetMaxWorkspaceSize"] if operator.has_max_workspace else [])]
     return second + "".join(
         f"aclError aclnn{name}{suffix}({inputs}, uint64_t* workspace_size, aclOpExecutor** executor) {{\n"
-        f"  return prepare<{name}Args>(workspace_size, executor, [&]({name}Args& a) {{ {copies} }});\n}}\n"
+        f"  return prepare<{name}Args>({boolean('Max' in suffix)}, workspace_size, executor, "
+        f"[&]({name}Args& a) {{ {copies} }});\n}}\n"
         for suffix in suffixes
     )
 

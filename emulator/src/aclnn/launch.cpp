@@ -1,13 +1,24 @@
 // The two phases of every aclnn call, the cost of an operator that names none, and the executor's own functions.
 #include "aclnn/launch.h"
 
+#include <algorithm>
 #include <cstddef>
+#include <cstring>
 #include <memory>
+#include <mutex>
 #include <utility>
+#include <vector>
+
+#include "core/memory.h"
+#include "core/spin_lock.h"
 
 namespace emulator::aclnn {
 
 TensorView DynamicTensor::resolve(const Dims& sizes) const {
+  if (sizes.product() > view.storage_sizes.product() - view.storage_offset) {
+    fail(kAicoreException, "the result has %lld elements, but the output has room for %lld.",
+         static_cast<long long>(sizes.product()), static_cast<long long>(view.storage_sizes.product() - view.storage_offset));
+  }
   TensorView resolved = view;
   resolved.sizes = sizes;
   resolved.strides = Dims(sizes.data(), sizes.size());
@@ -101,18 +112,55 @@ Work vector_work(const Operator& op, const void* args) {
   return work;
 }
 
-namespace {
-
+// A launch of any operator.
 class LaunchBase : public Task {
  public:
   LaunchBase(const Operator& op) : op_(op) {}
   const char* name() const override { return op_.name; }
+  bool waits() const { return op_.has_dynamic_output; }  // phase 2 returns when the kernel has run
 
-  aclOpExecutor executor;
+  Workspace workspace;
+  void* workspace_address = nullptr;
 
  protected:
   const Operator& op_;
 };
+
+namespace {
+
+// Executors between the phases. CANN leaves it undefined what a second phase 2 does; here it is refused, because what the
+// pointer leads to stays an executor.
+class ExecutorPool {
+ public:
+  aclOpExecutor* take() {
+    {
+      const std::lock_guard lock(lock_);
+      if (!free_.empty()) {
+        aclOpExecutor* executor = free_.back();
+        free_.pop_back();
+        return executor;
+      }
+    }
+    return new aclOpExecutor;
+  }
+  std::shared_ptr<LaunchBase> give_back(aclOpExecutor* executor) {
+    std::shared_ptr<LaunchBase> task = std::move(executor->task);
+    executor->task = nullptr;
+    if (task == nullptr) return task;
+    const std::lock_guard lock(lock_);
+    free_.push_back(executor);
+    return task;
+  }
+
+ private:
+  SpinLock lock_;
+  std::vector<aclOpExecutor*> free_;
+};
+
+ExecutorPool& executors() {
+  static ExecutorPool& pool = *new ExecutorPool;  // threads outlive static destructors
+  return pool;
+}
 
 // The argument struct lies inside the task, so that a launch is one allocation; three sizes serve all operators.
 template <size_t kCapacity>
@@ -120,7 +168,10 @@ class Launch final : public LaunchBase {
  public:
   Launch(const Operator& op, Fill fill, void* context) : LaunchBase(op) { fill(context, args_); }
   ~Launch() override { op_.destroy(args_); }
-  void run() override { execute(op_, args_); }
+  void run() override {
+    execute(op_, args_);
+    if (workspace.bytes != 0) fill_workspace(op_.name, workspace_address, workspace.bytes);
+  }
   void run_without_compute() override { execute_without_compute(op_, args_); }
   Work work() const override { return op_.work != nullptr ? op_.work(args_) : vector_work(op_, args_); }
   const void* args() const { return args_; }
@@ -134,8 +185,8 @@ aclOpExecutor* make_launch(const Operator& op, Fill fill, void* context) {
   auto task = std::make_shared<Launch<kCapacity>>(op, fill, context);
   validate(op, task->args());
   if (op.check != nullptr) op.check(task->args());
-  aclOpExecutor* executor = &task->executor;
-  executor->waits = op.has_dynamic_output;
+  if (op.workspace != nullptr) task->workspace = op.workspace(task->args());
+  aclOpExecutor* executor = executors().take();
   executor->task = std::move(task);
   return executor;
 }
@@ -146,7 +197,20 @@ constexpr size_t kLarge = 16384;  // fused attention has over 30 tensor argument
 
 }  // namespace
 
-aclError prepare(const Operator& op, uint64_t* workspace_size, aclOpExecutor** executor, Fill fill,
+void fill_workspace(const char* name, void* workspace, uint64_t size_bytes) {
+  constexpr uint64_t kFront = 1 << 20, kBack = 64 << 10;  // where an allocator puts what it gives out next
+  constexpr int kPattern = 0x5a;
+  try {
+    check_device_range(workspace, size_bytes, "the workspace");
+  } catch (const Failure& failure) {
+    fail(kAicoreException, "%s writes its workspace, which was given back: %s", name, failure.what());
+  }
+  auto* memory = static_cast<char*>(host_address(workspace));
+  std::memset(memory, kPattern, std::min(size_bytes, kFront));
+  if (size_bytes > kFront + kBack) std::memset(memory + size_bytes - kBack, kPattern, kBack);
+}
+
+aclError prepare(const Operator& op, bool largest, uint64_t* workspace_size, aclOpExecutor** executor, Fill fill,
                  void* context) noexcept {
   return guarded(op.name, [&] {
     if (op.kernel == nullptr) refuse_unimplemented(op.name);
@@ -159,21 +223,43 @@ aclError prepare(const Operator& op, uint64_t* workspace_size, aclOpExecutor** e
     } else {
       fail(kInnerError, "its arguments take %u bytes, more than a launch has room for.", op.args_size);
     }
-    *workspace_size = 0;
+    const Workspace& sizes = (*executor)->task->workspace;
+    *workspace_size = largest ? sizes.most_bytes : sizes.bytes;
   });
 }
+
+namespace {
+
+// The host would wait for a result that exists only when the graph is replayed.
+void refuse_in_capture(aclrtStream stream) {
+  aclmdlRICaptureStatus status = ACL_MODEL_RI_CAPTURE_STATUS_NONE;
+  aclmdlRI graph = nullptr;
+  if (aclmdlRICaptureGetInfo(stream, &status, &graph) != ACL_SUCCESS || status == ACL_MODEL_RI_CAPTURE_STATUS_NONE) return;
+  fail(ACL_ERROR_RT_STREAM_CAPTURED, "its result has a size that only the device knows, so the host waits for it, which a "
+                                     "captured stream does not allow: take it out of the graph.");
+}
+
+}  // namespace
 
 aclError unimplemented(const char* name) noexcept {
   return guarded(name, [&] { refuse_unimplemented(name); });
 }
 
-aclError launch(const char* name, aclOpExecutor* executor, aclrtStream stream) noexcept {
+aclError launch(const char* name, void* workspace, uint64_t workspace_size, aclOpExecutor* executor,
+                aclrtStream stream) noexcept {
   return guarded(name, [&] {
     if (executor == nullptr || executor->task == nullptr) {
       fail(kParamNullptr, "call %sGetWorkspaceSize first: the executor is null or was used already.", name);
     }
-    const bool waits = executor->waits;
-    submit(stream, std::move(executor->task));
+    LaunchBase& task = *executor->task;
+    if (task.workspace.bytes > workspace_size || (task.workspace.bytes > 0 && workspace == nullptr)) {
+      fail(kParamInvalid, "the workspace has %llu bytes, but phase 1 asked for %llu.",
+           static_cast<unsigned long long>(workspace_size), static_cast<unsigned long long>(task.workspace.bytes));
+    }
+    task.workspace_address = workspace;
+    const bool waits = task.waits();
+    if (waits) refuse_in_capture(stream);
+    submit(stream, executors().give_back(executor));
     if (!waits) return;
     const aclError status = aclrtSynchronizeStream(stream);
     if (status != ACL_SUCCESS) fail(status, "its result has a size that only the device knows, and waiting for it failed.");
@@ -183,8 +269,6 @@ aclError launch(const char* name, aclOpExecutor* executor, aclrtStream stream) n
 }  // namespace emulator::aclnn
 
 extern "C" aclError aclDestroyAclOpExecutor(aclOpExecutor* executor) {
-  if (executor != nullptr) {
-    const emulator::TaskPtr last_owner = std::move(executor->task);
-  }
+  if (executor != nullptr) emulator::aclnn::executors().give_back(executor);
   return ACL_SUCCESS;
 }

@@ -3,6 +3,7 @@
 //   ACLNN_CHECK(Cumsum) { require_dim(a.dim, a.self, "dim"); }        // optional; throws Failure
 //   ACLNN_KERNEL(Cumsum) { at::cumsum_out(out(a.out), in(a.self), a.dim); }
 //   ACLNN_WORK(Matmul) { return {.cube_flops = ...}; }                // optional; default: one vector pass
+//   ACLNN_WORKSPACE(Attention) { return {.bytes = ...}; }             // optional; default: none
 //
 // `a` is the struct that generate.py derives from the operator's line in signatures.txt (CumsumArgs here).
 #pragma once
@@ -31,20 +32,46 @@ struct Parameter {
   uint32_t offset;
 };
 
-// An operator: the first six members are constants from signatures.txt, the rest is filled by the kernel files'
+// A phase-1 check that the operator's line in signatures.txt declares: `subject` and `others` are positions of parameters.
+struct Demand {
+  enum Kind : uint8_t {
+    kSizes,     // OUT=A+B: the subject has the sizes to which the others broadcast
+    kOne,       // OUT=1: the subject has one element
+    kFloating,  // X:float: a floating or complex type
+    kIndex,     // X:index: int32 or int64
+    kBoolean,   // X:bool
+  };
+  Kind kind;
+  uint8_t subject;
+  uint8_t other_count = 0;
+  uint8_t others[3] = {};
+};
+
+// Bytes of device memory that an operator asks for beside its tensors: of this launch, and of the largest that a captured
+// graph may be updated to (GetMaxWorkspaceSize).
+struct Workspace {
+  uint64_t bytes = 0;
+  uint64_t most_bytes = 0;
+};
+
+// An operator: the first members are constants from signatures.txt, the rest is filled by the kernel files'
 // static initialisers. `args` is always the operator's own argument struct.
 struct Operator {
   const char* name;     // "aclnnAdd"
   uint32_t products;    // mask of emulator::Product
   bool accepts_nz;      // takes FRACTAL_NZ tensors; every other operator refuses them
   bool has_dynamic_output;
+  bool moves;           // gives bits that it was given: no arithmetic that could saturate
   const Parameter* parameters;
   uint32_t parameter_count;
+  const Demand* demands;  // what signatures.txt says of sizes and types; checked with every tensor of the call
+  uint32_t demand_count;
   uint32_t args_size;
   void (*destroy)(void* args);
   void (*check)(const void* args) = nullptr;
   void (*kernel)(const void* args) = nullptr;
   Work (*work)(const void* args) = nullptr;
+  Workspace (*workspace)(const void* args) = nullptr;
 };
 
 template <typename Function>
@@ -62,6 +89,7 @@ struct Registration {
 #define ACLNN_CHECK(op) ACLNN_DEFINE_(op, check, void)
 #define ACLNN_KERNEL(op) ACLNN_DEFINE_(op, kernel, void)
 #define ACLNN_WORK(op) ACLNN_DEFINE_(op, work, ::emulator::Work)
+#define ACLNN_WORKSPACE(op) ACLNN_DEFINE_(op, workspace, ::emulator::aclnn::Workspace)
 
 // Phase-1 refusals: throw Failure(161002) with a printf-style message unless the condition holds.
 void require(bool condition, const char* format, ...) __attribute__((format(printf, 2, 3)));

@@ -1,7 +1,9 @@
 // Phase-1 refusals: those common to all operators, and the vocabulary for an operator's own.
+#include <algorithm>
 #include <cstdio>
 
 #include "aclnn/launch.h"
+#include "core/memory.h"
 
 namespace emulator::aclnn {
 
@@ -43,14 +45,75 @@ void validate_dtype(const TensorView& tensor, const char* name) {
   }
 }
 
+// Elements from the storage's first to the view's last, both included; 0 for a view without elements.
+int64_t reach(const TensorView& tensor, const char* name) {
+  require(tensor.strides.rank() == tensor.rank(), "%s has %d sizes, but %d strides.", name, tensor.rank(),
+          tensor.strides.rank());
+  int64_t last = tensor.storage_offset;
+  bool overflows = last < 0, empty = false;
+  for (int i = 0; i < tensor.rank(); ++i) {
+    const int64_t size = tensor.sizes[i], stride = tensor.strides[i];
+    require(size >= 0 && stride >= 0, "%s has size %lld and stride %lld in dimension %d; neither may be negative.", name,
+            static_cast<long long>(size), static_cast<long long>(stride), i);
+    empty |= size == 0;
+    int64_t step = 0;
+    overflows |= __builtin_mul_overflow(std::max<int64_t>(size - 1, 0), stride, &step);
+    overflows |= __builtin_add_overflow(last, step, &last);
+  }
+  require(!overflows || empty, "%s (sizes %s, strides %s, offset %lld) reaches beyond any storage.", name,
+          to_string(tensor.sizes).c_str(), to_string(tensor.strides).c_str(),
+          static_cast<long long>(tensor.storage_offset));
+  return empty ? 0 : last + 1;
+}
+
+void validate_memory(const TensorView& tensor, const char* name, int64_t bits, aclError code) {
+  try {
+    check_device_range(tensor.base, static_cast<size_t>((bits + 7) / 8), name);
+  } catch (const Failure& failure) {
+    throw Failure(code, failure.what());
+  }
+}
+
+// What a kernel may touch lies in the storage, and the storage in device memory. The one place where this is asked, for
+// every tensor of every call: kernels compute addresses from the descriptor without looking again.
+void validate_extent(const TensorView& tensor, const char* name) {
+  const int64_t reached = reach(tensor, name);
+  if (reached == 0) {
+    int64_t count = 1;  // as if none were 0: ATen multiplies from the left and refuses what overflows on the way
+    bool overflows = false;
+    for (const int64_t size : tensor.sizes) overflows |= __builtin_mul_overflow(count, std::max<int64_t>(size, 1), &count);
+    require(!overflows, "%s has sizes %s, whose product overflows.", name, to_string(tensor.sizes).c_str());
+    return;
+  }
+  if (tensor.base == nullptr) {
+    fail(kParamNullptr, "%s has %lld elements at a null address.", name, static_cast<long long>(tensor.numel()));
+  }
+  for (const int64_t size : tensor.storage_sizes) {
+    require(size >= 0, "%s has a storage of sizes %s.", name, to_string(tensor.storage_sizes).c_str());
+  }
+  const int64_t stored = tensor.storage_sizes.product();
+  // Of FRACTAL_NZ the strides are those of a matrix that is not stored; math/nz.h compares its sizes with the storage.
+  require(reached <= stored || tensor.is_fractal_nz(),
+          "%s (sizes %s, strides %s, offset %lld) ends at element %lld of a storage of %lld.", name,
+          to_string(tensor.sizes).c_str(), to_string(tensor.strides).c_str(), static_cast<long long>(tensor.storage_offset),
+          static_cast<long long>(reached), static_cast<long long>(stored));
+  int64_t bits = 0;
+  require(!__builtin_mul_overflow(tensor.is_fractal_nz() ? stored : reached, element_bits(tensor.dtype), &bits),
+          "%s has a storage of %lld elements, more than any device has.", name, static_cast<long long>(stored));
+  validate_memory(tensor, name, bits, kParamInvalid);
+}
+
 void validate_tensor(const TensorView& tensor, const Parameter& parameter, bool accepts_nz) {
   if (!tensor.defined()) return;
   validate_dtype(tensor, parameter.name);
   validate_format(tensor, parameter.name, accepts_nz);
-  if (tensor.base == nullptr && tensor.numel() != 0) {
-    fail(kParamNullptr, "%s has %lld elements at a null address.", parameter.name,
-         static_cast<long long>(tensor.numel()));
-  }
+  validate_extent(tensor, parameter.name);
+}
+
+void check_memory_of(const TensorView& tensor, const char* name) {
+  if (!tensor.defined() || tensor.base == nullptr) return;
+  const int64_t elements = tensor.is_fractal_nz() ? tensor.storage_sizes.product() : reach(tensor, name);
+  if (elements > 0) validate_memory(tensor, name, elements * element_bits(tensor.dtype), kAicoreException);
 }
 
 bool is_present(ParameterKind kind, const void* field) {
@@ -67,6 +130,34 @@ bool is_present(ParameterKind kind, const void* field) {
     case ParameterKind::kValue: return true;
   }
   return true;
+}
+
+const TensorView& tensor_at(const Operator& op, const void* args, uint8_t position) {
+  return *reinterpret_cast<const TensorView*>(static_cast<const char*>(args) + op.parameters[position].offset);
+}
+
+void validate_demand(const Operator& op, const void* args, const Demand& demand) {
+  const TensorView& subject = tensor_at(op, args, demand.subject);
+  const char* name = op.parameters[demand.subject].name;
+  if (!subject.defined()) return;  // an optional one that was not given
+  switch (demand.kind) {
+    case Demand::kSizes: {
+      Dims sizes = tensor_at(op, args, demand.others[0]).sizes;
+      for (int i = 1; i < demand.other_count; ++i) {
+        const TensorView& other = tensor_at(op, args, demand.others[i]);
+        if (other.defined()) sizes = broadcast_sizes(sizes, "the others", other.sizes, op.parameters[demand.others[i]].name);
+      }
+      return require_sizes(subject, name, sizes);
+    }
+    case Demand::kOne:
+      return require(subject.numel() == 1, "%s has %lld elements, but must have one.", name,
+                     static_cast<long long>(subject.numel()));
+    case Demand::kFloating:
+      return require(is_floating(subject.dtype) || is_complex(subject.dtype), "%s is %s, but must be of a floating type.",
+                     name, dtype_name(subject.dtype));
+    case Demand::kIndex: return require_dtype(subject, name, {ACL_INT32, ACL_INT64});
+    case Demand::kBoolean: return require_dtype(subject, name, {ACL_BOOL});
+  }
 }
 
 }  // namespace
@@ -95,6 +186,19 @@ void validate(const Operator& op, const void* args) {
         break;
       default:
         break;
+    }
+  }
+  for (uint32_t i = 0; i < op.demand_count; ++i) validate_demand(op, args, op.demands[i]);
+}
+
+void check_memory(const Operator& op, const void* args) {
+  for (size_t i = 0; i < op.parameter_count; ++i) {
+    const Parameter& parameter = op.parameters[i];
+    const void* field = static_cast<const char*>(args) + parameter.offset;
+    if (parameter.kind == ParameterKind::kTensor) {
+      check_memory_of(*static_cast<const TensorView*>(field), parameter.name);
+    } else if (parameter.kind == ParameterKind::kTensorList) {
+      for (const TensorView& tensor : *static_cast<const TensorList*>(field)) check_memory_of(tensor, parameter.name);
     }
   }
 }

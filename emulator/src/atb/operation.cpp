@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "core/memory.h"
+
 namespace emulator {
 
 using ::atb::Status;
@@ -45,7 +47,9 @@ bool same_desc(const TensorDesc& left, const TensorDesc& right) {
 
 int64_t element_count(const TensorDesc& desc) {
   int64_t count = desc.shape.dimNum == 0 ? 0 : 1;
-  for (uint64_t i = 0; i < desc.shape.dimNum; ++i) count *= desc.shape.dims[i];
+  for (uint64_t i = 0; i < std::min<uint64_t>(desc.shape.dimNum, Dims::kMaxRank); ++i) {
+    if (desc.shape.dims[i] < 0 || __builtin_mul_overflow(count, desc.shape.dims[i], &count)) return -1;  // no tensor's
+  }
   return count;
 }
 
@@ -161,6 +165,28 @@ Status AtbOperation::Setup(const ::atb::VariantPack& pack, uint64_t& workspace_s
   });
 }
 
+namespace {
+
+// What a kernel may touch is device memory, as for aclnn's operators (aclnn/validate.cpp).
+void check_memory(const ::atb::Tensor& tensor, const char* what, size_t index) {
+  if (tensor.deviceData == nullptr || is_empty(tensor.desc)) return;
+  const int64_t count = element_count(tensor.desc);
+  if (count < 0) reject(::atb::ERROR_INVALID_TENSOR_SIZE, "%s %zu has no size that can be.", what, index);
+  const uint64_t bytes = (static_cast<uint64_t>(count) * element_bits(tensor.desc.dtype) + 7) / 8;
+  if (bytes > tensor.dataSize) {
+    reject(::atb::ERROR_INVALID_TENSOR_SIZE, "%s %zu (%s) takes %llu bytes, but has %llu.", what, index,
+           describe(tensor.desc).c_str(), static_cast<unsigned long long>(bytes),
+           static_cast<unsigned long long>(tensor.dataSize));
+  }
+  try {
+    check_device_range(tensor.deviceData, bytes, what);
+  } catch (const Failure& failure) {
+    reject(::atb::ERROR_INVALID_TENSOR_ADDR, "%s %zu: %s", what, index, failure.what());
+  }
+}
+
+}  // namespace
+
 Status AtbOperation::Execute(const ::atb::VariantPack& pack, uint8_t*, uint64_t, ::atb::Context* context) {
   return atb_guarded(name_, [&] {
     require(context != nullptr, ::atb::ERROR_INVALID_CONTEXT_ADDR, "the context is null.");
@@ -173,6 +199,8 @@ Status AtbOperation::Execute(const ::atb::VariantPack& pack, uint8_t*, uint64_t,
     for (const auto& tensor : pack.outTensors) {
       require(tensor.deviceData != nullptr, ::atb::ERROR_INVALID_TENSOR_ADDR, "an output has no device address.");
     }
+    for (size_t i = 0; i < pack.inTensors.size(); ++i) check_memory(pack.inTensors[i], "input", i);
+    for (size_t i = 0; i < pack.outTensors.size(); ++i) check_memory(pack.outTensors[i], "output", i);
     submit(stream_, launch(pack.inTensors, pack.outTensors));
   });
 }

@@ -10,6 +10,7 @@
 #include "atb/abi.h"
 #include "core/chips.h"
 #include "core/errors.h"
+#include "core/running_kernel.h"
 #include "core/task.h"
 #include "core/tensor.h"
 
@@ -101,7 +102,10 @@ class FunctionTask final : public Task {
       : name_(name), work_(std::move(work)), body_(std::move(body)) {}
   const char* name() const override { return name_; }
   Work work() const override { return work_(); }
-  void run() override { body_(); }
+  void run() override {
+    const RunningKernel told(name_, nullptr, nullptr);
+    body_();
+  }
 
  private:
   const char* name_;

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "atb/compressed_mask.h"
+#include "silicon/rules.h"
 
 namespace emulator {
 
@@ -119,6 +120,10 @@ void PagedAttentionLaunch::run() const {
   for (size_t batch = 0; batch < lengths.size(); ++batch) {
     if (lengths[batch] <= 0 && length_zero_has_no_row) continue;
     const int64_t query_length = spec ? query_lengths[batch] : 1;
+    if (lengths[batch] <= 0 && enforces(Rule::kEmptyContext)) {
+      row += query_length;  // its row of the output keeps what the memory held
+      continue;
+    }
     if (row + query_length > tokens) {
       fail(kAicoreException, "PagedAttention: the sequences have more query tokens than the query's %lld.",
            (long long)tokens);

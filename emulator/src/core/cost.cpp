@@ -35,7 +35,7 @@ const CostConstants& cost_constants() {
 
 int64_t kernel_cost_ns(const Work& work) {
   const double busy = std::max({memory_ns(work.read_bytes + work.written_bytes), cube_ns(work), vector_ns(work)});
-  return rounded(chip().launch_us * kMicrosecond + busy);
+  return rounded(chip().launch_us * kMicrosecond + busy + work.ai_cpu_ns);
 }
 
 int64_t device_copy_cost_ns(double read_bytes, double written_bytes) {

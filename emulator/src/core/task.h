@@ -17,6 +17,7 @@ struct Work {
   double read_bytes = 0;
   double written_bytes = 0;
   bool int8_cube = false;    // cube_flops run at the chip's int8 rate
+  double ai_cpu_ns = 0;      // an operator that no core runs: what the chip's AI CPU takes, besides
 };
 
 // Runs on a stream's thread. A captured graph replays the same object many times, so run() must not consume it:

@@ -24,8 +24,15 @@ void Dims::push_back(int64_t value) {
 
 int64_t Dims::product() const {
   int64_t result = 1;
-  for (int64_t value : *this) result *= value;
-  return result;
+  bool overflows = false;
+  for (int64_t value : *this) overflows |= __builtin_mul_overflow(result, value, &result);
+  if (!overflows) [[likely]] return result;
+  if (std::find(begin(), end(), 0) != end()) return 0;
+  fail(kParamInvalid, "A tensor has more than 2^63 - 1 elements.");
+}
+
+void Dims::refuse_dimension(int i) const {
+  fail(kParamInvalid, "Dimension %d was asked for of a tensor that has %d.", i, rank_);
 }
 
 bool Dims::operator==(const Dims& other) const {

@@ -21,17 +21,24 @@ class Dims {
   int rank() const { return rank_; }
   size_t size() const { return rank_; }
   bool empty() const { return rank_ == 0; }
-  int64_t operator[](int i) const { return values_[i]; }
-  int64_t& operator[](int i) { return values_[i]; }
-  int64_t back(int i = 0) const { return values_[rank_ - 1 - i]; }
+  // A dimension that does not exist throws Failure(161002): no check of an operator can then read beside its tensor.
+  int64_t operator[](int i) const { return values_[checked(i)]; }
+  int64_t& operator[](int i) { return values_[checked(i)]; }
+  int64_t back(int i = 0) const { return values_[checked(rank_ - 1 - i)]; }
   const int64_t* begin() const { return values_.data(); }
   const int64_t* end() const { return values_.data() + rank_; }
   const int64_t* data() const { return values_.data(); }
   void push_back(int64_t value);
-  int64_t product() const;
+  int64_t product() const;  // throws Failure(161002) beyond 2^63 - 1
   bool operator==(const Dims& other) const;
 
  private:
+  int checked(int i) const {
+    if (static_cast<unsigned>(i) >= static_cast<unsigned>(rank_)) [[unlikely]] refuse_dimension(i);
+    return i;
+  }
+  [[noreturn]] void refuse_dimension(int i) const;
+
   std::array<int64_t, kMaxRank> values_{};
   int32_t rank_ = 0;
 };

@@ -49,6 +49,11 @@ FractalMatrix fractal_matrix(const TensorView& view, bool* transposed) {
          static_cast<long long>(storage.back(1)), static_cast<long long>(storage.back(0)),
          static_cast<long long>(matrix.rows), static_cast<long long>(matrix.cols), dtype_name(view.dtype));
   }
+  if (matrix.batch * matrix.batch_stride() > storage.product() - view.storage_offset) {
+    fail(kParamInvalid, "a FRACTAL_NZ tensor of %lld matrices at offset %lld reaches beyond its storage of %lld elements",
+         static_cast<long long>(matrix.batch), static_cast<long long>(view.storage_offset),
+         static_cast<long long>(storage.product()));
+  }
   return matrix;
 }
 

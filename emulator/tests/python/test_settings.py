@@ -40,7 +40,15 @@ def test_the_environment_carries_every_setting(tmp_path: Path) -> None:
     faults = tmp_path / "faults.json"
     faults.write_text("[]")
     settings = Settings(
-        "910B4", 3, memory_mib=512, clock="timing", faults=faults, protect_memory=True, time_dilation=2.5
+        "910B4",
+        3,
+        memory_mib=512,
+        clock="timing",
+        faults=faults,
+        protect_memory=True,
+        time_dilation=2.5,
+        lenient=True,
+        rules="ragged_copy,-int64_add",
     )
     assert Settings.from_environment(settings.to_environment()) == settings
     assert Settings.from_environment({}) == Settings()

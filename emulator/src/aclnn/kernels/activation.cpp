@@ -90,6 +90,9 @@ ACLNN_CHECK(Glu) {
   const int64_t dim = require_dim(a.dim, a.self, "dim");
   require(a.self.sizes[dim] % 2 == 0, "self has %lld elements in dimension %lld, which must be even to be halved.",
           static_cast<long long>(a.self.sizes[dim]), static_cast<long long>(dim));
+  Dims halved = a.self.sizes;
+  halved[static_cast<int>(dim)] /= 2;
+  require_sizes(a.out, "out", halved);
 }
 ACLNN_KERNEL(Glu) { at::glu_out(out(a.out), in(a.self), a.dim); }
 

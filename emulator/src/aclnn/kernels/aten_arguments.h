@@ -29,20 +29,25 @@ inline at::OptionalIntArrayRef ints_or_none(const IntArray& array) {
   return array.present() && !array.empty() ? at::OptionalIntArrayRef(ints(array)) : std::nullopt;
 }
 
-// The output's memory as a tensor that ATen's out= functions fill in place; it cannot be resized.
+// The output's memory as a tensor that ATen's out= functions fill in place. ATen gives a result of other sizes to a
+// tensor that it resizes, and the caller's memory keeps what it had: such a launch fails when the Output goes.
 class Output {
  public:
-  explicit Output(const TensorView& view) : tensor_(as_aten(view)) {}
+  explicit Output(const TensorView& view) : view_(view), tensor_(as_aten(view)) {}
   explicit Output(const DynamicTensor&) = delete;
+  Output(const Output&) = delete;
+  ~Output() noexcept(false);
   operator at::Tensor&() { return tensor_; }
   at::Tensor* operator->() { return &tensor_; }
 
  private:
+  const TensorView& view_;
   at::Tensor tensor_;
 };
 inline Output out(const TensorView& view) { return Output(view); }
 
-// For functions without an out= form: converts and broadcasts like Tensor.copy_.
-inline void store(const TensorView& view, const at::Tensor& value) { as_aten(view).copy_(value); }
+// For functions without an out= form: converts like Tensor.copy_, but takes a value of the view's own sizes only (or one
+// element for one element).
+void store(const TensorView& view, const at::Tensor& value);
 
 }  // namespace emulator::aclnn

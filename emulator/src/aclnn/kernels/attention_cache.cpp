@@ -66,6 +66,10 @@ ACLNN_CHECK(ScatterPaKvCache) {
           a.scatterModeOptional.c_str());
   require(a.cacheModeOptional.empty() || a.cacheModeOptional == "Norm" || a.cacheModeOptional == "PA_NZ",
           "cacheMode is \"%s\", but must be \"Norm\" or \"PA_NZ\".", a.cacheModeOptional.c_str());
+  // op_api's list of every product but Ascend 950 (aclnn_scatter_pa_kv_cache.cpp).
+  if (chip().product != kA5) require_dtype(a.key, "key", {ACL_FLOAT16, ACL_BF16, ACL_INT8});
+  require(a.key.numel() > 0 && a.value.numel() > 0 && a.keyCacheRef.numel() > 0 && a.valueCacheRef.numel() > 0,
+          "empty tensors are not supported.");
   require_rank(a.value, "value", 3, 3);
   require_same_dtype(a.value, "value", a.key, "key");
   require(a.value.sizes[0] == a.key.sizes[0] && a.value.sizes[1] == a.key.sizes[1],

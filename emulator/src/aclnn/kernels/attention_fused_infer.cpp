@@ -1,22 +1,18 @@
 // FusedInferAttentionScore on the attention core.
 #include "aclnn/kernels/attention_fused_infer.h"
 #include "aclnn/kernels/attention_sparse.h"
+#include "aclnn/kernels/contiguous.h"
+#include "aclnn/kernels/float_values.h"
+#include "silicon/rules.h"
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 
-#include "math/convert.h"
-
 namespace emulator::aclnn {
 
 namespace {
 
-std::vector<float> floats_of(const TensorView& tensor) {  // dense parameters only: factors, sinks
-  std::vector<float> values(tensor.numel());
-  to_float(tensor.data(), tensor.dtype, values.data(), tensor.numel());
-  return values;
-}
 
 // A block id outside the cache is an illegal address on hardware.
 void check_blocks(const FusedInfer& op, const FusedInferShape& shape) {
@@ -41,19 +37,19 @@ Band band_of(const FusedInfer& op, int64_t query_length, int64_t kv_length, bool
   return sparse_band(op.sparse_mode, op.pre_tokens, op.next_tokens, query_length, kv_length);
 }
 
-// Sequence b of keys or values that are not paged: element offset from the first tensor's data.
-int64_t contiguous_offset(const TensorList& list, const HeadLayout& layout, int64_t b, int64_t first_token) {
-  if (list.size() == 1) return b % layout.batch * layout.batch_stride + first_token * layout.token_stride;
-  const auto* base = list[0].data_as<char>();
-  const auto* own = list[b].data_as<char>();
-  return (own - base) / (element_bits(list[0].dtype) / 8) + first_token * layout.token_stride;
+// First token of a sequence that ends `padding` tokens before the end of its row.
+int64_t padded_begin(int64_t tokens, int64_t padding, int64_t length, const char* name) {
+  const int64_t first = tokens - padding - length;
+  if (first >= 0) return first;
+  fail(kAicoreException, "%s is %lld, but a sequence of %lld within %lld tokens leaves no room for it.", name,
+       static_cast<long long>(padding), static_cast<long long>(length), static_cast<long long>(tokens));
 }
 
-Mask mask_of(const FusedInfer& op, const FusedInferShape& shape, bool decoding) {
+Mask mask_of(const FusedInfer& op, const DenseInput& values, bool decoding) {
   Mask mask;
   if (!has(op.mask)) return mask;
   mask.kind = Mask::Kind::kExclude;
-  mask.data = op.mask->data();
+  mask.data = values.data();
   mask.dtype = op.mask->dtype == ACL_INT8 ? ACL_UINT8 : op.mask->dtype;
   mask.row_stride = op.mask->sizes.back(0);
   if (op.sparse_mode >= 2 && !decoding) mask.compressed_size = op.mask->sizes.back(0);
@@ -66,11 +62,11 @@ int64_t mask_batch_stride(const TensorView& mask, bool decoding) {
   return mask.sizes[0] > 1 ? mask.numel() / mask.sizes[0] : 0;
 }
 
-Mask bias_of(const FusedInfer& op) {
+Mask bias_of(const FusedInfer& op, const DenseInput& values) {
   Mask bias;
   if (!has(op.pse_shift)) return bias;
   bias.kind = Mask::Kind::kAdditive;
-  bias.data = op.pse_shift->data();
+  bias.data = values.data();
   bias.dtype = op.pse_shift->dtype;
   bias.row_stride = op.pse_shift->sizes.back(0);
   bias.head_stride = op.pse_shift->sizes.back(0) * op.pse_shift->sizes.back(1);
@@ -88,8 +84,8 @@ void add_sequences(const FusedInfer& op, const FusedInferShape& shape, bool deco
     s.query_length = shape.query_lengths[b];
     s.kv_length = shape.kv_lengths[b];
     int64_t first = shape.query_begins[b], first_key = shape.kv_begins[b];
-    if (has(op.query_padding)) first = shape.query.tokens - query_padding - s.query_length;
-    if (has(op.kv_padding)) first_key = shape.key.tokens - kv_padding - s.kv_length;
+    if (has(op.query_padding)) first = padded_begin(shape.query.tokens, query_padding, s.query_length, "queryPaddingSize");
+    if (has(op.kv_padding)) first_key = padded_begin(shape.key.tokens, kv_padding, s.kv_length, "kvPaddingSize");
     const int64_t row = shape.packed ? 0 : b;
     s.query_offset = row * shape.query.batch_stride + first * shape.query.token_stride;
     s.query_rope_offset = row * rope.batch_stride + first * rope.token_stride;
@@ -98,14 +94,34 @@ void add_sequences(const FusedInfer& op, const FusedInferShape& shape, bool deco
     if (shape.paged) {
       s.block_table = op.block_table->data_as<int32_t>() + b * op.block_table->strides[0];
     } else {
-      s.key_offset = contiguous_offset(*op.key, shape.key, row, first_key);
-      s.value_offset = contiguous_offset(*op.value, shape.value, row, first_key);
+      const int64_t own = op.key->size() == 1 ? row : 0;  // of a list, each sequence has its own tensor
+      s.key_offset = own * shape.key.batch_stride + first_key * shape.key.token_stride;
+      s.value_offset = own * shape.value.batch_stride + first_key * shape.value.token_stride;
       s.key_rope_offset = row * key_rope.batch_stride + first_key * key_rope.token_stride;
     }
     s.band = band_of(op, s.query_length, s.kv_length, decoding);
     if (has(op.mask) && attention.mask.compressed_size == 0) s.mask_offset = b * mask_batch_stride(*op.mask, decoding);
     if (has(op.pse_shift)) s.bias_offset = op.pse_shift->sizes[0] > 1 ? b * op.pse_shift->numel() / op.pse_shift->sizes[0] : 0;
     attention.sequences.push_back(s);
+  }
+}
+
+// A list of keys has one tensor for each sequence, of its own length and therefore, in BNSD, of its own strides.
+void attend_to_list(const FusedInfer& op, const FusedInferShape& shape, Attention attention) {
+  const std::vector<Sequence> sequences = attention.sequences;
+  const auto layout = query_layout(op.layout);
+  for (size_t b = 0; b < sequences.size(); ++b) {
+    const TensorView &key = (*op.key)[b], &value = (*op.value)[b];
+    const KeyValue keys = contiguous_keys(head_layout(layout, key, "key", shape.kv_heads), key);
+    const KeyValue values = contiguous_keys(head_layout(layout, value, "value", shape.kv_heads), value);
+    attention.key.data = key.data();
+    attention.value.data = value.data();
+    attention.key.token_stride = keys.token_stride;
+    attention.key.head_stride = keys.head_stride;
+    attention.value.token_stride = values.token_stride;
+    attention.value.head_stride = values.head_stride;
+    attention.sequences = {sequences[b]};
+    emulator::attention(attention);
   }
 }
 
@@ -123,8 +139,8 @@ void set_rope(const FusedInfer& op, const FusedInferShape& shape, Attention& att
 
 // attentionOut = round(result / 1 * scale + offset), saturated: quantScale2 multiplies.
 void quantise_output(const FusedInfer& op, const FusedInferShape& shape, const std::vector<float>& result) {
-  const std::vector<float> scale = floats_of(*op.quant_scale);
-  const std::vector<float> offset = has(op.quant_offset) ? floats_of(*op.quant_offset) : std::vector<float>{};
+  const std::vector<float> scale = float_values(*op.quant_scale);
+  const std::vector<float> offset = has(op.quant_offset) ? float_values(*op.quant_offset) : std::vector<float>{};
   auto* out = op.output->data_as<int8_t>();
   const int64_t dim = shape.output.dim;
   for (int64_t i = 0; i < static_cast<int64_t>(result.size()); ++i) {
@@ -166,7 +182,7 @@ Dequantisation dequantisation(const TensorView& scale, const TensorView* offset,
                               int64_t dim) {
   const int64_t channels = shape.kv_heads * dim;
   const bool per_channel = mode == 0 || mode == 2;
-  Dequantisation result{floats_of(scale), has(offset) ? floats_of(*offset) : std::vector<float>{}};
+  Dequantisation result{float_values(scale), has(offset) ? float_values(*offset) : std::vector<float>{}};
   if (!per_channel) return result;
   const int64_t count = scale.numel();
   require(count == channels || count == 1 || (mode == 2 && count == shape.kv_heads),
@@ -215,12 +231,14 @@ void run(const FusedInfer& op) {
   attention.key.data = (*op.key)[0].data();
   attention.value.data = (*op.value)[0].data();
   attention.block_size = shape.paged ? op.block_size : 0;
-  attention.mask = mask_of(op, shape, decoding);
-  attention.bias = bias_of(op);
+  const DenseInput mask(op.mask == nullptr ? TensorView{} : *op.mask);
+  const DenseInput bias(op.pse_shift == nullptr ? TensorView{} : *op.pse_shift);
+  attention.mask = mask_of(op, mask, decoding);
+  attention.bias = bias_of(op, bias);
   set_rope(op, shape, attention);
   add_sequences(op, shape, decoding, attention);
 
-  const std::vector<float> sinks = has(op.sinks) ? floats_of(*op.sinks) : std::vector<float>{};
+  const std::vector<float> sinks = has(op.sinks) ? float_values(*op.sinks) : std::vector<float>{};
   if (!sinks.empty()) attention.sinks = sinks.data();
   CacheFactors factors;
   if (attention.key.dtype == ACL_INT8) {
@@ -252,7 +270,11 @@ void run(const FusedInfer& op) {
   const bool padded = std::any_of(shape.query_lengths.begin(), shape.query_lengths.end(),
                                   [&](int64_t length) { return !shape.packed && length < shape.query.tokens; });
   if (padded) std::memset(attention.output, 0, op.output->numel() * element_bits(attention.output_dtype) / 8);
-  emulator::attention(attention);
+  if (op.key->size() > 1) {
+    attend_to_list(op, shape, attention);
+  } else {
+    emulator::attention(attention);
+  }
   if (!unrounded.empty()) quantise_output(op, shape, unrounded);
 }
 
@@ -272,6 +294,23 @@ Work work_of(const FusedInfer& op) {
                     static_cast<double>(size_in_bytes(op.query->sizes, op.query->dtype));
   work.written_bytes = static_cast<double>(size_in_bytes(op.output->sizes, op.output->dtype));
   return work;
+}
+
+// An estimate of its growth: what the library takes for itself on these chips, and partial results of each part of a context,
+// rows of float32 and their sums.
+Workspace workspace_of(const FusedInfer& op) {
+  if (!enforces(Rule::kAttentionWorkspace)) return {};
+  constexpr int64_t kLibraryBytes = 16 << 20, kPartTokens = 512;
+  const FusedInferShape shape = shape_of(op);
+  const int64_t row_bytes = op.heads * (shape.output.dim + 16) * 4;
+  const auto bytes = [&](int64_t keys) {
+    const int64_t parts = (keys + kPartTokens - 1) / kPartTokens;
+    return static_cast<uint64_t>(kLibraryBytes + shape.batch * parts * row_bytes);
+  };
+  int64_t longest = 0;
+  for (const int64_t length : shape.kv_lengths) longest = std::max(longest, length);
+  const int64_t possible = shape.paged ? op.block_table->sizes[1] * op.block_size : longest;
+  return {.bytes = bytes(longest), .most_bytes = bytes(std::max(longest, possible))};
 }
 
 }  // namespace emulator::aclnn

@@ -84,4 +84,7 @@ void check(const FusedInfer& op);
 void run(const FusedInfer& op);
 Work work_of(const FusedInfer& op);
 
+// Rule attention_workspace; none where it is off.
+Workspace workspace_of(const FusedInfer& op);
+
 }  // namespace emulator::aclnn

@@ -11,6 +11,18 @@ namespace {
 constexpr int64_t kMaxDim = 512;
 constexpr int64_t kMaxPackedTokens = 1 << 20;
 
+// Keys and values come in lists: what shape_of() and the kernel read of them must be there, and be alike.
+void check_lists(const FusedInfer& op) {
+  require(op.heads > 0 && op.heads <= 256, "numHeads is %lld, but must be 1 to 256.", static_cast<long long>(op.heads));
+  require(op.kv_heads >= 0, "numKeyValueHeads is %lld, but must not be negative.", static_cast<long long>(op.kv_heads));
+  require(!op.key->empty() && op.key->size() == op.value->size(),
+          "key has %zu tensors and value %zu, but they must be equal, and at least one.", op.key->size(), op.value->size());
+  for (size_t i = 0; i < op.key->size(); ++i) {
+    require((*op.key)[i].defined() && (*op.value)[i].defined(), "key and value must have no null elements.");
+    require((*op.key)[i].dtype == (*op.key)[0].dtype, "the tensors of key must be of one data type.");
+  }
+}
+
 void check_supported(const FusedInfer& op) {
   require_dtype(*op.query, "query", {ACL_FLOAT16, ACL_BF16});  // int8 queries belong to full quantisation
   for (const TensorView* factor : op.full_quant) require(!has(factor), "the emulator does not implement int8 queries.");
@@ -27,7 +39,6 @@ void check_supported(const FusedInfer& op) {
 }
 
 void check_heads(const FusedInfer& op, const FusedInferShape& shape) {
-  require(op.heads > 0 && op.heads <= 256, "numHeads is %lld, but must be 1 to 256.", static_cast<long long>(op.heads));
   require(shape.kv_heads > 0 && op.heads % shape.kv_heads == 0 && op.heads / shape.kv_heads <= 64,
           "numHeads %lld must be a multiple, at most 64-fold, of numKeyValueHeads %lld.", static_cast<long long>(op.heads),
           static_cast<long long>(shape.kv_heads));
@@ -44,6 +55,27 @@ void check_heads(const FusedInfer& op, const FusedInferShape& shape) {
           to_string(op.query->sizes).c_str(), std::string(op.layout).c_str());
 }
 
+// Without pages: each sequence of queries has its own keys, and each key its value.
+void check_contiguous(const FusedInfer& op, const FusedInferShape& shape) {
+  if (shape.paged) {
+    require(shape.paged_key.blocks == shape.paged_value.blocks, "key has %lld blocks and value %lld, but they must be equal.",
+            static_cast<long long>(shape.paged_key.blocks), static_cast<long long>(shape.paged_value.blocks));
+    return;
+  }
+  const int64_t expected = shape.packed || op.key->size() > 1 ? 1 : shape.batch;
+  for (size_t i = 0; i < op.key->size(); ++i) {
+    const HeadLayout key = head_layout(query_layout(op.layout), (*op.key)[i], "key", shape.kv_heads);
+    const HeadLayout value = head_layout(query_layout(op.layout), (*op.value)[i], "value", shape.kv_heads);
+    require(key.batch == expected, "key %s has a batch of %lld, but there are %lld sequences%s.",
+            to_string((*op.key)[i].sizes).c_str(), static_cast<long long>(key.batch), static_cast<long long>(expected),
+            op.key->size() > 1 ? " a tensor of the list" : " of queries");
+    require(value.batch == key.batch && value.tokens == key.tokens,
+            "value %s must have the batch and the tokens of key %s.", to_string((*op.value)[i].sizes).c_str(),
+            to_string((*op.key)[i].sizes).c_str());
+    require(key.dim == shape.key.dim && value.dim == shape.value.dim, "the tensors of key and value must be of one head size.");
+  }
+}
+
 void check_rope(const FusedInfer& op, const FusedInferShape& shape) {
   require(has(op.query_rope) == has(op.key_rope), "queryRope and keyRope must be given together.");
   if (!has(op.query_rope)) return;
@@ -53,6 +85,22 @@ void check_rope(const FusedInfer& op, const FusedInferShape& shape) {
   require((*op.key)[0].dtype != ACL_INT8, "the emulator does not implement int8 keys with queryRope.");
   const HeadLayout rope = head_layout(query_layout(op.layout), *op.query_rope, "queryRope", op.heads);
   require(rope.dim == 64, "queryRope has head size %lld, but must have 64.", static_cast<long long>(rope.dim));
+  require(rope.batch == shape.query.batch && rope.tokens == shape.query.tokens,
+          "queryRope %s must have the batch and the tokens of query %s.", to_string(op.query_rope->sizes).c_str(),
+          to_string(op.query->sizes).c_str());
+  require_same_dtype(*op.key_rope, "keyRope", (*op.key)[0], "key");
+  if (shape.paged) {
+    const PagedLayout key = paged_layout(*op.key_rope, "keyRope", shape.kv_heads);
+    require(key.keys.dim == 64 && key.blocks == shape.paged_key.blocks && key.block_size == shape.paged_key.block_size,
+            "keyRope %s must have the blocks of key %s and head size 64.", to_string(op.key_rope->sizes).c_str(),
+            to_string((*op.key)[0].sizes).c_str());
+  } else {
+    require(op.key->size() == 1, "the emulator does not implement lists of keys with keyRope.");
+    const HeadLayout key = head_layout(query_layout(op.layout), *op.key_rope, "keyRope", shape.kv_heads);
+    require(key.dim == 64 && key.batch == shape.key.batch && key.tokens == shape.key.tokens,
+            "keyRope %s must have the batch and the tokens of key %s and head size 64.", to_string(op.key_rope->sizes).c_str(),
+            to_string((*op.key)[0].sizes).c_str());
+  }
   require(shape.query.dim != 512 || shape.kv_heads == 1, "with head size 512 there must be 1 key/value head, not %lld.",
           static_cast<long long>(shape.kv_heads));
 }
@@ -83,6 +131,7 @@ void check_pages(const FusedInfer& op, const FusedInferShape& shape) {
   const int64_t block_size = op.block_size;
   require_dtype(*op.block_table, "blockTable", {ACL_INT32});
   require_rank(*op.block_table, "blockTable", 2, 2);
+  require(op.block_table->strides[1] == 1 || op.block_table->sizes[1] == 1, "the rows of blockTable must be contiguous.");
   require(op.block_table->sizes[0] >= shape.batch, "blockTable has %lld rows for %lld sequences.",
           static_cast<long long>(op.block_table->sizes[0]), static_cast<long long>(shape.batch));
   require(shape.paged_key.block_size == block_size && shape.paged_value.block_size == block_size,
@@ -118,13 +167,43 @@ void check_lengths(const FusedInfer& op, const FusedInferShape& shape) {
               static_cast<long long>(shape.kv_lengths[b]), op.layout.data());
     }
     if (shape.paged) continue;
-    const int64_t available = op.key->size() == 1 ? shape.key.tokens : shape.kv_lengths[b];
+    const TensorView& key = (*op.key)[op.key->size() == 1 ? 0 : b];
+    const int64_t available = head_layout(query_layout(op.layout), key, "key", shape.kv_heads).tokens;
     require(shape.kv_lengths[b] >= 0 && shape.kv_begins[b] + shape.kv_lengths[b] <= available,
             "sequence %lld has %lld keys, but key has %lld tokens.", static_cast<long long>(b),
             static_cast<long long>(shape.kv_lengths[b]), static_cast<long long>(available));
   }
+}
+
+void check_list_size(const FusedInfer& op, const FusedInferShape& shape) {
   require(shape.paged || op.key->size() == 1 || static_cast<int64_t>(op.key->size()) == shape.batch,
           "key is a list of %zu tensors for %lld sequences.", op.key->size(), static_cast<long long>(shape.batch));
+}
+
+int64_t most_keys(const FusedInferShape& shape) {
+  return shape.kv_lengths.empty() ? 0 : *std::max_element(shape.kv_lengths.begin(), shape.kv_lengths.end());
+}
+
+// pseShift [1 or batch, heads, queries or more, keys or more] (the operator's document).
+void check_bias(const FusedInfer& op, const FusedInferShape& shape) {
+  if (!has(op.pse_shift)) return;
+  const Dims& sizes = op.pse_shift->sizes;
+  require_dtype(*op.pse_shift, "pseShift", {ACL_FLOAT16, ACL_BF16});
+  require_rank(*op.pse_shift, "pseShift", 4, 4);
+  require((sizes[0] == 1 || sizes[0] == shape.batch) && sizes[1] == op.heads && sizes[2] >= shape.query.tokens &&
+              sizes[3] >= most_keys(shape),
+          "pseShift is %s, but must be [1 or %lld, %lld, at least %lld, at least %lld].", to_string(sizes).c_str(),
+          static_cast<long long>(shape.batch), static_cast<long long>(op.heads), static_cast<long long>(shape.query.tokens),
+          static_cast<long long>(most_keys(shape)));
+}
+
+void check_paddings(const FusedInfer& op) {
+  for (const auto& [padding, name] : {std::pair{op.query_padding, "queryPaddingSize"}, {op.kv_padding, "kvPaddingSize"}}) {
+    if (!has(padding)) continue;
+    require_dtype(*padding, name, {ACL_INT64});
+    require(padding->numel() == 1, "%s has %lld elements, but must have one.", name, static_cast<long long>(padding->numel()));
+    require(op.key->size() == 1, "%s is not supported with lists of keys.", name);
+  }
 }
 
 void check_mask(const FusedInfer& op, const FusedInferShape& shape) {
@@ -145,13 +224,25 @@ void check_mask(const FusedInfer& op, const FusedInferShape& shape) {
     return;
   }
   require_rank(*op.mask, "attenMask", 2, 4);
-  const int64_t keys = *std::max_element(shape.kv_lengths.begin(), shape.kv_lengths.end());
+  const int64_t keys = most_keys(shape);
   const int64_t capacity = shape.paged ? op.block_table->sizes[1] * op.block_size : keys;
   require(sizes.back(0) >= capacity, "attenMask %s has %lld columns, but must have at least %lld.", to_string(sizes).c_str(),
           static_cast<long long>(sizes.back(0)), static_cast<long long>(capacity));
   const bool per_batch_row = decoding && sizes.rank() == 2;
   require(per_batch_row || sizes.back(1) >= shape.query.tokens, "attenMask %s has %lld rows, but query has %lld tokens.",
           to_string(sizes).c_str(), static_cast<long long>(sizes.back(1)), static_cast<long long>(shape.query.tokens));
+  if (sizes.rank() == 2 && !per_batch_row) return;
+  require(sizes[0] == 1 || sizes[0] == shape.batch, "attenMask %s is for %lld sequences, but there are %lld.",
+          to_string(sizes).c_str(), static_cast<long long>(sizes[0]), static_cast<long long>(shape.batch));
+}
+
+// What is filled or rounded as a whole is addressed as a whole.
+void check_dense_outputs(const FusedInfer& op, const FusedInferShape& shape) {
+  const bool padded = !shape.packed && std::any_of(shape.query_lengths.begin(), shape.query_lengths.end(),
+                                                   [&](int64_t length) { return length < shape.query.tokens; });
+  require(op.output->is_contiguous() || !(padded || op.output->dtype == ACL_INT8),
+          "attentionOut must be contiguous where it is int8 or sequences are padded.");
+  require(op.lse == nullptr || !op.lse->defined() || op.lse->is_contiguous(), "softmaxLse must be contiguous.");
 }
 
 void check_lse(const FusedInfer& op, const FusedInferShape& shape) {
@@ -162,10 +253,37 @@ void check_lse(const FusedInfer& op, const FusedInferShape& shape) {
                 shape.packed ? Dims{shape.query.tokens, op.heads, 1} : Dims{shape.batch, op.heads, shape.query.tokens, 1});
 }
 
+// Factors of int8 keys or values by mode: 0 channel (or one), 1 token, 2 head, 3 token and head, 4 and 5 the same of pages.
+void check_factors(const TensorView* scale, const TensorView* offset, int64_t mode, const FusedInferShape& shape, int64_t count,
+                   int64_t dim, const char* name) {
+  require(!has(offset) || offset->numel() == scale->numel(), "the offsets of %s must be as many as its scales.", name);
+  if (mode == 0 || mode == 2) {
+    const int64_t channels = shape.kv_heads * dim;
+    require(count == channels || count == 1 || (mode == 2 && count == shape.kv_heads),
+            "an antiquant scale has %lld elements, but mode %lld takes %lld (or one for all).", static_cast<long long>(count),
+            static_cast<long long>(mode), static_cast<long long>(mode == 2 ? shape.kv_heads : channels));
+    return;
+  }
+  const int64_t heads = mode == 3 || mode == 5 ? shape.kv_heads : 1;
+  const bool by_page = mode == 4 || mode == 5;
+  require(!by_page || shape.paged, "antiquant mode %lld needs a block table.", static_cast<long long>(mode));
+  const int64_t needed = by_page ? shape.paged_key.blocks * shape.paged_key.block_size * heads
+                                 : shape.batch * heads * most_keys(shape);
+  require(count >= needed && (by_page || shape.batch == 0 || count % (shape.batch * heads) == 0),
+          "an antiquant scale of %s has %lld elements, but mode %lld needs %lld.", name, static_cast<long long>(count),
+          static_cast<long long>(mode), static_cast<long long>(needed));
+}
+
 void check_quantisation(const FusedInfer& op, const FusedInferShape& shape) {
   require(op.output->dtype != ACL_INT8 || has(op.quant_scale), "attentionOut is int8, which needs quantScale2.");
   require(op.output->dtype == ACL_INT8 || !has(op.quant_scale), "quantScale2 is given, but attentionOut is %s, not int8.",
           dtype_name(op.output->dtype));
+  for (const TensorView* factor : {op.quant_scale, op.quant_offset}) {
+    if (!has(factor)) continue;
+    require(factor->numel() == 1 || factor->numel() == op.heads * shape.output.dim,
+            "quantScale2 and quantOffset2 must have one element or numHeads * head size, not %lld.",
+            static_cast<long long>(factor->numel()));
+  }
   if ((*op.key)[0].dtype != ACL_INT8) return;
   require(has(op.antiquant_scale) || (has(op.key_scale) && has(op.value_scale)),
           "key is int8, which needs antiquantScale, or keyAntiquantScale and valueAntiquantScale.");
@@ -173,9 +291,16 @@ void check_quantisation(const FusedInfer& op, const FusedInferShape& shape) {
     require(mode >= 0 && mode <= 5, "an antiquant mode is %lld, but must be 0 to 5.", static_cast<long long>(mode));
   }
   if (has(op.key_scale)) {
-    dequantisation(*op.key_scale, nullptr, op.key_mode, shape, shape.key_dim());
-    dequantisation(*op.value_scale, nullptr, op.value_mode, shape, shape.value_dim());
+    check_factors(op.key_scale, op.key_offset, op.key_mode, shape, op.key_scale->numel(), shape.key_dim(), "key");
+    check_factors(op.value_scale, op.value_offset, op.value_mode, shape, op.value_scale->numel(), shape.value_dim(), "value");
+    return;
   }
+  require(op.antiquant_scale->numel() % 2 == 0 && op.antiquant_scale->is_contiguous() &&
+              (!has(op.antiquant_offset) || op.antiquant_offset->is_contiguous()),
+          "antiquantScale must be contiguous and hold the factors of keys, then those of values.");
+  const int64_t count = op.antiquant_scale->numel() / 2;
+  check_factors(op.antiquant_scale, op.antiquant_offset, op.antiquant_mode, shape, count, shape.key_dim(), "key");
+  check_factors(op.antiquant_scale, op.antiquant_offset, op.antiquant_mode, shape, count, shape.value_dim(), "value");
 }
 
 void check_sinks(const FusedInfer& op, const FusedInferShape& shape) {
@@ -189,14 +314,20 @@ void check_sinks(const FusedInfer& op, const FusedInferShape& shape) {
 }  // namespace
 
 void check(const FusedInfer& op) {
+  check_lists(op);
   check_supported(op);
   const FusedInferShape shape = shape_of(op);
   check_heads(op, shape);
+  check_list_size(op, shape);
+  check_contiguous(op, shape);
   check_rope(op, shape);
   check_packed(op, shape);
   check_pages(op, shape);
   check_lengths(op, shape);
   check_mask(op, shape);
+  check_bias(op, shape);
+  check_paddings(op);
+  check_dense_outputs(op, shape);
   check_lse(op, shape);
   check_quantisation(op, shape);
   check_sinks(op, shape);

@@ -67,6 +67,8 @@ void kv_lengths(const FusedInfer& op, FusedInferShape& shape) {
     return;
   }
   shape.kv_lengths.resize(shape.batch);
+  require(op.key->size() == 1 || static_cast<int64_t>(op.key->size()) == shape.batch,
+          "key is a list of %zu tensors for %lld sequences.", op.key->size(), static_cast<long long>(shape.batch));
   for (int64_t b = 0; b < shape.batch; ++b) {  // a list has one tensor for each sequence, of its own length
     shape.kv_lengths[b] = op.key->size() == 1
                               ? shape.key.tokens
@@ -84,8 +86,6 @@ FusedInferShape shape_of(const FusedInfer& op) {
   shape.packed = is_packed(query_layout(op.layout));
   shape.query = head_layout(query_layout(op.layout), *op.query, "query", op.heads);
   shape.output = head_layout(output_layout(op.layout), *op.output, "attentionOut", op.heads);
-  require(op.key->size() > 0 && op.key->size() == op.value->size(), "key has %zu tensors and value %zu, but they must be equal.",
-          op.key->size(), op.value->size());
   if (shape.paged) {
     shape.paged_key = paged_layout((*op.key)[0], "key", shape.kv_heads);
     shape.paged_value = paged_layout((*op.value)[0], "value", shape.kv_heads);

@@ -99,7 +99,8 @@ void as_tiling_error(Body&& body) {
 #define FUSED_INFER(version)                                                       \
   ACLNN_CHECK(version) { as_tiling_error([&] { check(common(a)); }); }             \
   ACLNN_KERNEL(version) { run(common(a)); }                                        \
-  ACLNN_WORK(version) { return work_of(common(a)); }
+  ACLNN_WORK(version) { return work_of(common(a)); }                               \
+  ACLNN_WORKSPACE(version) { return workspace_of(common(a)); }
 
 FUSED_INFER(FusedInferAttentionScoreV2)
 FUSED_INFER(FusedInferAttentionScoreV3)

@@ -15,19 +15,53 @@
 #include <ATen/ops/tril.h>
 #include <ATen/ops/triu.h>
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "aclnn/kernels/elementwise.h"
 #include "core/memory.h"
+#include "silicon/rules.h"
 
 namespace emulator::aclnn {
+
+namespace {
+
+constexpr int64_t kMoveBytes = 32;           // 310P's unit of TensorMove
+constexpr int kUnknownByte = 0x7b;           // of what lies behind the source's storage
+
+int64_t bytes_between(int64_t elements, aclDataType dtype) { return elements * element_bits(dtype) / 8; }
+
+// Rule ragged_copy: the rest of the last block goes from behind the source to behind the target, as far as its storage
+// reaches (an allocation is a multiple of 32 bytes: what lies behind the storage is nobody's).
+void spoil_tail(const TensorView& to, const TensorView& from) {
+  if (to.dtype != from.dtype || !(to.sizes == from.sizes) || !to.is_contiguous() || !from.is_contiguous()) return;
+  const int64_t bytes = size_in_bytes(to.sizes, to.dtype), rest = bytes % kMoveBytes;
+  if (bytes < kMoveBytes || rest == 0 || to.data() == from.data()) return;
+  const auto room = [&](const TensorView& view) {
+    const int64_t behind = view.storage_sizes.product() - view.storage_offset - view.numel();
+    return std::min(kMoveBytes - rest, std::max<int64_t>(0, bytes_between(behind, view.dtype)));
+  };
+  const int64_t written = room(to), read = std::min(written, room(from));
+  if (written == 0) return;
+  auto* target = static_cast<char*>(to.data()) + bytes;
+  std::memmove(target, static_cast<const char*>(from.data()) + bytes, read);
+  std::memset(target + read, kUnknownByte, written - read);
+  tell(Rule::kRaggedCopy, "aclnnInplaceCopy", "%lld bytes behind a copy of %lld bytes are overwritten",
+       static_cast<long long>(written), static_cast<long long>(bytes));
+}
+
+}  // namespace
 
 ACLNN_CHECK(InplaceCopy) {
   require_sizes(a.selfRef, "selfRef", broadcast_sizes(a.selfRef.sizes, "selfRef", a.src.sizes, "src"));
   require(!is_complex(a.src.dtype) || is_complex(a.selfRef.dtype), "src is %s and cannot be copied to %s.",
           dtype_name(a.src.dtype), dtype_name(a.selfRef.dtype));
 }
-ACLNN_KERNEL(InplaceCopy) { in(a.selfRef).copy_(in(a.src)); }
+ACLNN_KERNEL(InplaceCopy) {
+  in(a.selfRef).copy_(in(a.src));
+  if (enforces(Rule::kRaggedCopy)) spoil_tail(a.selfRef, a.src);
+}
 
 ACLNN_CHECK(Cast) {
   require(a.dtype == a.out.dtype, "dtype is %s, but out is %s.", dtype_name(a.dtype), dtype_name(a.out.dtype));
@@ -60,6 +94,20 @@ ACLNN_CHECK(Cat) {
           static_cast<long long>(a.out.sizes[dim]), static_cast<long long>(dim), static_cast<long long>(extent));
 }
 ACLNN_KERNEL(Cat) { at::cat_out(out(a.out), in(a.tensors), a.dim); }
+ACLNN_CHECK(Stack) {
+  require(!a.tensors.empty(), "tensors is empty.");
+  const int rank = a.tensors[0].rank();
+  require(a.dim >= -rank - 1 && a.dim <= rank, "dim is %lld, but must lie in [%d, %d].", static_cast<long long>(a.dim),
+          -rank - 1, rank);
+  const int64_t dim = a.dim < 0 ? a.dim + rank + 1 : a.dim;
+  Dims sizes;
+  for (int i = 0; i <= rank; ++i) {
+    if (i == dim) sizes.push_back(static_cast<int64_t>(a.tensors.size()));
+    if (i < rank) sizes.push_back(a.tensors[0].sizes[i]);
+  }
+  for (const TensorView& tensor : a.tensors) require_sizes(tensor, "an element of tensors", a.tensors[0].sizes);
+  require_sizes(a.out, "out", sizes);
+}
 ACLNN_KERNEL(Stack) { at::stack_out(out(a.out), in(a.tensors), a.dim); }
 ACLNN_KERNEL(SplitWithSize) {
   const at::Tensor self = in(a.self);
@@ -87,6 +135,51 @@ ACLNN_CHECK(Repeat) {
   require_sizes(a.out, "out", expected);
 }
 ACLNN_KERNEL(Repeat) { store(a.out, in(a.self).repeat(ints(a.repeats))); }
+namespace {
+
+void check_repeats(const TensorView& repeats, int64_t elements, int64_t output_elements) {
+  require_dtype(repeats, "repeats", {ACL_INT64, ACL_INT32});
+  require_rank(repeats, "repeats", 0, 1);
+  require(repeats.numel() == 1 || repeats.numel() == elements, "repeats has %lld elements, but must have 1 or %lld.",
+          static_cast<long long>(repeats.numel()), static_cast<long long>(elements));
+  require(output_elements >= 0, "outputSize is %lld, but must not be negative.", static_cast<long long>(output_elements));
+}
+
+}  // namespace
+
+ACLNN_CHECK(RepeatInterleave) {
+  check_repeats(a.repeats, a.self.numel(), a.outputSize);
+  require_rank(a.out, "out", 1, 1);
+}
+ACLNN_CHECK(RepeatInterleaveWithDim) {
+  const auto dim = static_cast<int>(require_dim(a.dim, a.self, "dim"));
+  check_repeats(a.repeats, a.self.sizes[dim], a.outputSize);
+  require(a.out.rank() == a.self.rank(), "out has %d dimensions, self %d.", a.out.rank(), a.self.rank());
+}
+ACLNN_CHECK(RepeatInterleaveTensor) {
+  check_repeats(a.repeats, a.repeats.numel(), a.outputSize);
+  require_rank(a.out, "out", 1, 1);
+}
+namespace {
+
+void check_repeats(int64_t repeats, int64_t output_elements) {
+  require(repeats >= 0 && output_elements >= 0, "repeats is %lld and outputSize %lld, but neither may be negative.",
+          static_cast<long long>(repeats), static_cast<long long>(output_elements));
+}
+
+}  // namespace
+
+ACLNN_CHECK(RepeatInterleaveInt) {
+  check_repeats(a.repeats, a.outputSize);
+  require_sizes(a.out, "out", {Dims{a.self.numel(), a.repeats}.product()});
+}
+ACLNN_CHECK(RepeatInterleaveIntWithDim) {
+  check_repeats(a.repeats, a.outputSize);
+  Dims sizes = a.self.rank() == 0 ? Dims{1} : a.self.sizes;
+  int64_t& repeated = sizes[static_cast<int>(require_dim(a.dim, a.self, "dim"))];
+  repeated = Dims{repeated, a.repeats}.product();
+  require_sizes(a.out, "out", sizes);
+}
 ACLNN_KERNEL(RepeatInterleave) { store(a.out, at::repeat_interleave(in(a.self), in(a.repeats))); }
 ACLNN_KERNEL(RepeatInterleaveWithDim) { store(a.out, at::repeat_interleave(in(a.self), in(a.repeats), a.dim)); }
 ACLNN_KERNEL(RepeatInterleaveInt) { store(a.out, at::repeat_interleave(in(a.self), a.repeats)); }
@@ -128,6 +221,25 @@ ACLNN_CHECK(Arange) { check_range(a.start, a.end, a.step, false, a.out); }
 ACLNN_KERNEL(Arange) { at::arange_out(out(a.out), scalar(a.start), scalar(a.end), scalar(a.step)); }
 ACLNN_CHECK(Range) { check_range(a.start, a.end, a.step, true, a.out); }
 ACLNN_KERNEL(Range) { at::range_out(out(a.out), scalar(a.start), scalar(a.end), scalar(a.step)); }
+namespace {
+
+void check_steps(int64_t steps, const TensorView& out) {
+  require(steps >= 0 && out.numel() == steps, "out has %lld elements, but steps is %lld.", static_cast<long long>(out.numel()),
+          static_cast<long long>(steps));
+}
+
+}  // namespace
+
+ACLNN_CHECK(Linspace) { check_steps(a.steps, a.out); }
+ACLNN_CHECK(LogSpace) { check_steps(a.steps, a.result); }
+ACLNN_CHECK(Eye) {
+  require(a.n >= 0 && a.m >= 0, "n is %lld and m %lld, but neither may be negative.", static_cast<long long>(a.n),
+          static_cast<long long>(a.m));
+  require_sizes(a.out, "out", {a.n, a.m});
+}
+ACLNN_CHECK(InplaceFillDiagonal) { require_rank(a.selfRef, "selfRef", 2, Dims::kMaxRank); }
+ACLNN_CHECK(InplaceTril) { require_rank(a.selfRef, "selfRef", 2, Dims::kMaxRank); }
+ACLNN_CHECK(InplaceTriu) { require_rank(a.selfRef, "selfRef", 2, Dims::kMaxRank); }
 ACLNN_KERNEL(Linspace) { at::linspace_out(out(a.out), scalar(a.start), scalar(a.end), a.steps); }
 ACLNN_KERNEL(LogSpace) { at::logspace_out(out(a.result), scalar(a.start), scalar(a.end), a.steps, a.base); }
 ACLNN_KERNEL(Eye) { at::eye_out(out(a.out), a.n, a.m); }
@@ -158,6 +270,14 @@ ACLNN_KERNEL(InplaceTriu) { in(a.selfRef).triu_(a.diagonal); }
 ACLNN_KERNEL(Flip) { store(a.out, at::flip(in(a.self), ints(a.dims))); }
 ACLNN_KERNEL(Roll) { store(a.out, at::roll(in(a.x), ints(a.shifts), ints(a.dims))); }
 ACLNN_KERNEL(ChannelShuffle) { store(a.out, at::channel_shuffle(in(a.self), a.groups)); }
+ACLNN_CHECK(ConstantPadNd) {
+  const auto pairs = static_cast<int>(a.pad.size() / 2);
+  require(a.pad.size() % 2 == 0 && pairs <= a.self.rank(), "pad has %zu elements for the %d dimensions of self.", a.pad.size(),
+          a.self.rank());
+  Dims sizes = a.self.sizes;
+  for (int i = 0; i < pairs; ++i) sizes[a.self.rank() - 1 - i] += a.pad[2 * i] + a.pad[2 * i + 1];
+  require_sizes(a.out, "out", sizes);
+}
 ACLNN_KERNEL(ConstantPadNd) { store(a.out, at::constant_pad_nd(in(a.self), ints(a.pad), scalar(a.value))); }
 
 }  // namespace emulator::aclnn

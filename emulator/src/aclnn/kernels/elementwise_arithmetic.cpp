@@ -22,20 +22,50 @@
 #include <ATen/ops/xlogy.h>
 
 #include "aclnn/kernels/elementwise.h"
+#include "silicon/rules.h"
 
 namespace emulator::aclnn {
 
+namespace {
+
+// Rule int64_add. Called by the kernels: the chip accepts the launch and faults in it.
+void fault_on_int64(const TensorView& out) {
+  constexpr int64_t kRepeatBytes = 256;
+  if (out.dtype != ACL_INT64 || out.numel() <= 1 || out.numel() * 8 % kRepeatBytes == 0) return;
+  if (!enforces(Rule::kInt64Add)) return;
+  refuse_by(Rule::kInt64Add, kAicoreException,
+            "an int64 addition of %lld elements is an illegal instruction on the AI core: add in int32, or on the host",
+            static_cast<long long>(out.numel()));
+}
+
+}  // namespace
+
 // self + alpha * other. Boolean tensors add as "or"; everything else follows ATen.
 ACLNN_CHECK(Add) { check_binary(a.self, a.other, a.out); }
-ACLNN_KERNEL(Add) { at::add_out(out(a.out), in(a.self), in(a.other), scalar(a.alpha)); }
+ACLNN_KERNEL(Add) {
+  fault_on_int64(a.out);
+  at::add_out(out(a.out), in(a.self), in(a.other), scalar(a.alpha));
+}
 ACLNN_CHECK(Adds) { check_binary(a.self, a.other, a.out); }
-ACLNN_KERNEL(Adds) { at::add_out(out(a.out), in(a.self), number(a.other), scalar(a.alpha)); }
+ACLNN_KERNEL(Adds) {
+  fault_on_int64(a.out);
+  at::add_out(out(a.out), in(a.self), number(a.other), scalar(a.alpha));
+}
 ACLNN_CHECK(AddV3) { check_binary(a.other, a.self, a.out); }
-ACLNN_KERNEL(AddV3) { at::add_out(out(a.out), number(a.self), in(a.other), scalar(a.alpha)); }
+ACLNN_KERNEL(AddV3) {
+  fault_on_int64(a.out);
+  at::add_out(out(a.out), number(a.self), in(a.other), scalar(a.alpha));
+}
 ACLNN_CHECK(InplaceAdd) { check_binary(a.selfRef, a.other, a.selfRef); }
-ACLNN_KERNEL(InplaceAdd) { in(a.selfRef).add_(in(a.other), scalar(a.alpha)); }
+ACLNN_KERNEL(InplaceAdd) {
+  fault_on_int64(a.selfRef);
+  in(a.selfRef).add_(in(a.other), scalar(a.alpha));
+}
 ACLNN_CHECK(InplaceAdds) { check_binary(a.selfRef, a.other, a.selfRef); }
-ACLNN_KERNEL(InplaceAdds) { in(a.selfRef).add_(number(a.other), scalar(a.alpha)); }
+ACLNN_KERNEL(InplaceAdds) {
+  fault_on_int64(a.selfRef);
+  in(a.selfRef).add_(number(a.other), scalar(a.alpha));
+}
 ACLNN_CHECK(AddRelu) { check_binary(a.self, a.other, a.out); }
 ACLNN_KERNEL(AddRelu) { store(a.out, at::add(in(a.self), in(a.other), scalar(a.alpha)).relu_()); }
 ACLNN_CHECK(InplaceAddRelu) { check_binary(a.selfRef, a.other, a.selfRef); }

@@ -42,14 +42,25 @@ std::vector<int64_t> int_values(const TensorView& view) {
   return values;
 }
 
+namespace {
+
+void require_count(const TensorView& view, size_t count) {
+  if (static_cast<size_t>(view.numel()) == count) return;
+  fail(kAicoreException, "an output has %lld elements, but the result has %zu.", static_cast<long long>(view.numel()), count);
+}
+
+}  // namespace
+
 void store_values(const TensorView& view, const std::vector<float>& values) {
   if (!view.defined()) return;
+  require_count(view, values.size());
   const DenseOutput dense(view);
   from_float(values.data(), dense.data(), view.dtype, static_cast<int64_t>(values.size()));
 }
 
 void store_values(const TensorView& view, const std::vector<int64_t>& values) {
   if (!view.defined()) return;
+  require_count(view, values.size());
   const DenseOutput dense(view);
   if (view.dtype == ACL_INT64) {
     narrow<int64_t>(values, dense.data());

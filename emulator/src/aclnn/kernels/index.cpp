@@ -14,7 +14,10 @@
 #include <ATen/ops/take.h>
 #include <ATen/ops/tensor.h>
 
+#include <algorithm>
+
 #include "aclnn/kernels/aten_arguments.h"
+#include "silicon/rules.h"
 
 namespace emulator::aclnn {
 
@@ -49,8 +52,41 @@ void check_index_list(const TensorView& self, const TensorList& indices) {
 
 }  // namespace
 
+namespace {
+
+bool selects(const TensorView& index) { return index.defined() && index.numel() != 0; }
+
+// Sizes of self[indices]: the indices' common sizes stand where they follow one another, else in front.
+Dims indexed_sizes(const TensorView& self, const TensorList& indices) {
+  const auto indexed = [&](int i) { return i < static_cast<int>(indices.size()) && selects(indices[i]); };
+  Dims common;
+  int first = self.rank(), last = -1, count = 0;
+  for (int i = 0; i < self.rank(); ++i) {
+    if (!indexed(i)) continue;
+    common = count == 0 ? indices[i].sizes : broadcast_sizes(common, "indices", indices[i].sizes, "indices");
+    first = std::min(first, i);
+    last = i;
+    ++count;
+  }
+  const int at = last - first + 1 == count ? first : 0;
+  Dims sizes;
+  for (int i = 0; i <= self.rank(); ++i) {
+    if (i == at && count > 0) {
+      for (const int64_t size : common) sizes.push_back(size);
+    }
+    if (i < self.rank() && !indexed(i)) sizes.push_back(self.sizes[i]);
+  }
+  return sizes;
+}
+
+}  // namespace
+
 ACLNN_CHECK(Index) {
   check_index_list(a.self, a.indices);
+  const bool counted = std::none_of(a.indices.begin(), a.indices.end(), [](const TensorView& index) {
+    return selects(index) && index.dtype == ACL_BOOL;  // a mask selects as many as only the device knows
+  });
+  if (counted && a.out.numel() != 0) require_sizes(a.out, "out", indexed_sizes(a.self, a.indices));
   require(a.self.dtype == a.out.dtype, "self is %s and out %s, but must be of one data type.", dtype_name(a.self.dtype),
           dtype_name(a.out.dtype));
 }
@@ -62,6 +98,17 @@ ACLNN_CHECK(IndexPutImpl) {
   check_index_list(a.selfRef, a.indices);
   require(a.selfRef.dtype == a.values.dtype, "selfRef is %s and values %s, but must be of one data type.",
           dtype_name(a.selfRef.dtype), dtype_name(a.values.dtype));
+}
+// The values, and the indices; not the whole tensor.
+ACLNN_WORK(IndexPutImpl) {
+  Work work;
+  const auto bytes = static_cast<double>(size_in_bytes(a.values.sizes, a.values.dtype));
+  work.vector_flops = static_cast<double>(a.values.numel());
+  work.read_bytes = work.written_bytes = bytes;
+  for (const TensorView& index : a.indices) {
+    if (index.defined()) work.read_bytes += static_cast<double>(size_in_bytes(index.sizes, index.dtype));
+  }
+  return work;
 }
 ACLNN_KERNEL(IndexPutImpl) {
   bool selects_nothing = a.values.numel() == 0;
@@ -106,6 +153,17 @@ ACLNN_KERNEL(Embedding) {
   at::index_select_out(rows, in(a.weight), 0, in(a.indices).reshape({-1}));
 }
 ACLNN_WORK(Embedding) { return selection_work(a.out, a.indices); }
+ACLNN_CHECK(EmbeddingBag) {
+  require_rank(a.weight, "weight", 2, 2);
+  check_index(a.indices, "indices");
+  check_index(a.offsets, "offsets");
+  require_rank(a.indices, "indices", 1, 1);
+  require_rank(a.offsets, "offsets", 1, 1);
+  require(a.mode >= 0 && a.mode <= 2, "mode is %lld, but must be 0 (sum), 1 (mean) or 2 (max).", static_cast<long long>(a.mode));
+  const int64_t bags = a.offsets.numel() - (a.includeLastOffset ? 1 : 0);
+  require_sizes(a.output, "output", {std::max<int64_t>(bags, 0), a.weight.sizes[1]});
+  if (a.perSampleWeights.defined()) require_sizes(a.perSampleWeights, "perSampleWeights", a.indices.sizes);
+}
 ACLNN_KERNEL(EmbeddingBag) {
   const auto [output, offset2bag, bag_size, max_indices] =
       at::embedding_bag(in(a.weight), in(a.indices), in(a.offsets), a.scaleGradByFreq, a.mode, a.sparse,
@@ -138,6 +196,23 @@ void check_scatter(const TensorView& self, int64_t dim, const TensorView& index,
           static_cast<long long>(reduction));
 }
 
+// A scatter copies the tensor unless it works in place, and writes an element for each index.
+Work scatter_work(const TensorView& self, int64_t dim, const TensorView& index, int64_t reduction, bool in_place) {
+  constexpr double kAiCpuLaunchNs = 100e3, kAiCpuIndexNs = 100;  // assumed: an order of magnitude
+  const auto elements = static_cast<double>(index.numel()), item_bytes = static_cast<double>(element_bits(self.dtype)) / 8;
+  const auto copied = in_place ? 0.0 : static_cast<double>(size_in_bytes(self.sizes, self.dtype));
+  Work work{.vector_flops = elements,
+            .read_bytes = copied + static_cast<double>(size_in_bytes(index.sizes, index.dtype)) + elements * item_bytes,
+            .written_bytes = copied + elements * item_bytes};
+  if (!enforces(Rule::kWideScatter)) return work;
+  constexpr int64_t kMostColumns = 48000, kFewestRows = 3;
+  const bool last = self.rank() == 2 && (dim == 1 || dim == -1);
+  const bool core = last && self.sizes[1] < kMostColumns && index.rank() == 2 && index.sizes[0] >= kFewestRows &&
+                    reduction != kMultiply;
+  if (!core) work.ai_cpu_ns = kAiCpuLaunchNs + elements * kAiCpuIndexNs;
+  return work;
+}
+
 // Value is a tensor or a number.
 template <typename Value>
 void scatter(at::Tensor result, int64_t dim, const at::Tensor& index, const Value& value, int64_t reduction) {
@@ -151,20 +226,25 @@ void scatter(at::Tensor result, int64_t dim, const at::Tensor& index, const Valu
 }  // namespace
 
 ACLNN_CHECK(Scatter) { check_scatter(a.self, a.dim, a.index, a.reduce); }
+ACLNN_WORK(Scatter) { return scatter_work(a.self, a.dim, a.index, a.reduce, false); }
 ACLNN_KERNEL(Scatter) {
   store(a.out, in(a.self));
   scatter(in(a.out), a.dim, positions(a.index), in(a.src), a.reduce);
 }
 ACLNN_CHECK(ScatterValue) { check_scatter(a.self, a.dim, a.index, a.reduce); }
+ACLNN_WORK(ScatterValue) { return scatter_work(a.self, a.dim, a.index, a.reduce, false); }
 ACLNN_KERNEL(ScatterValue) {
   store(a.out, in(a.self));
   scatter(in(a.out), a.dim, positions(a.index), scalar(a.value), a.reduce);
 }
 ACLNN_CHECK(InplaceScatter) { check_scatter(a.selfRef, a.dim, a.index, a.reduce); }
+ACLNN_WORK(InplaceScatter) { return scatter_work(a.selfRef, a.dim, a.index, a.reduce, true); }
 ACLNN_KERNEL(InplaceScatter) { scatter(in(a.selfRef), a.dim, positions(a.index), in(a.src), a.reduce); }
 ACLNN_CHECK(InplaceScatterValue) { check_scatter(a.selfRef, a.dim, a.index, a.reduce); }
+ACLNN_WORK(InplaceScatterValue) { return scatter_work(a.selfRef, a.dim, a.index, a.reduce, true); }
 ACLNN_KERNEL(InplaceScatterValue) { scatter(in(a.selfRef), a.dim, positions(a.index), scalar(a.value), a.reduce); }
 ACLNN_CHECK(ScatterAdd) { check_scatter(a.self, a.dim, a.index, kAdd); }
+ACLNN_WORK(ScatterAdd) { return scatter_work(a.self, a.dim, a.index, kAdd, false); }
 ACLNN_KERNEL(ScatterAdd) { at::scatter_add_out(out(a.out), in(a.self), a.dim, positions(a.index), in(a.src)); }
 
 ACLNN_CHECK(IndexAdd) { require_dim(a.dim, a.self, "dim"), check_index(a.index, "index"); }
@@ -176,13 +256,42 @@ ACLNN_CHECK(IndexAddV2) { require_dim(a.dim, a.self, "dim"), check_index(a.index
 ACLNN_KERNEL(IndexAddV2) {
   at::index_add_out(out(a.out), in(a.self), a.dim, in(a.index), in(a.source), scalar(a.alpha));
 }
-ACLNN_CHECK(IndexCopy) { require_dim(a.dim, a.selfRef, "dim"), check_index(a.index, "index"); }
+namespace {
+
+void check_index_copy(const TensorView& self, int64_t dim, const TensorView& index, const TensorView& source) {
+  require_dim(dim, self, "dim");
+  check_index(index, "index");
+  require_rank(index, "index", 0, 1);
+  require_same_dtype(source, "source", self, "selfRef");
+  if (self.rank() > 1 && enforces(Rule::kRowIndexCopy)) {
+    refuse_by(Rule::kRowIndexCopy, kInnerNullptr,
+              "index_copy_ of a tensor of %d dimensions is not known to work: assign by index, or copy the rows", self.rank());
+  }
+}
+
+// What is written, and the index; not the whole tensor.
+Work written_work(const TensorView& written, const TensorView& index) {
+  const auto bytes = static_cast<double>(size_in_bytes(written.sizes, written.dtype));
+  return {.vector_flops = static_cast<double>(written.numel()),
+          .read_bytes = bytes + static_cast<double>(size_in_bytes(index.sizes, index.dtype)),
+          .written_bytes = bytes};
+}
+
+}  // namespace
+
+ACLNN_CHECK(IndexCopy) { check_index_copy(a.selfRef, a.dim, a.index, a.source); }
 ACLNN_KERNEL(IndexCopy) {
   store(a.outRef, in(a.selfRef));
   in(a.outRef).index_copy_(a.dim, positions(a.index), in(a.source));
 }
-ACLNN_CHECK(InplaceIndexCopy) { require_dim(a.dim, a.selfRef, "dim"), check_index(a.index, "index"); }
+ACLNN_CHECK(InplaceIndexCopy) { check_index_copy(a.selfRef, a.dim, a.index, a.source); }
+ACLNN_WORK(InplaceIndexCopy) { return written_work(a.source, a.index); }
 ACLNN_KERNEL(InplaceIndexCopy) { in(a.selfRef).index_copy_(a.dim, positions(a.index), in(a.source)); }
+ACLNN_CHECK(IndexFill) {
+  require_dim(a.dim, a.self, "dim"), check_index(a.index, "index"), require_sizes(a.out, "out", a.self.sizes);
+}
+ACLNN_CHECK(IndexFillTensor) { require_dim(a.dim, a.self, "dim"), require_sizes(a.out, "out", a.self.sizes); }
+ACLNN_CHECK(InplaceIndexFillTensor) { require_dim(a.dim, a.selfRef, "dim"); }
 ACLNN_KERNEL(IndexFill) { store(a.out, at::index_fill(in(a.self), a.dim, positions(a.index), scalar(a.value))); }
 ACLNN_KERNEL(IndexFillTensor) {
   store(a.out, at::index_fill(in(a.self), a.dim, at::tensor(ints(a.index)), scalar(a.value)));
@@ -208,6 +317,13 @@ ACLNN_KERNEL(InplaceMaskedFillTensor) { in(a.selfRef).masked_fill_(in(a.mask), i
 ACLNN_CHECK(InplaceMaskedScatter) { require_dtype(a.mask, "mask", {ACL_BOOL, ACL_UINT8}); }
 ACLNN_KERNEL(InplaceMaskedScatter) { in(a.selfRef).masked_scatter_(in(a.mask).to(at::kBool), in(a.source)); }
 
+ACLNN_CHECK(MaskedSelect) {
+  require_dtype(a.mask, "mask", {ACL_BOOL, ACL_UINT8});
+  require_same_dtype(a.out.view, "out", a.self, "self");
+  broadcast_sizes(a.self, "self", a.mask, "mask");
+}
+ACLNN_CHECK(Nonzero) { require_dtype(a.out.view, "out", {ACL_INT64}); }
+ACLNN_CHECK(NonzeroV2) { require_dtype(a.out.view, "out", {ACL_INT64}); }
 ACLNN_KERNEL(MaskedSelect) {
   const at::Tensor selected = at::masked_select(in(a.self), in(a.mask).to(at::kBool));
   store(a.out.resolve({selected.numel()}), selected);
@@ -228,6 +344,7 @@ ACLNN_CHECK(ScatterNdUpdate) {
           static_cast<long long>(a.indices.sizes.back()));
   require_same_dtype(a.varRef, "varRef", a.updates, "updates");
 }
+ACLNN_WORK(ScatterNdUpdate) { return written_work(a.updates, a.indices); }
 ACLNN_KERNEL(ScatterNdUpdate) {  // indices[..., k] is the position along dimension k
   c10::List<std::optional<at::Tensor>> list;
   for (const at::Tensor& position : positions(a.indices).unbind(-1)) list.push_back(position);
@@ -242,6 +359,7 @@ ACLNN_CHECK(InplaceScatterUpdate) {
   require_rank(a.indices, "indices", 1, 2);
   require_same_dtype(a.data, "data", a.updates, "updates");
 }
+ACLNN_WORK(InplaceScatterUpdate) { return written_work(a.updates, a.indices); }
 ACLNN_KERNEL(InplaceScatterUpdate) {
   at::Tensor data = in(a.data);
   const at::Tensor updates = in(a.updates);

@@ -2,6 +2,7 @@
 // Semantics: hicann/ops-nn, matmul/*/docs.
 #include "aclnn/kernels/matmul_product.h"
 #include "aclnn_arguments.h"
+#include "silicon/rules.h"
 
 namespace emulator::aclnn {
 
@@ -71,8 +72,17 @@ ACLNN_CHECK(MatmulWeightNz) {
   require_nz_weight(a.mat2);
   require_nz_cube_math(a.self, a.mat2, a.cubeMathType);
   check_product({a.self, a.mat2, a.out, a.cubeMathType});
+  if (a.out.dtype == ACL_FLOAT && a.self.dtype == ACL_FLOAT16 && enforces(Rule::kNzFloat32Result)) {
+    refuse_by(Rule::kNzFloat32Result, kInnerNullptr,
+              "the product of float16 with FRACTAL_NZ weights is float16 and cannot be copied to out, which is float32: keep "
+              "these weights in ND, or take a float16 result");
+  }
 }
-ACLNN_KERNEL(MatmulWeightNz) { run({a.self, a.mat2, a.out, a.cubeMathType}); }
+ACLNN_KERNEL(MatmulWeightNz) {
+  const MatrixProduct product{a.self, a.mat2, a.out, a.cubeMathType};
+  if (a.self.rank() == 2 && enforces(Rule::kNzRowOrder)) return run_in_row_order(product);
+  run(product);
+}
 ACLNN_WORK(MatmulWeightNz) { return work_of({a.self, a.mat2, a.out}); }
 
 ACLNN_CHECK(BatchMatMul) {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "aclnn/kernels/contiguous.h"
+#include "aclnn/kernels/float_values.h"
 #include "aclnn/kernels/quant_parameters.h"
 #include "aclnn/kernels/weight_only.h"
 #include "aclnn/operator.h"
@@ -122,6 +123,11 @@ void check_types(const GroupedProduct& p) {
   if (p.weight_only()) return check_weight_only(p);
   require_same_dtype(p.x, "x", p.weight, "weight");
   require_same_dtype(p.x, "x", p.out, "out");
+  if (p.bias != nullptr) {
+    require_dtype(*p.bias, "bias", {p.x.dtype == ACL_BF16 ? ACL_FLOAT : p.x.dtype});
+    require_sizes(*p.bias, "bias", {p.groups(), p.columns()});
+    require(p.bias->is_contiguous(), "bias must be contiguous.");
+  }
   if (chip().product == kAtlasInference) {
     require_dtype(p.x, "x", {ACL_FLOAT16});
     require(p.weight.is_fractal_nz(), "weight has format %s, but must be FRACTAL_NZ on %s.", format_name(p.weight.format),
@@ -218,7 +224,7 @@ class FewBitWeights {
 // Rows behind the last group keep what the output's memory held, as on hardware.
 void run(const GroupedProduct& p) {
   const int64_t item_bytes = element_bits(p.x.dtype) / 8, n = p.out.sizes[1];
-  const auto* lengths = p.group_list.data_as<int64_t>();
+  const std::vector<int64_t> lengths = int_values(p.group_list);
   const std::vector<float> scale = p.quantised() ? column_values(*p.scale, p.scale->numel()) : std::vector<float>();
   std::optional<FewBitWeights> few_bit;
   if (p.weight_only()) few_bit.emplace(p);

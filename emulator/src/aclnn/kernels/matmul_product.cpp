@@ -192,6 +192,52 @@ void run(const MatrixProduct& p) {
   }
 }
 
+namespace {
+
+// Rows k and on of an operand; k is a multiple of 16.
+GemmOperand from_row(GemmOperand operand, int64_t k) {
+  const int64_t elements = operand.along_k ? k / 16 * operand.chunk_stride : k * operand.line_stride;
+  operand.data = static_cast<const char*>(operand.data) + elements * element_bits(operand.dtype) / 8;
+  return operand;
+}
+
+}  // namespace
+
+void run_in_row_order(const MatrixProduct& p) {
+  run(p);
+  const int64_t k = p.left.sizes[1], n = p.out.sizes[1], middle = k / 32 * 16, rows = p.out.sizes[0] / 2;
+  if (rows == 0 || n == 0 || middle == 0 || precision_of(p) != Precision::kExact) return;
+  const int64_t a_bytes = element_bits(p.left.dtype) / 8;
+  std::vector<float> sums(rows * n);
+  Matrix keep{};
+  const GemmOperand right = right_operand(p, 0, Precision::kExact, keep);
+  Gemm g;
+  g.m = rows;  // 1, 3, 5, ...
+  g.n = n;
+  g.k = k - middle;
+  g.a = p.left.data_as<char>() + (p.left.strides[0] + middle * p.left.strides[1]) * a_bytes;
+  g.a_dtype = p.left.dtype;
+  g.a_row_stride = 2 * p.left.strides[0];
+  g.a_col_stride = p.left.strides[1];
+  g.b = from_row(right, middle);
+  g.c = sums.data();
+  g.c_dtype = ACL_FLOAT;
+  g.c_row_stride = n;
+  gemm(g);
+  g.k = middle;
+  g.a = p.left.data_as<char>() + p.left.strides[0] * a_bytes;
+  g.b = right;
+  g.d = sums.data();
+  g.d_dtype = ACL_FLOAT;
+  g.d_row_stride = n;
+  g.beta = 1.0f;
+  g.c = p.out.data_as<char>() + p.out.strides[0] * element_bits(p.out.dtype) / 8;
+  g.c_dtype = p.out.dtype;
+  g.c_row_stride = 2 * p.out.strides[0];
+  g.c_col_stride = p.out.strides[1];
+  gemm(g);
+}
+
 Work work_of(const MatrixProduct& p) {
   Work work;
   work.cube_flops = 2.0 * static_cast<double>(p.out.numel()) * static_cast<double>(p.left.sizes.back(0));

@@ -13,6 +13,7 @@
 #include "aclnn_arguments.h"
 #include "math/convert.h"
 #include "math/gemm.h"
+#include "silicon/rules.h"
 
 namespace emulator::aclnn {
 
@@ -154,6 +155,13 @@ Work work_of(const WeightOnlyProduct& p) {
     if (given(*tensor)) work.read_bytes += static_cast<double>(size_in_bytes(tensor->sizes, tensor->dtype));
   }
   work.written_bytes = static_cast<double>(size_in_bytes(p.y.sizes, p.y.dtype));
+  if (enforces(Rule::kWeightQuantLayout)) {
+    // TransData of an ND weight in every call, and a transposition of one stored [k, n] before it.
+    const int passes = p.weight.strides[1] == 1 ? 2 : 1;
+    const double weight = passes * static_cast<double>(size_in_bytes(p.weight.sizes, p.weight.dtype));
+    work.read_bytes += weight;
+    work.written_bytes += weight;
+  }
   return work;
 }
 

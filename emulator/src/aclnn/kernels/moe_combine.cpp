@@ -42,6 +42,7 @@ void check_combination(const Combination& c) {
   require(!c.bias.defined() || c.experts.defined(), "bias needs the indices of the experts.");
   if (c.scales.defined()) {
     require_rank(c.scales, "scales", 2, 2);
+    require(c.scales.sizes[1] > 0, "scales has no columns, but a token has at least one expert.");
     const bool mixed = c.rows.dtype == ACL_BF16 && c.scales.dtype == ACL_FLOAT;
     if (!mixed && chip().product != kA5) require_same_dtype(c.scales, "scales", c.rows, "expandedX");
   }
@@ -149,6 +150,8 @@ ACLNN_CHECK(MoeTokenPermute) {
           static_cast<long long>(a.indices.sizes.back(0)));
   require_same_dtype(a.permuteTokensOut, "permuteTokensOut", a.tokens, "tokens");
   require_rank(a.permuteTokensOut, "permuteTokensOut", 2, 2);
+  require(a.permuteTokensOut.sizes[1] == a.tokens.sizes[1], "permuteTokensOut is %lld wide, but tokens %lld.",
+          static_cast<long long>(a.permuteTokensOut.sizes[1]), static_cast<long long>(a.tokens.sizes[1]));
   require_dtype(a.sortedIndicesOut, "sortedIndicesOut", {ACL_INT32});
   require(a.sortedIndicesOut.numel() == a.indices.numel(), "sortedIndicesOut must have as many elements as indices.");
 }

@@ -9,6 +9,7 @@
 #include "aclnn/kernels/float_values.h"
 #include "aclnn/kernels/norm_rows.h"
 #include "aclnn_arguments.h"
+#include "silicon/rules.h"
 
 namespace emulator::aclnn {
 
@@ -78,18 +79,45 @@ std::vector<float> probabilities(const TensorView& x) {
 
 }  // namespace
 
+namespace {
+
+constexpr int64_t kMostRows310p = 1024;
+
+void check_limits_310p(const TensorView& x, const TensorView& finished) {
+  const int64_t experts = x.sizes.back(0);
+  if (x.dtype != ACL_FLOAT16 || x.rank() != 2 || finished.defined() || experts % 16 != 0 || experts > 256) {
+    refuse_by(Rule::kMoeGatingLimits, kInnerTilingError,
+              "x is %s %s%s, but must be float16 [tokens, experts] with a multiple of 16 experts, at most 256, and without "
+              "finished", dtype_name(x.dtype), to_string(x.sizes).c_str(), finished.defined() ? " with finished" : "");
+  }
+}
+
+// Rule moe_gating_rows: from the 1,025th row on the experts are wrong ones.
+void spoil_rows(std::vector<int64_t>& experts_of, int64_t k, int64_t experts) {
+  const auto first = static_cast<size_t>(kMostRows310p * k);
+  if (experts_of.size() <= first) return;
+  for (size_t i = first; i < experts_of.size(); ++i) experts_of[i] = (experts_of[i] + experts / 2) % experts;
+  tell(Rule::kMoeGatingRows, "aclnnMoeGatingTopKSoftmax", "the experts of row 1,025 and on of %zu are wrong: call it for 1,024",
+       experts_of.size() / static_cast<size_t>(k));
+}
+
+}  // namespace
+
 ACLNN_CHECK(MoeGatingTopKSoftmax) {
   check_softmax(a.x, a.finishedOptional, a.k, a.yOut, a.expertIdxOut);
+  if (enforces(Rule::kMoeGatingLimits)) check_limits_310p(a.x, a.finishedOptional);
   require_dtype(a.rowIdxOut, "rowIdxOut", {ACL_INT32});
   require_sizes(a.rowIdxOut, "rowIdxOut", a.yOut.sizes);
 }
 ACLNN_KERNEL(MoeGatingTopKSoftmax) {
-  const Chosen chosen = choose(probabilities(a.x), a.x.sizes.back(0), a.k, a.finishedOptional);
+  Chosen chosen = choose(probabilities(a.x), a.x.sizes.back(0), a.k, a.finishedOptional);
+  if (enforces(Rule::kMoeGatingRows)) spoil_rows(chosen.experts, a.k, a.x.sizes.back(0));
   store_values(a.yOut, chosen.weights);
   store_values(a.expertIdxOut, chosen.experts);
   std::vector<int64_t> positions(chosen.experts.size());  // the slots of all rows, first choices first
   const auto rows = static_cast<int64_t>(positions.size()) / a.k;
-  for (int64_t i = 0; i < static_cast<int64_t>(positions.size()); ++i) positions[i] = i % a.k * rows + i / a.k;
+  const bool fills = !enforces(Rule::kMoeGatingRowIndex);
+  for (int64_t i = 0; fills && i < static_cast<int64_t>(positions.size()); ++i) positions[i] = i % a.k * rows + i / a.k;
   store_values(a.rowIdxOut, positions);
 }
 

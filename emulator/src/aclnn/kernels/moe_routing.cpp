@@ -10,6 +10,7 @@
 #include "aclnn/kernels/quantise_row.h"
 #include "aclnn_arguments.h"
 #include "math/convert.h"
+#include "silicon/rules.h"
 
 namespace emulator::aclnn {
 
@@ -40,6 +41,7 @@ struct Routing {
 };
 
 constexpr int64_t kDropped = -1;
+constexpr int64_t kMostExperts = 10240;  // the documents' limit
 
 void check_routing(const Routing& r, int64_t active) {
   require_rank(r.x, "x", 2, 2);
@@ -59,6 +61,11 @@ void check_routing(const Routing& r, int64_t active) {
     require_dtype(r.expanded_x, "expandedXOut", {ACL_INT8});
   }
   require_sizes(r.expanded_row_idx, "expandedRowIdxOut", {r.slots()});
+  if (r.quant_mode == kUnquantised && r.capacity == 0) {
+    require_rank(r.expanded_x, "expandedXOut", 2, 2);
+    require(r.expanded_x.sizes[1] == r.x.sizes[1], "expandedXOut is %lld wide, but x %lld.",
+            static_cast<long long>(r.expanded_x.sizes[1]), static_cast<long long>(r.x.sizes[1]));
+  }
   require(active >= 0, "activeNum is %lld, but must be at least 0.", static_cast<long long>(active));
   if (r.capacity > 0) require_sizes(r.expanded_x, "expandedXOut", {r.end_expert, r.capacity, r.x.sizes[1]});
 }
@@ -184,6 +191,8 @@ enum V2CountFlag : int64_t { kNoCount = 0, kV2RunningTotal = 1, kV2Count = 2 };
 // What the two functions of the second version share; `before` counts the rows that a capacity drops too.
 void check_v2_counts(int64_t flag, bool before_flag, int64_t drop_pad_mode, int64_t experts, int64_t capacity,
                      const TensorView& counts, const TensorView& before) {
+  require(experts >= 0 && experts <= kMostExperts, "expertNum is %lld, but must be 0 to 10240.",
+          static_cast<long long>(experts));
   require(drop_pad_mode == 0 || drop_pad_mode == 1, "dropPadMode is %lld, but must be 0 or 1.",
           static_cast<long long>(drop_pad_mode));
   if (drop_pad_mode == 1) {
@@ -234,6 +243,10 @@ Routing routing_of(const MoeInitRoutingV3Args& a) {
 
 ACLNN_CHECK(MoeInitRoutingV2) {
   check_routing(routing_of(a), a.activeNumOptional);
+  if (enforces(Rule::kMoeRoutingWidth) && (a.x.sizes[1] % 32 != 0 || a.dropPadModeOptional != 0)) {
+    refuse_by(Rule::kMoeRoutingWidth, kParamInvalid, "x is %lld wide, but must be a multiple of 32, and dropPadMode %lld must be 0",
+              static_cast<long long>(a.x.sizes[1]), static_cast<long long>(a.dropPadModeOptional));
+  }
   check_v2_counts(a.expertTokensCountOrCumsumFlagOptional, a.expertTokensBeforeCapacityFlagOptional, a.dropPadModeOptional,
                   a.expertNumOptional, a.expertCapacityOptional, a.expertTokensCountOrCumsumOutOptional,
                   a.expertTokensBeforeCapacityOutOptional);
@@ -266,6 +279,7 @@ ACLNN_CHECK(MoeInitRoutingV3) {
   check_quantisation(r);
   require(a.activeNum == r.slots(), "activeNum is %lld, but must be rows * k = %lld.", static_cast<long long>(a.activeNum),
           static_cast<long long>(r.slots()));
+  require(a.expertNum <= kMostExperts, "expertNum is %lld, but must be at most 10240.", static_cast<long long>(a.expertNum));
   require(r.first_expert >= 0 && r.first_expert < r.end_expert && r.end_expert <= a.expertNum,
           "activeExpertRange must lie within [0, expertNum], which is %lld.", static_cast<long long>(a.expertNum));
   if (!a.expertTokensNumFlag) return;

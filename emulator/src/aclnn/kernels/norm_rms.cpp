@@ -1,7 +1,13 @@
 // The RMSNorm family without quantisation. Semantics: hicann/ops-nn, norm/*/docs.
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
 #include "aclnn/kernels/contiguous.h"
+#include "aclnn/kernels/float_values.h"
 #include "aclnn/kernels/norm_rows.h"
 #include "aclnn_arguments.h"
+#include "silicon/rules.h"
 
 namespace emulator::aclnn {
 
@@ -51,7 +57,38 @@ ACLNN_CHECK(RmsNorm) {
   check_like(a.yOut, "yOut", a.x, "x");
   check_rstd(a.rstdOut, a.x, a.gamma);
 }
-ACLNN_KERNEL(RmsNorm) { run_rms_norm(a.x, a.gamma, a.epsilon, 0.0f, a.yOut, a.rstdOut); }
+namespace {
+
+// Rule norm_of_infinity: rows whose x holds an infinity or NaN become NaN as a whole.
+std::vector<bool> rows_without_result(const TensorView& x, const TensorView& gamma) {
+  const std::vector<float> values = float_values(x);
+  const auto [rows, cols] = norm_rows(x, gamma);
+  std::vector<bool> spoiled(rows);
+  for (int64_t i = 0; i < rows * cols; ++i) {
+    if (!std::isfinite(values[i])) spoiled[i / cols] = true;
+  }
+  return spoiled;
+}
+
+void spoil_rows(const TensorView& y, const TensorView& gamma, const std::vector<bool>& spoiled) {
+  if (std::find(spoiled.begin(), spoiled.end(), true) == spoiled.end()) return;
+  std::vector<float> values = float_values(y);
+  const int64_t cols = norm_rows(y, gamma).cols;
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (spoiled[i / cols]) values[i] = NAN;
+  }
+  store_values(y, values);
+  tell(Rule::kNormOfInfinity, "aclnnRmsNorm", "x holds an infinity or NaN: such a row has no defined result");
+}
+
+}  // namespace
+
+ACLNN_KERNEL(RmsNorm) {
+  const bool spoils = enforces(Rule::kNormOfInfinity);
+  const std::vector<bool> spoiled = spoils ? rows_without_result(a.x, a.gamma) : std::vector<bool>{};
+  run_rms_norm(a.x, a.gamma, a.epsilon, 0.0f, a.yOut, a.rstdOut);
+  if (spoils) spoil_rows(a.yOut, a.gamma, spoiled);
+}
 ACLNN_WORK(RmsNorm) { return norm_work(a.x, 1, 1); }
 
 ACLNN_CHECK(GemmaRmsNorm) {

@@ -6,8 +6,6 @@
 
 namespace emulator::aclnn {
 
-inline constexpr aclError kInnerTilingError = 561002;  // ACLNN_ERR_INNER_TILING_ERROR
-
 struct NormRows {
   int64_t rows;
   int64_t cols;

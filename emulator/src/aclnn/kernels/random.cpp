@@ -14,6 +14,7 @@
 
 #include "aclnn/kernels/aten_arguments.h"
 #include "aclnn/philox.h"
+#include "silicon/rules.h"
 
 namespace emulator::aclnn {
 
@@ -53,6 +54,9 @@ void fill(const TensorView& out, Sample sample) {
 }
 
 void fill_uniform(const TensorView& out, double from, double to, const Philox& random) {
+  if (enforces(Rule::kDeviceRandom)) {
+    refuse_by(Rule::kDeviceRandom, kAicoreTimeout, "random numbers of the device (uniform_, exponential_) hang: draw them on the host");
+  }
   const int bits = significant_bits(out.dtype);
   fill(out, [&](uint64_t i) {
     const double unit = unit_interval(bits > 24 ? random.wide(i) : uint64_t{random.word(i)} << 32, bits);
@@ -126,6 +130,29 @@ void check_multinomial(const TensorView& self, int64_t count, bool replacement) 
 
 }  // namespace
 
+namespace {
+
+void check_deviation(double deviation) {
+  require(deviation >= 0, "std is %g, but must not be negative.", deviation);
+}
+
+void check_bounds(double from, double to) { require(from <= to, "from is %g, but must be at most to, which is %g.", from, to); }
+
+}  // namespace
+
+ACLNN_CHECK(InplaceUniform) { check_bounds(a.from, a.to); }
+ACLNN_CHECK(InplaceNormal) { check_deviation(a.std); }
+ACLNN_CHECK(NormalFloatFloat) { check_deviation(a.std); }
+ACLNN_CHECK(NormalFloatTensor) { require_sizes(a.out, "out", a.std.sizes); }
+ACLNN_CHECK(NormalTensorFloat) { check_deviation(a.std), require_sizes(a.out, "out", a.mean.sizes); }
+ACLNN_CHECK(NormalTensorTensor) { require_sizes(a.out, "out", broadcast_sizes(a.mean, "mean", a.std, "std")); }
+ACLNN_CHECK(InplaceBernoulli) {
+  const double probability = a.prob.to_double();
+  require(probability >= 0 && probability <= 1, "prob is %g, but must lie in [0, 1].", probability);
+}
+ACLNN_CHECK(InplaceBernoulliTensor) {
+  require_sizes(a.selfRef, "selfRef", broadcast_sizes(a.selfRef, "selfRef", a.prob, "prob"));
+}
 ACLNN_KERNEL(InplaceUniform) { fill_uniform(a.selfRef, a.from, a.to, Philox(a.seed, a.offset)); }
 ACLNN_CHECK(InplaceUniformTensor) { check_state(a.seedTensor, a.offsetTensor); }
 ACLNN_KERNEL(InplaceUniformTensor) {

@@ -31,6 +31,7 @@
 #include <ATen/ops/var_mean.h>
 
 #include "aclnn/kernels/aten_arguments.h"
+#include "silicon/rules.h"
 
 namespace emulator::aclnn {
 
@@ -79,6 +80,15 @@ ACLNN_CHECK(ReduceSum) { check_reduction(a.self, a.dims, a.keepDims, a.out); }
 ACLNN_KERNEL(ReduceSum) {
   at::sum_out(out(a.out), in(a.self), ints_or_none(a.dims), a.keepDims, aten_dtype(a.out.dtype));
 }
+ACLNN_WORK(ReduceSum) {
+  constexpr double kAiCpuLaunchNs = 100e3, kAiCpuElementNs = 10;  // assumed: an order of magnitude
+  const auto bytes = [](const TensorView& tensor) { return static_cast<double>(size_in_bytes(tensor.sizes, tensor.dtype)); };
+  Work work{.vector_flops = static_cast<double>(a.self.numel()), .read_bytes = bytes(a.self), .written_bytes = bytes(a.out)};
+  if (a.out.dtype == ACL_INT32 && enforces(Rule::kInt32Sum)) {
+    work.ai_cpu_ns = kAiCpuLaunchNs + kAiCpuElementNs * static_cast<double>(a.self.numel());
+  }
+  return work;
+}
 ACLNN_CHECK(ReduceNansum) { check_reduction(a.self, a.dim, a.keepDim, a.out); }
 ACLNN_KERNEL(ReduceNansum) {
   at::nansum_out(out(a.out), in(a.self), ints_or_none(a.dim), a.keepDim, aten_dtype(a.out.dtype));
@@ -113,6 +123,9 @@ ACLNN_CHECK(Amax) { check_reduction(a.self, a.dim, a.keepDim, a.out); }
 ACLNN_KERNEL(Amax) { at::amax_out(out(a.out), in(a.self), ints(a.dim), a.keepDim); }
 ACLNN_CHECK(Amin) { check_reduction(a.self, a.dim, a.keepDim, a.out); }
 ACLNN_KERNEL(Amin) { at::amin_out(out(a.out), in(a.self), ints(a.dim), a.keepDim); }
+ACLNN_CHECK(Aminmax) {
+  check_reduction(a.self, a.dim, a.keepDim, a.minOut), check_reduction(a.self, a.dim, a.keepDim, a.maxOut);
+}
 ACLNN_KERNEL(Aminmax) {
   at::amin_out(out(a.minOut), in(a.self), ints(a.dim), a.keepDim);
   at::amax_out(out(a.maxOut), in(a.self), ints(a.dim), a.keepDim);
@@ -132,11 +145,32 @@ ACLNN_CHECK(ArgMin) { check_reduction(a.self, a.dim, a.keepdim, a.out); }
 ACLNN_KERNEL(ArgMin) { store(a.out, at::argmin(in(a.self), a.dim, a.keepdim)); }
 
 ACLNN_KERNEL(Median) { store(a.valuesOut, at::median(in(a.self))); }
+ACLNN_CHECK(MedianDim) {
+  check_reduction(a.self, a.dim, a.keepDim, a.valuesOut), check_reduction(a.self, a.dim, a.keepDim, a.indicesOut);
+}
 ACLNN_KERNEL(MedianDim) { store_pair(a.valuesOut, a.indicesOut, at::median(in(a.self), a.dim, a.keepDim)); }
 ACLNN_KERNEL(NanMedian) { store(a.out, at::nanmedian(in(a.self))); }
+ACLNN_CHECK(NanMedianDim) {
+  check_reduction(a.self, a.dim, a.keepDim, a.valuesOut), check_reduction(a.self, a.dim, a.keepDim, a.indicesOut);
+}
 ACLNN_KERNEL(NanMedianDim) { store_pair(a.valuesOut, a.indicesOut, at::nanmedian(in(a.self), a.dim, a.keepDim)); }
+ACLNN_CHECK(Kthvalue) {
+  check_reduction(a.self, a.dim, a.keepdim, a.valuesOut), check_reduction(a.self, a.dim, a.keepdim, a.indicesOut);
+  const int64_t most = a.self.rank() == 0 ? 1 : a.self.sizes[static_cast<int>(require_dim(a.dim, a.self, "dim"))];
+  require(a.k >= 1 && a.k <= most, "k is %lld, but must be 1 to %lld.", static_cast<long long>(a.k), static_cast<long long>(most));
+}
 ACLNN_KERNEL(Kthvalue) { store_pair(a.valuesOut, a.indicesOut, at::kthvalue(in(a.self), a.k, a.dim, a.keepdim)); }
 
+ACLNN_CHECK(VarCorrection) { check_reduction(a.self, a.dim, a.keepdim, a.out); }
+ACLNN_CHECK(VarMean) {
+  check_reduction(a.self, a.dim, a.keepdim, a.varOut), check_reduction(a.self, a.dim, a.keepdim, a.meanOut);
+}
+ACLNN_CHECK(Std) { check_reduction(a.self, a.dim, a.keepdim, a.out); }
+ACLNN_CHECK(StdMeanCorrection) {
+  check_reduction(a.self, a.dim, a.keepdim, a.stdOut), check_reduction(a.self, a.dim, a.keepdim, a.meanOut);
+}
+ACLNN_CHECK(Norm) { check_reduction(a.self, a.dim, a.keepdim, a.out); }
+ACLNN_CHECK(LinalgVectorNorm) { check_reduction(a.self, a.dims, a.keepDims, a.out); }
 ACLNN_KERNEL(VarCorrection) {
   store(a.out, at::var(in(a.self), ints_or_none(a.dim), correction(a.correction), a.keepdim));
 }
@@ -171,7 +205,17 @@ ACLNN_KERNEL(Cumprod) { at::cumprod_out(out(a.out), in(a.input), a.dim.to_int64(
 ACLNN_KERNEL(Cummax) { store_pair(a.valuesOut, a.indicesOut, at::cummax(in(a.self), a.dim)); }
 ACLNN_KERNEL(Cummin) { store_pair(a.valuesOut, a.indicesOut, at::cummin(in(a.self), a.dim)); }
 
+ACLNN_CHECK(Histc) {
+  require(a.bins > 0, "bins is %lld, but must be positive.", static_cast<long long>(a.bins));
+  require_sizes(a.out, "out", {a.bins});
+}
 ACLNN_KERNEL(Histc) { store(a.out, at::histc(in(a.self), a.bins, scalar(a.min), scalar(a.max))); }
+ACLNN_CHECK(Bincount) {
+  require(is_integral(a.self.dtype) && a.self.rank() == 1, "self is %s %s, but must be a vector of integers.",
+          dtype_name(a.self.dtype), to_string(a.self.sizes).c_str());
+  require(a.minlength >= 0, "minlength is %lld, but must not be negative.", static_cast<long long>(a.minlength));
+  if (a.weights.defined() && a.weights.numel() > 0) require_sizes(a.weights, "weights", a.self.sizes);
+}
 ACLNN_KERNEL(Bincount) { store(a.out, at::bincount(in(a.self), in_or_none(a.weights), a.minlength)); }
 
 }  // namespace emulator::aclnn

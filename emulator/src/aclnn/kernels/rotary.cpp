@@ -6,6 +6,7 @@
 #include "aclnn/kernels/aten_arguments.h"
 #include "aclnn/kernels/norm_rows.h"
 #include "aclnn/kernels/rotary_tables.h"
+#include "silicon/rules.h"
 
 namespace emulator::aclnn {
 
@@ -34,6 +35,24 @@ void check_embedding(const TensorView& x, const TensorView& cos, const TensorVie
 // layout of ApplyRotaryPosEmb: the position of the heads axis.
 enum ApplyLayout : int64_t { kBsnd = 1, kSbnd = 2, kBnsd = 3, kTnd = 4 };
 
+// Rule rotary_limits, by the tiling's own arithmetic: what a token of query and key takes in a vector core's buffer.
+void check_unified_buffer(const TensorView& query, const TensorView& key, const TensorView& cos, int64_t layout) {
+  const int64_t buffer_bytes = (chip().product == kAtlasInference ? 256 : 192) << 10;
+  const int heads_axis = layout == kTnd ? 1 : 2;
+  const int64_t heads = query.sizes[heads_axis] + key.sizes[heads_axis], dim = cos.sizes.back(0);
+  const bool casts = query.dtype == ACL_BF16;
+  const int64_t item = element_bits(query.dtype) / 8, computed = casts ? 4 : item;
+  const int64_t token = heads * dim * computed, table = dim * item, cast_table = casts ? dim * 4 * 2 : 0;
+  const int64_t tokens = layout == kTnd ? query.sizes[0] : query.sizes[0] * query.sizes[1];
+  const int64_t small = 4 * token + 2 * table + cast_table, full = 5 * token + 4 * table + cast_table;
+  const int64_t needed = tokens <= chip().vector_cores && small <= buffer_bytes ? small : full;
+  if (heads <= 255 && needed <= buffer_bytes) return;
+  refuse_by(Rule::kRotaryLimits, kInnerTilingError,
+            "%lld heads of query and key take %lld bytes a token, but at most 255 heads and %lld bytes are possible: rotate them "
+            "one after the other", static_cast<long long>(heads), static_cast<long long>(needed),
+            static_cast<long long>(buffer_bytes));
+}
+
 void check_apply(const TensorView& query, const TensorView& key, const TensorView& cos, const TensorView& sin, int64_t layout) {
   const bool old_chip = chip().product != kA5;
   require(layout >= kBsnd && layout <= kTnd, "layout is %lld, but must be 1 (BSND), 2 (SBND), 3 (BNSD) or 4 (TND).",
@@ -49,6 +68,14 @@ void check_apply(const TensorView& query, const TensorView& key, const TensorVie
   }
   check_tables(query, "queryRef", cos, sin);
   check_tables(key, "keyRef", cos, sin);
+  // The tiling of these chips broadcasts the heads only (apply_rotary_pos_emb_tiling.cpp, CheckParams).
+  const int leading = layout == kTnd ? 1 : 2;
+  for (int i = 0; old_chip && i < leading; ++i) {
+    require(query.sizes[i] == key.sizes[i] && query.sizes[i] == cos.sizes[i],
+            "queryRef has %lld, keyRef %lld and cos %lld elements in dimension %d, but on %s they must be equal.",
+            static_cast<long long>(query.sizes[i]), static_cast<long long>(key.sizes[i]),
+            static_cast<long long>(cos.sizes[i]), i, chip().soc_version);
+  }
   const int heads_axis = layout == kBnsd || layout == kTnd ? 1 : 2;
   require(cos.sizes[heads_axis] == 1, "cos has %lld heads, but must have 1.", static_cast<long long>(cos.sizes[heads_axis]));
   const int64_t dim = query.sizes.back(0), table = cos.sizes.back(0);
@@ -61,6 +88,30 @@ void check_apply(const TensorView& query, const TensorView& key, const TensorVie
   }
   require(dim <= kMaxDim && table <= dim, "the head size is %lld and that of cos %lld; they may be up to 1024 and the head size.",
           static_cast<long long>(dim), static_cast<long long>(table));
+  if (enforces(Rule::kRotaryLimits)) check_unified_buffer(query, key, cos, layout);
+}
+
+// The tensor's elements one behind another from its first, whatever its strides say.
+TensorView as_if_dense(const TensorView& view) {
+  TensorView dense = view;
+  int64_t stride = 1;
+  for (int i = view.rank() - 1; i >= 0; --i) {
+    dense.strides[i] = stride;
+    stride *= view.sizes[i];
+  }
+  if (view.storage_offset + stride > view.storage_sizes.product()) {
+    refuse_by(Rule::kRotaryViews, kAicoreException, "a view is read as if it were contiguous, which leaves its storage");
+  }
+  return dense;
+}
+
+void apply(const TensorView& x, const TensorView& cos, const TensorView& sin, RopeStyle style) {
+  if (!enforces(Rule::kRotaryViews) || (x.is_contiguous() && cos.is_contiguous() && sin.is_contiguous())) {
+    return rotate_broadcast(x, cos, sin, style, x);
+  }
+  tell(Rule::kRotaryViews, "aclnnApplyRotaryPosEmb", "a view is read and written as if it were contiguous");
+  const TensorView dense = as_if_dense(x);
+  rotate_broadcast(dense, as_if_dense(cos), as_if_dense(sin), style, dense);
 }
 
 RopeStyle style_of(const std::string& mode) {
@@ -88,8 +139,8 @@ ACLNN_WORK(RotaryPositionEmbeddingV2) { return rotary_work(a.x); }
 
 ACLNN_CHECK(ApplyRotaryPosEmb) { check_apply(a.queryRef, a.keyRef, a.cos, a.sin, a.layout); }
 ACLNN_KERNEL(ApplyRotaryPosEmb) {
-  rotate_broadcast(a.queryRef, a.cos, a.sin, RopeStyle::kHalf, a.queryRef);
-  rotate_broadcast(a.keyRef, a.cos, a.sin, RopeStyle::kHalf, a.keyRef);
+  apply(a.queryRef, a.cos, a.sin, RopeStyle::kHalf);
+  apply(a.keyRef, a.cos, a.sin, RopeStyle::kHalf);
 }
 
 ACLNN_CHECK(ApplyRotaryPosEmbV2) {
@@ -99,8 +150,8 @@ ACLNN_CHECK(ApplyRotaryPosEmbV2) {
           chip().product == kA5 ? ", \"interleave\" or \"quarter\"" : "");
 }
 ACLNN_KERNEL(ApplyRotaryPosEmbV2) {
-  rotate_broadcast(a.queryRef, a.cos, a.sin, style_of(a.rotaryMode), a.queryRef);
-  rotate_broadcast(a.keyRef, a.cos, a.sin, style_of(a.rotaryMode), a.keyRef);
+  apply(a.queryRef, a.cos, a.sin, style_of(a.rotaryMode));
+  apply(a.keyRef, a.cos, a.sin, style_of(a.rotaryMode));
 }
 ACLNN_WORK(ApplyRotaryPosEmbV2) {
   Work work = rotary_work(a.queryRef);

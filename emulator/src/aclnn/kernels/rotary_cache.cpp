@@ -103,10 +103,11 @@ void check_lookup(const Lookup& lookup, const TensorView& query, const TensorVie
           "cosSinCache is %lld wide, but must be even and at most the head size %lld.",
           static_cast<long long>(lookup.cache.sizes[1]), static_cast<long long>(head_size));
   for (const auto& [tensor, output, name] : {std::tuple{&query, &query_out, "queryIn"}, {&key, &key_out, "keyIn"}}) {
-    require(tensor->rank() >= 2 && tensor->sizes[0] == lookup.tokens() && tensor->numel() % (lookup.tokens() * head_size) == 0,
+    require(tensor->rank() >= 2 && tensor->sizes[0] == lookup.tokens() && lookup.tokens() > 0 && tensor->numel() % (lookup.tokens() * head_size) == 0,
             "%s is %s, but must be [%lld, heads * %lld].", name, to_string(tensor->sizes).c_str(),
             static_cast<long long>(lookup.tokens()), static_cast<long long>(head_size));
     require_sizes(*output, "queryOut and keyOut", tensor->sizes);
+    require_same_dtype(*output, "queryOut and keyOut", query, "queryIn");
   }
   if (!lookup.multimodal()) return;
   int64_t total = 0;

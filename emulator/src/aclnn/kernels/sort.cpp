@@ -72,6 +72,32 @@ void store_unique(const DynamicTensor& values, const TensorView& inverse, bool r
 
 }  // namespace
 
+namespace {
+
+// The values have the type of self; how many there are only the device knows.
+void check_unique(const TensorView& self, const DynamicTensor& values, const TensorView& inverse, bool return_inverse,
+                  const Dims& inverse_sizes) {
+  require_same_dtype(values.view, "valueOut", self, "self");
+  if (!return_inverse) return;
+  require_dtype(inverse, "inverseOut", {ACL_INT64});
+  require_sizes(inverse, "inverseOut", inverse_sizes);
+}
+
+constexpr int64_t kFlattened = 1000;  // what CANN's document calls "no dimension"
+
+}  // namespace
+
+ACLNN_CHECK(Unique) { check_unique(a.self, a.valueOut, a.inverseOut, a.returnInverse, a.self.sizes); }
+ACLNN_CHECK(Unique2) { check_unique(a.self, a.valueOut, a.inverseOut, a.returnInverse, a.self.sizes); }
+ACLNN_CHECK(UniqueConsecutive) {
+  const bool flat = a.dim == kFlattened;
+  const Dims sizes = flat ? a.self.sizes : Dims{a.self.sizes[static_cast<int>(require_dim(a.dim, a.self, "dim"))]};
+  check_unique(a.self, a.valueOut, a.inverseOut, a.returnInverse, sizes);
+}
+ACLNN_CHECK(UniqueDim) {
+  const int64_t dim = require_dim(a.dim, a.self, "dim");
+  check_unique(a.self, a.valueOut, a.inverseOut, a.returnInverse, {a.self.sizes[static_cast<int>(dim)]});
+}
 ACLNN_KERNEL(Unique) {
   const auto [values, inverse] = at::_unique(in(a.self), a.sorted, a.returnInverse);
   store_dynamic(a.valueOut, values);
@@ -82,7 +108,6 @@ ACLNN_KERNEL(Unique2) {
                at::_unique2(in(a.self), a.sorted, a.returnInverse, a.returnCounts));
 }
 ACLNN_KERNEL(UniqueConsecutive) {
-  constexpr int64_t kFlattened = 1000;  // what CANN's document calls "no dimension"
   store_unique(a.valueOut, a.inverseOut, a.returnInverse, a.countsOut, a.returnCounts,
                at::unique_consecutive(in(a.self), a.returnInverse, a.returnCounts,
                                       a.dim == kFlattened ? std::nullopt : std::optional<int64_t>(a.dim)));

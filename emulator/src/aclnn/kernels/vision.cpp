@@ -56,6 +56,25 @@ std::optional<at::Tensor> wide_or_none(const TensorView& view) {
 std::optional<double> scale(double value) { return value > 0 ? std::optional<double>(value) : std::nullopt; }
 std::optional<int64_t> divisor(int64_t value) { return value != 0 ? std::optional<int64_t>(value) : std::nullopt; }
 
+// Images [N, C, ..] of other sizes, as many as outputSize has.
+void check_resampled(const TensorView& self, const IntArray& sizes, const TensorView& out) {
+  const auto count = static_cast<int>(sizes.size());
+  require(self.rank() == count + 2, "self has %d dimensions, but outputSize has %d.", self.rank(), count);
+  Dims expected = self.sizes;
+  for (int i = 0; i < count; ++i) expected[i + 2] = sizes[i];
+  require_sizes(out, "out", expected);
+}
+
+// Padding counts from the last dimension: before and behind it, before and behind the one in front of it.
+void check_padded(const TensorView& self, const IntArray& padding, int dimensions, const TensorView& out) {
+  require(static_cast<int>(padding.size()) == 2 * dimensions, "padding has %zu elements, but must have %d.", padding.size(),
+          2 * dimensions);
+  require_rank(self, "self", dimensions + 1, dimensions + 2);
+  Dims expected = self.sizes;
+  for (int i = 0; i < dimensions; ++i) expected[self.rank() - 1 - i] += padding[2 * i] + padding[2 * i + 1];
+  require_sizes(out, "out", expected);
+}
+
 void store_pair(const TensorView& values, const TensorView& indices, const std::tuple<at::Tensor, at::Tensor>& result) {
   store(values, std::get<0>(result));
   if (indices.defined()) store(indices, std::get<1>(result));
@@ -138,57 +157,77 @@ ACLNN_KERNEL(MaxUnpool3d) {
                                    ints(a.padding)));
 }
 
+ACLNN_CHECK(UpsampleNearest1d) { check_resampled(a.self, a.outputSize, a.out); }
 ACLNN_KERNEL(UpsampleNearest1d) { store(a.out, at::upsample_nearest1d(wide(a.self), ints(a.outputSize))); }
+ACLNN_CHECK(UpsampleNearest1dV2) { check_resampled(a.self, a.outputSize, a.out); }
 ACLNN_KERNEL(UpsampleNearest1dV2) {
   store(a.out, at::upsample_nearest1d(wide(a.self), ints(a.outputSize), scale(a.scaleL)));
 }
+ACLNN_CHECK(UpsampleNearest2d) { check_resampled(a.self, a.outputSize, a.out); }
 ACLNN_KERNEL(UpsampleNearest2d) { store(a.out, at::upsample_nearest2d(wide(a.self), ints(a.outputSize))); }
+ACLNN_CHECK(UpsampleNearest2dV2) { check_resampled(a.self, a.outputSize, a.out); }
 ACLNN_KERNEL(UpsampleNearest2dV2) {
   store(a.out, at::upsample_nearest2d(wide(a.self), ints(a.outputSize), scale(a.scalesH), scale(a.scalesW)));
 }
+ACLNN_CHECK(UpsampleNearest3d) { check_resampled(a.self, a.outputSize, a.out); }
 ACLNN_KERNEL(UpsampleNearest3d) {
   store(a.out, at::upsample_nearest3d(wide(a.self), ints(a.outputSize), scale(a.scalesD), scale(a.scalesH),
                                       scale(a.scalesW)));
 }
+ACLNN_CHECK(UpsampleNearestExact1d) { check_resampled(a.self, a.outputSize, a.out); }
 ACLNN_KERNEL(UpsampleNearestExact1d) {
   store(a.out, at::_upsample_nearest_exact1d(wide(a.self), ints(a.outputSize), scale(a.scales)));
 }
+ACLNN_CHECK(UpsampleNearestExact2d) { check_resampled(a.self, a.outputSize, a.out); }
 ACLNN_KERNEL(UpsampleNearestExact2d) {
   store(a.out, at::_upsample_nearest_exact2d(wide(a.self), ints(a.outputSize), scale(a.scalesH), scale(a.scalesW)));
 }
+ACLNN_CHECK(UpsampleNearestExact3d) { check_resampled(a.self, a.outputSize, a.out); }
 ACLNN_KERNEL(UpsampleNearestExact3d) {
   store(a.out, at::_upsample_nearest_exact3d(wide(a.self), ints(a.outputSize), scale(a.scalesD), scale(a.scalesH),
                                              scale(a.scalesW)));
 }
+ACLNN_CHECK(UpsampleLinear1d) { check_resampled(a.self, a.outputSize, a.out); }
 ACLNN_KERNEL(UpsampleLinear1d) {
   store(a.out, at::upsample_linear1d(wide(a.self), ints(a.outputSize), a.alignCorners, scale(a.scale)));
 }
+ACLNN_CHECK(UpsampleBilinear2d) { check_resampled(a.self, a.outputSize, a.out); }
 ACLNN_KERNEL(UpsampleBilinear2d) {
   store(a.out, at::upsample_bilinear2d(wide(a.self), ints(a.outputSize), a.alignCorners, scale(a.scalesH),
                                        scale(a.scalesW)));
 }
+ACLNN_CHECK(UpsampleBilinear2dAA) { check_resampled(a.input, a.outputSize, a.out); }
 ACLNN_KERNEL(UpsampleBilinear2dAA) {
   store(a.out, at::_upsample_bilinear2d_aa(wide(a.input), ints(a.outputSize), a.alignCorners, scale(a.scalesH),
                                            scale(a.scalesW)));
 }
+ACLNN_CHECK(UpsampleBicubic2d) { check_resampled(a.self, a.outputSize, a.out); }
 ACLNN_KERNEL(UpsampleBicubic2d) {
   store(a.out, at::upsample_bicubic2d(wide(a.self), ints(a.outputSize), a.alignCorners, scale(a.scalesH),
                                       scale(a.scalesW)));
 }
+ACLNN_CHECK(UpsampleBicubic2dAA) { check_resampled(a.x, a.outputSize, a.out); }
 ACLNN_KERNEL(UpsampleBicubic2dAA) {
   store(a.out, at::_upsample_bicubic2d_aa(wide(a.x), ints(a.outputSize), a.alignCorners, scale(a.scalesH),
                                           scale(a.scalesW)));
 }
+ACLNN_CHECK(UpsampleTrilinear3d) { check_resampled(a.self, a.outputSize, a.out); }
 ACLNN_KERNEL(UpsampleTrilinear3d) {
   store(a.out, at::upsample_trilinear3d(wide(a.self), ints(a.outputSize), a.alignCorners, scale(a.scalesD),
                                         scale(a.scalesH), scale(a.scalesW)));
 }
 
+ACLNN_CHECK(ReflectionPad1d) { check_padded(a.self, a.padding, 1, a.out); }
 ACLNN_KERNEL(ReflectionPad1d) { store(a.out, at::reflection_pad1d(in(a.self), ints(a.padding))); }
+ACLNN_CHECK(ReflectionPad2d) { check_padded(a.self, a.padding, 2, a.out); }
 ACLNN_KERNEL(ReflectionPad2d) { store(a.out, at::reflection_pad2d(in(a.self), ints(a.padding))); }
+ACLNN_CHECK(ReflectionPad3d) { check_padded(a.self, a.padding, 3, a.out); }
 ACLNN_KERNEL(ReflectionPad3d) { store(a.out, at::reflection_pad3d(in(a.self), ints(a.padding))); }
+ACLNN_CHECK(ReplicationPad1d) { check_padded(a.self, a.padding, 1, a.out); }
 ACLNN_KERNEL(ReplicationPad1d) { store(a.out, at::replication_pad1d(wide(a.self), ints(a.padding))); }
+ACLNN_CHECK(ReplicationPad2d) { check_padded(a.self, a.padding, 2, a.out); }
 ACLNN_KERNEL(ReplicationPad2d) { store(a.out, at::replication_pad2d(wide(a.self), ints(a.padding))); }
+ACLNN_CHECK(ReplicationPad3d) { check_padded(a.self, a.padding, 3, a.out); }
 ACLNN_KERNEL(ReplicationPad3d) { store(a.out, at::replication_pad3d(wide(a.self), ints(a.padding))); }
 
 ACLNN_KERNEL(AffineGrid) { store(a.out, at::affine_grid_generator(wide(a.theta), ints(a.size), a.alignCorners)); }
