@@ -9,6 +9,8 @@ import pytest
 import torch
 from vllm.model_executor.layers.fused_moe.activation import MoEActivation
 
+from ascend_facts import chips
+from ascend_plugin import detection
 from ascend_plugin.ops import moe
 from ascend_plugin.quantization.dequantized_experts import DequantizedFp8Experts
 from ascend_plugin.quantization.weight_only_experts import AwqExperts, GptqExperts, numbers_of
@@ -78,7 +80,10 @@ def test_groups_that_a_rank_s_share_cuts_through_are_refused() -> None:
         ({"apply_router_weight_on_input": True}, "on the experts' input"),
     ],
 )
-def test_experts_that_no_product_covers_are_refused(change: dict[str, Any], words: str) -> None:
+def test_experts_that_no_product_covers_are_refused(
+    monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], words: str
+) -> None:
+    monkeypatch.setattr(detection, "current_chip", lambda: chips.find("310P3"))
     plain = {"moe_config": moe_config(256), "activation": MoEActivation.SILU, "apply_router_weight_on_input": False}
     moe.refuse_uncovered(SimpleNamespace(**plain))
     with pytest.raises(NotImplementedError, match=words):
