@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from ascend_facts import chips
+from ascend_plugin import detection
 from ascend_plugin.cache.recurrent_state import block_ends
 from ascend_plugin.configuration import UnsupportedChoice, _check_speculation
 from ascend_plugin.ops.gated_delta_metadata import AscendGdnMetadataBuilder
@@ -15,6 +17,12 @@ from ascend_plugin.ops.gated_delta_net import AscendGatedDeltaNet
 
 KEY_HEADS, HEADS, WIDTH, KERNEL, DRAFTS, BLOCKS = 2, 4, 8, 4, 3, 40
 CHANNELS = 2 * KEY_HEADS * WIDTH + HEADS * WIDTH
+
+
+@pytest.fixture(autouse=True, params=["310P3", "910B3"])
+def _forms_of_a_chip(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """The layer computes on the CPU here, in the forms of each chip."""
+    monkeypatch.setattr(detection, "current_chip", lambda: chips.find(request.param))
 
 
 class Layer(AscendGatedDeltaNet):
@@ -143,7 +151,9 @@ def test_a_full_block_is_kept_if_its_last_token_was_accepted() -> None:
 @pytest.mark.parametrize(("drafts", "stages", "remedy"), [(3, 1, "num_speculative_tokens"), (1, 2, "pipeline")])
 def test_what_recurrent_models_cannot_take_back_is_refused(drafts: int, stages: int, remedy: str) -> None:
     config = SimpleNamespace(
-        speculative_config=SimpleNamespace(num_speculative_tokens=drafts, draft_model_config=None),
+        speculative_config=SimpleNamespace(
+            num_speculative_tokens=drafts, draft_model_config=None, rejection_sample_method="standard"
+        ),
         model_config=SimpleNamespace(is_hybrid=True),
         parallel_config=SimpleNamespace(pipeline_parallel_size=stages),
     )

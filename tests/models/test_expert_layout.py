@@ -25,7 +25,7 @@ def layouts_and_error(hidden: int) -> tuple[list[int], float]:
     method = moe.AscendFusedMoEMethod.__new__(moe.AscendFusedMoEMethod)
     torch.nn.Module.__init__(method)
     layer = torch.nn.Module()
-    layer.moe_config = SimpleNamespace(has_bias=False)
+    layer.moe_config = SimpleNamespace(has_bias=False, hidden_dim=hidden)
     layer.activation, layer.apply_router_weight_on_input = MoEActivation.SILU, False
     generator = torch.Generator().manual_seed(0)
     plain = {}

@@ -29,7 +29,7 @@ docker run --rm -it \
   --env TRANSFORMERS_OFFLINE=1 \
   --health-cmd 'curl -fsS http://127.0.0.1:8000/health' \
   --health-interval 30s --health-timeout 5s --health-start-period 900s \
-  ascend-plugin:0.1.0-310p bash
+  ascend-plugin:VERSION-310p bash
 
 # then, inside:
 /bin/bash -c 'key="$(cat /run/secrets/vllm_api_key)" && [ -n "${key//[[:space:]]/}" ] || { echo "no API key in /run/secrets/vllm_api_key: make it, readable for uid $(id -u), and start again" >&2; exit 1; }; VLLM_API_KEY="$key" exec "$@"' -- vllm serve \
