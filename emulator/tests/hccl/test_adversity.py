@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,9 @@ def worker(shared: Worker) -> Iterator[Worker]:
     yield shared
     for device in range(RANKS):
         shared.call(cann.call, "aclrtResetDeviceForce", device)
+
+
+kept: list[Any] = []  # functions that a stream may still be returning from
 
 
 class Rank:
@@ -272,13 +276,21 @@ def test_a_silent_caller_holds_up_nobody(worker: Worker) -> None:
     assert worker.call(join_beside_a_silent_caller) == [0, 0]
 
 
+def wait_in_all_reduce(rank: Rank) -> None:
+    """The rank's stream has come to an all-reduce, in which it waits for the other rank."""
+    communicator = rank.use()
+    reached = threading.Event()
+    kept.append(cann.host_function(rank.stream, reached.set))
+    code = cann.hccl().HcclAllReduce(rank.buffer, rank.buffer, U64(COUNT), FLOAT, SUM, communicator, rank.stream)
+    assert code == 0
+    reached.wait()
+    time.sleep(1)  # for the stream's thread to go from the one to the other, which nothing shows
+
+
 def lose_a_waiting_rank() -> tuple[int, tuple[int, str]]:
     """Rank 0 waits in an all-reduce when its chip is lost; rank 1 comes to it afterwards."""
     first, second = ranks()
-    communicator = first.use()
-    assert (
-        cann.hccl().HcclAllReduce(first.buffer, first.buffer, U64(COUNT), FLOAT, SUM, communicator, first.stream) == 0
-    )
+    wait_in_all_reduce(first)
     lose_the_chip()
     code = answer("aclrtSynchronizeStream", first.stream)
     communicator = second.use()
@@ -297,10 +309,7 @@ def test_a_lost_chip_ends_a_collective_on_both_sides(worker: Worker) -> None:
 def destroy_a_waiting_stream() -> tuple[int, int, tuple[int, str]]:
     """By force, on a chip that is well and stays so."""
     first, second = ranks()
-    communicator = first.use()
-    assert (
-        cann.hccl().HcclAllReduce(first.buffer, first.buffer, U64(COUNT), FLOAT, SUM, communicator, first.stream) == 0
-    )
+    wait_in_all_reduce(first)
     destroyed = answer("aclrtDestroyStreamForce", first.stream)
     well = code_of("aclrtSynchronizeDevice")
     communicator = second.use()
