@@ -20,6 +20,10 @@ uint64_t piece_at(uint64_t bytes, uint64_t piece, uint64_t index) {
   return index * piece >= bytes ? 0 : std::min(piece, bytes - index * piece);
 }
 
+Parts same_for_all(uint32_t ranks, uint64_t bytes) {
+  return {.bytes = std::vector<uint64_t>(ranks, bytes), .offsets = {}};
+}
+
 }  // namespace
 
 const char* name_of(Operation operation) {
@@ -86,24 +90,19 @@ void Communicator::check_announcements(const Announcement& own, uint64_t round) 
   }
 }
 
-// Operations whose counts differ by rank: garbage would be exchanged, or memory read that is not there.
-void Communicator::check_counts(Operation operation, const Parts& received, uint64_t round) {
-  const bool agree_on_all = operation == Operation::kAllGatherV || operation == Operation::kReduceScatterV;
+// Operations whose counts differ by rank: garbage would be exchanged, or memory read that is not there. Both ranks that
+// disagree find it, so that neither takes the operation for done.
+void Communicator::check_counts(Operation operation, const Counts& own, uint64_t round) {
+  const auto compare = [&](uint32_t from, uint32_t to, uint64_t given, uint64_t expected) {
+    if (given == expected) return;
+    fail_all(kAicpuException, "ranks of communicator " + name_ + " disagree in " + name_of(operation) + ": rank " +
+                                  std::to_string(from) + " gives " + std::to_string(given) + " bytes for rank " +
+                                  std::to_string(to) + ", which expects " + std::to_string(expected));
+  };
   for (uint32_t peer = 0; peer < size_; ++peer) {
-    const uint64_t* counts = segment_->member(peer).counts[round % 2];
-    const auto fail_between = [&](uint32_t of, uint64_t theirs, uint64_t own) {
-      fail_all(kAicpuException, "ranks of communicator " + name_ + " disagree in " + name_of(operation) + ": rank " +
-                                    std::to_string(peer) + " gives " + std::to_string(theirs) + " bytes for rank " +
-                                    std::to_string(of) + ", rank " + std::to_string(rank_) + " expects " +
-                                    std::to_string(own));
-    };
-    if (!agree_on_all) {
-      if (counts[rank_] != received.bytes[peer]) fail_between(rank_, counts[rank_], received.bytes[peer]);
-      continue;
-    }
-    for (uint32_t of = 0; of < size_; ++of) {
-      if (counts[of] != received.bytes[of]) fail_between(of, counts[of], received.bytes[of]);
-    }
+    const Member& other = segment_->member(peer);
+    compare(peer, rank_, other.given[round % 2][rank_], own.expected.bytes[peer]);
+    compare(rank_, peer, own.given.bytes[peer], other.expected[round % 2][rank_]);
   }
 }
 
@@ -125,13 +124,15 @@ void Communicator::exchange(Announcement announcement, Write&& write, Read&& rea
     // Slots alternate: whoever writes this one has seen everybody arrive at the previous round, hence finish with it.
     if (index == 0) announce(announcement, round_);
     if (index == 0 && counts != nullptr) {
-      std::copy(counts->told.bytes.begin(), counts->told.bytes.end(), segment_->member(rank_).counts[round_ % 2]);
+      Member& self = segment_->member(rank_);
+      std::copy(counts->given.bytes.begin(), counts->given.bytes.end(), self.given[round_ % 2]);
+      std::copy(counts->expected.bytes.begin(), counts->expected.bytes.end(), self.expected[round_ % 2]);
     }
     if (index < announcement.rounds) write(slot(rank_), index);
     segment_->barrier(rank_, deadline(operation));
     if (index == 0) {
       check_announcements(announcement, round_);
-      if (counts != nullptr) check_counts(operation, counts->expected, round_);
+      if (counts != nullptr) check_counts(operation, *counts, round_);
       align_time(round_);
       for (uint32_t peer = 0; peer < size_; ++peer) {
         rounds = std::max(rounds, segment_->member(peer).announcements[round_ % 2].rounds);
@@ -193,7 +194,8 @@ void Communicator::reduce_scatter(Operation kind, const char* from, const Parts&
   const uint64_t unit = element_bytes(dtype), piece = kSlotBytes / size_ / 8 * 8;
   const uint64_t longest = *std::max_element(parts.bytes.begin(), parts.bytes.end());
   const bool variable = kind == Operation::kReduceScatterV;
-  const Counts counts{parts, parts};
+  const Parts own = same_for_all(size_, parts.bytes[rank_]);
+  const Counts counts{.given = parts, .expected = own};
   const Announcement announcement{uint32_t(kind), dtype, operation, 0, variable ? 0 : longest, pieces(longest, piece)};
   const auto write = [&](char* slot, uint64_t index) {
     for (uint32_t peer = 0; peer < size_; ++peer) {
@@ -212,7 +214,8 @@ void Communicator::reduce_scatter(Operation kind, const char* from, const Parts&
 void Communicator::all_gather(Operation kind, const char* from, char* to, const Parts& parts, HcclDataType dtype) {
   const uint64_t longest = *std::max_element(parts.bytes.begin(), parts.bytes.end());
   const bool variable = kind == Operation::kAllGatherV;
-  const Counts counts{parts, parts};
+  const Parts own = same_for_all(size_, parts.bytes[rank_]);
+  const Counts counts{.given = own, .expected = parts};
   const Announcement announcement{uint32_t(kind), dtype, 0, 0, variable ? 0 : longest, pieces(longest, kSlotBytes)};
   const auto write = [&](char* slot, uint64_t index) {
     std::memcpy(slot, from + index * kSlotBytes, piece_at(parts.bytes[rank_], kSlotBytes, index));
@@ -253,7 +256,7 @@ void Communicator::all_to_all(Operation kind, const char* from, const Parts& sen
   const uint64_t piece = kSlotBytes / size_;
   const uint64_t longest = *std::max_element(sent.bytes.begin(), sent.bytes.end());
   // In AlltoAllV a rank knows its own counts only: what one sends, the other must expect.
-  const Counts counts{sent, received};
+  const Counts counts{.given = sent, .expected = received};
   const uint64_t count = kind == Operation::kAllToAll ? longest : 0;
   const Announcement announcement{uint32_t(kind), dtype, 0, 0, count, pieces(longest, piece)};
   const auto write = [&](char* slot, uint64_t index) {

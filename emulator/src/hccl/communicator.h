@@ -87,17 +87,18 @@ class Communicator {
  private:
   class Messenger;
 
+  // Counts that this rank alone knows: what it gives the others, and expects of them.
+  struct Counts {
+    const Parts& given;
+    const Parts& expected;
+  };
+
   Deadline deadline(Operation operation) const;
   void announce(const Announcement& announcement, uint64_t round);
   void check_announcements(const Announcement& own, uint64_t round);
-  void check_counts(Operation operation, const Parts& received, uint64_t round);
+  void check_counts(Operation operation, const Counts& own, uint64_t round);
   [[noreturn]] void fail_all(int32_t code, const std::string& why) { segment_->fail_all(rank_, code, why); }
   void align_time(uint64_t round);
-  // What this rank tells the others about counts that it alone knows, and what it expects them to tell.
-  struct Counts {
-    const Parts& told;
-    const Parts& expected;
-  };
   // Runs rounds 0 .. rounds - 1: write(slot, round) fills this rank's slot, read(round) uses everybody's.
   template <typename Write, typename Read>
   void exchange(Announcement announcement, Write&& write, Read&& read, const Counts* counts = nullptr);

@@ -40,7 +40,9 @@ struct alignas(128) Member {
   std::atomic<uint32_t> doorbell;     // futex: rung when a channel of this rank has changed
   std::atomic<uint32_t> waiting;      // threads of this rank asleep on its doorbell
   Announcement announcements[2];
-  uint64_t counts[2][kMaxRanks];      // beside an announcement whose operation has counts by rank, in bytes
+  // Beside an announcement whose operation has counts by rank: bytes that this rank gives each, and expects of each.
+  uint64_t given[2][kMaxRanks];
+  uint64_t expected[2][kMaxRanks];
   int32_t failure_code;               // what this rank found wrong; complete before it is named in Header::failed_rank
   char failure[kFailureBytes];
 };

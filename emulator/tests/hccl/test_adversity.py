@@ -103,7 +103,7 @@ def test_counts_of_all_to_all_v_that_differ(worker: Worker) -> None:
     outcomes = worker.call(all_to_all_v, [[1, 2], [3, 4]], [[1, 3], [5, 4]])
     for code, text in outcomes:
         assert code == 507018
-        assert "rank 0 gives 8 bytes for rank 1, rank 1 expects 20" in text
+        assert "rank 0 gives 8 bytes for rank 1, which expects 20" in text
 
 
 def all_gather_v(counts: list[list[int]]) -> list[tuple[int, str]]:
