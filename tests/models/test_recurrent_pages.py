@@ -6,11 +6,19 @@ import pytest
 import torch
 from vllm.model_executor.layers.mamba.abstract import MambaBase
 
+from ascend_facts import chips
+from ascend_plugin import detection
 from ascend_plugin.attention.metadata import AscendMetadata, Phase
 from ascend_plugin.cache.kv_cache import accounted_share
 from ascend_plugin.ops.gated_delta_net import AscendGatedDeltaNet
 
 SHAPES, PAGE_BYTES = ((3, 8), (2, 4, 4)), 256  # convolution fp16 (48 bytes), state fp32 (128 bytes), padding
+
+
+@pytest.fixture(autouse=True, params=["310P3", "910B3"])
+def _forms_of_a_chip(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """The layer computes on the CPU here, in the forms of each chip."""
+    monkeypatch.setattr(detection, "current_chip", lambda: chips.find(request.param))
 
 
 class Layer(AscendGatedDeltaNet):

@@ -60,9 +60,11 @@ int64_t reach(const TensorView& tensor, const char* name) {
     overflows |= __builtin_mul_overflow(std::max<int64_t>(size - 1, 0), stride, &step);
     overflows |= __builtin_add_overflow(last, step, &last);
   }
-  require(!overflows || empty, "%s (sizes %s, strides %s, offset %lld) reaches beyond any storage.", name,
-          to_string(tensor.sizes).c_str(), to_string(tensor.strides).c_str(),
-          static_cast<long long>(tensor.storage_offset));
+  if (overflows && !empty) {  // no require(): its arguments would be made for every tensor of every call
+    fail(kParamInvalid, "%s (sizes %s, strides %s, offset %lld) reaches beyond any storage.", name,
+         to_string(tensor.sizes).c_str(), to_string(tensor.strides).c_str(),
+         static_cast<long long>(tensor.storage_offset));
+  }
   return empty ? 0 : last + 1;
 }
 
@@ -89,14 +91,15 @@ void validate_extent(const TensorView& tensor, const char* name) {
     fail(kParamNullptr, "%s has %lld elements at a null address.", name, static_cast<long long>(tensor.numel()));
   }
   for (const int64_t size : tensor.storage_sizes) {
-    require(size >= 0, "%s has a storage of sizes %s.", name, to_string(tensor.storage_sizes).c_str());
+    if (size < 0) fail(kParamInvalid, "%s has a storage of sizes %s.", name, to_string(tensor.storage_sizes).c_str());
   }
   const int64_t stored = tensor.storage_sizes.product();
   // Of FRACTAL_NZ the strides are those of a matrix that is not stored; math/nz.h compares its sizes with the storage.
-  require(reached <= stored || tensor.is_fractal_nz(),
-          "%s (sizes %s, strides %s, offset %lld) ends at element %lld of a storage of %lld.", name,
-          to_string(tensor.sizes).c_str(), to_string(tensor.strides).c_str(), static_cast<long long>(tensor.storage_offset),
-          static_cast<long long>(reached), static_cast<long long>(stored));
+  if (reached > stored && !tensor.is_fractal_nz()) {
+    fail(kParamInvalid, "%s (sizes %s, strides %s, offset %lld) ends at element %lld of a storage of %lld.", name,
+         to_string(tensor.sizes).c_str(), to_string(tensor.strides).c_str(), static_cast<long long>(tensor.storage_offset),
+         static_cast<long long>(reached), static_cast<long long>(stored));
+  }
   int64_t bits = 0;
   require(!__builtin_mul_overflow(tensor.is_fractal_nz() ? stored : reached, element_bits(tensor.dtype), &bits),
           "%s has a storage of %lld elements, more than any device has.", name, static_cast<long long>(stored));

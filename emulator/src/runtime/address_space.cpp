@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <map>
@@ -61,6 +62,8 @@ void map_fixed(void* address, size_t size_bytes, int protection, int flags, int 
          strerror(errno));
   }
 }
+
+std::atomic<uint64_t> g_generation{0};
 
 }  // namespace
 
@@ -125,7 +128,10 @@ void back_with_file(void* address, size_t size_bytes, int file, size_t offset) {
   map_fixed(alias_of(address), size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, file, offset);
 }
 
+uint64_t backing_generation() { return g_generation.load(std::memory_order_acquire); }
+
 void remove_backing(void* address, size_t size_bytes) {
+  g_generation.fetch_add(1, std::memory_order_acq_rel);
   map_fixed(alias_of(address), size_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 }
 

@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdint>
 
 namespace emulator {
 
@@ -27,5 +28,7 @@ void back_with_zero_pages(void* address, size_t size_bytes);
 void back_with_file(void* address, size_t size_bytes, int file, size_t offset);
 // Gives the pages back; the addresses stay reserved.
 void remove_backing(void* address, size_t size_bytes);
+// Grows whenever pages are given back: what was known to be allocated before has to be looked up again.
+uint64_t backing_generation();
 
 }  // namespace emulator

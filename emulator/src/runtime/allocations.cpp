@@ -3,6 +3,7 @@
 #include <acl/error_codes/rt_error_codes.h>
 #include <sys/mman.h>
 
+#include <array>
 #include <cerrno>
 #include <cstring>
 
@@ -128,15 +129,41 @@ MemoryOwner owner_of(const void* address) {
   return {};
 }
 
+namespace {
+
+// Ranges that this thread found allocated lately: every tensor of every launch is asked about, most of them again and again.
+struct KnownRange {
+  uintptr_t begin = 0, end = 0;
+  uint64_t generation = 0;
+};
+
+KnownRange& known_range_near(uintptr_t address) {
+  constexpr size_t kKnown = 64;
+  thread_local std::array<KnownRange, kKnown> known;
+  return known[address / kHugePageBytes % kKnown];
+}
+
+}  // namespace
+
 bool is_device_range(const void* address, size_t size_bytes) {
+  KnownRange& known = known_range_near(number(address));
+  const uint64_t generation = backing_generation();  // before the look-up: what is freed meanwhile makes it old
+  if (known.generation == generation && number(address) >= known.begin && number(address) <= known.end &&
+      size_bytes <= known.end - number(address) && known.end != 0) {
+    return true;
+  }
   auto& table = tables();
   std::lock_guard lock(table.mutex);
   uintptr_t position = number(address);
   auto it = entry_containing(table.device, position);
+  const uintptr_t begin = it == table.device.end() ? position : it->first;
   // Expandable segments: neighbouring mappings form one range.
   while (it != table.device.end() && it->first <= position && position - it->first < it->second.size_bytes) {
     const size_t left = it->second.size_bytes - (position - it->first);
-    if (size_bytes <= left) return true;
+    if (size_bytes <= left) {
+      known = {.begin = begin, .end = position + left, .generation = generation};
+      return true;
+    }
     size_bytes -= left;
     position += left;
     ++it;

@@ -244,6 +244,7 @@ def test_it_refuses(npu: Npu, case: str) -> None:
 def call_what_is_right() -> dict[str, Answer]:
     calls = (
         ("FusedInferAttentionScoreV3", attention()),
+        ("FusedInferAttentionScoreV4", attention(softmaxLse=torch.zeros(3, 2, 1, 1, dtype=torch.bool))),  # unwanted
         ("GroupedMatmulV5", grouped(half(2, 16))),
         ("MoeInitRoutingV2", routed()),
         ("ScatterPaKvCache", scattered(HALF)),

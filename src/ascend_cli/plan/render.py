@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich import box
+from rich.padding import Padding
 from rich.table import Table
 
 from ascend_cli.output import console, gib, milliseconds
@@ -102,7 +103,12 @@ def _arithmetic(out: Console, plan: Plan) -> None:
     size = plan.best or plan.choices[-1].tensor_parallel_size
     out.print(f"[italic]Memory of one chip at size {size}[/italic]")
     for name, size_bytes, origin in plan.arithmetic:
-        out.print(f"  {name:<20}{gib(size_bytes):>10}  [dim]{origin}[/dim]", soft_wrap=out.width < 60)
+        figure = f"  {name:<20}{gib(size_bytes):>10}"
+        if out.width < 60:  # where the figure comes from stands below it, or the terminal would cut one of them
+            out.print(figure)
+            out.print(Padding(f"[dim]{origin}[/dim]", (0, 0, 0, 4)))
+        else:
+            out.print(f"{figure}  [dim]{origin}[/dim]")
     out.print()
 
 

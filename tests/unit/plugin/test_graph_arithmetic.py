@@ -17,8 +17,15 @@ def test_graphs_within_streams_and_events() -> None:
     assert budget.graph_budget(replace(tight, max_events=64 + 2 * (2 + 41 * 3) - 1), 20, 2) == 1
     waits = replace(tight, graph_lengths_on_device=False, max_streams=1024)
     assert budget.graph_budget(waits, 20, 1) == 250 // 22
-    streams = replace(DUO, max_streams=64 + 7, max_events=100_000)
+    unlimited = replace(DUO.forms, graphs_with_collectives=0)
+    streams = replace(DUO, max_streams=64 + 7, max_events=100_000, forms=unlimited)
     assert (budget.graph_budget(streams, 20, 1), budget.graph_budget(streams, 20, 2)) == (7, 3)
+
+
+def test_graphs_with_collectives_are_as_few_as_others_run_on_a_card() -> None:
+    roomy = replace(DUO, max_streams=100_000, max_events=100_000)
+    assert roomy.forms.graphs_with_collectives == 2
+    assert (budget.graph_budget(roomy, 4, 2), budget.graph_budget(roomy, 4, 1) > 2) == (2, True)
 
 
 def test_ladders() -> None:

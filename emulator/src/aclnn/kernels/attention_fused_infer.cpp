@@ -254,7 +254,7 @@ void run(const FusedInfer& op) {
     attention.lse_token_stride = shape.packed ? op.heads : 1;
     attention.lse_head_stride = shape.packed ? 1 : shape.query.tokens;
     std::fill_n(attention.lse, op.lse->numel(), INFINITY);
-  } else if (op.lse != nullptr && op.lse->defined() && op.lse->numel() > 0) {
+  } else if (has(op.lse) && op.lse->dtype == ACL_FLOAT) {
     std::fill_n(op.lse->data_as<float>(), op.lse->numel(), 0.0f);
   }
   std::vector<float> unrounded;

@@ -249,6 +249,14 @@ ACLNN_CHECK(OneHot) {
   require_dtype(a.self, "self", {ACL_INT32, ACL_INT64, ACL_UINT8});
   require(a.axis >= -1 && a.axis <= a.self.rank(), "axis is %lld, but must lie in [-1, %d].",
           static_cast<long long>(a.axis), a.self.rank());
+  require(a.numClasses >= 0, "numClasses is %lld, but must not be negative.", static_cast<long long>(a.numClasses));
+  require(a.onValue.numel() == 1 && a.offValue.numel() == 1, "onValue and offValue must have one element each.");
+  Dims sizes;
+  for (int i = 0; i <= a.self.rank(); ++i) {
+    if (i == (a.axis < 0 ? a.self.rank() : a.axis)) sizes.push_back(a.numClasses);
+    if (i < a.self.rank()) sizes.push_back(a.self.sizes[i]);
+  }
+  require_sizes(a.out, "out", sizes);
 }
 ACLNN_KERNEL(OneHot) {
   const int64_t axis = a.axis < 0 ? a.self.rank() : a.axis;
