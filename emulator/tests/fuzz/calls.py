@@ -62,13 +62,14 @@ class Caller:
     def __init__(self, libraries: list[ctypes.CDLL], prototypes: list[Prototype], log: mmap.mmap) -> None:
         self.libraries, self.prototypes, self.log = libraries, prototypes, log
         self.answers: dict[str, dict[int, int]] = {}
+        # For the whole process: what a stream copies into them late must find them.
+        self.host = [ctypes.create_string_buffer(BUFFER_BYTES) for _ in range(3)]
 
     def begin(self, seed: int) -> None:
         self.random = random.Random(seed)
         self.seed = seed
         self.handles: dict[str, list[int]] = {kind: [] for kind in HANDLES}
         self.addresses: list[int] = []
-        self.host = [ctypes.create_string_buffer(BUFFER_BYTES) for _ in range(3)]
         self.note("aclrtResetDeviceForce")
         self.function("aclrtResetDeviceForce")(0)
         self.function("aclrtSetDevice")(0)
