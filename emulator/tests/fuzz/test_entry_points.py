@@ -59,7 +59,7 @@ def check(answers: dict[str, dict[str, int]]) -> None:
 
 
 def test_random_calls(tmp_path: Path) -> None:
-    check(run(tmp_path, first_seed=0, seeds=60))
+    check(run(tmp_path, first_seed=0, seeds=300))
 
 
 @pytest.mark.slow
