@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -116,21 +116,31 @@ def run(command: Sequence[str], settings: Settings, stats_file: Path | None = No
         if program is None:
             print(f"error: {command[0]}: command not found.", file=sys.stderr)
             return COMMAND_NOT_FOUND
-        code = _run_in_foreground(machine.popen([program, *command[1:]]))
+        code = _run_in_foreground(lambda: machine.popen([program, *command[1:]]))
         if stats_file is not None:
             stats_file.write_text(json.dumps(machine.stats(), indent=2) + "\n", encoding="utf-8")
     return code
 
 
-def _run_in_foreground(process: subprocess.Popen[Any]) -> int:
+def _run_in_foreground(start: Callable[[], subprocess.Popen[Any]]) -> int:
+    process: subprocess.Popen[Any] | None = None
+    early: list[int] = []  # signals that came while the command was being started
+
     def forward(number: int, frame: FrameType | None) -> None:
         # A terminal sends Ctrl-C to the whole foreground group, so the command has it already.
-        if not (number == signal.SIGINT and sys.stdin is not None and sys.stdin.isatty()):
+        if number == signal.SIGINT and sys.stdin is not None and sys.stdin.isatty():
+            return
+        if process is None:
+            early.append(number)
+        else:
             process.send_signal(number)
 
     handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     previous = {number: signal.signal(number, forward) for number in handled}
     try:
+        process = start()
+        for number in early:
+            process.send_signal(number)
         code = process.wait()
     finally:
         for number, handler in previous.items():

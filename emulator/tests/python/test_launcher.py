@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from ascend_emulator import emulate
+from ascend_emulator import emulate, launcher
 from ascend_emulator.launcher import _accumulate
 
 LAUNCHER = [sys.executable, "-m", "ascend_emulator"]
@@ -71,6 +71,15 @@ def test_a_termination_reaches_the_command(tmp_path: Path) -> None:
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=20) == 3
     assert ended.exists()
+
+
+def test_a_termination_while_the_command_is_being_started_reaches_it() -> None:
+    def start() -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(["sleep", "60"])
+        signal.raise_signal(signal.SIGTERM)
+        return process
+
+    assert launcher._run_in_foreground(start) == 128 + signal.SIGTERM
 
 
 def test_counters_of_all_processes_are_collected(tmp_path: Path) -> None:
