@@ -169,3 +169,25 @@ def test_a_replay_over_freed_memory_is_a_device_error(npu: Npu) -> None:
     code, message = npu.call(replay_over_freed_memory)
     assert code == 507015
     assert "selfRef" in message and "not allocated device memory" in message
+
+
+def nonzero_in_a_capture() -> tuple[int, int]:
+    """The code of an operator whose result only the device knows, captured; and that of a replay of what remains."""
+    import ctypes
+
+    chip = Chip.get()
+    graph, found = ctypes.c_void_p(), Tensor(torch.zeros(4, 1, dtype=torch.int64))
+    chip.check("aclmdlRICaptureBegin", chip.stream, 2)
+    code, executor, _ = chip.prepare("Nonzero", self=torch.ones(4), out=found)
+    assert code == 0, chip._message()
+    launched = chip.operators.aclnnNonzero(None, ctypes.c_uint64(0), executor, chip.stream)
+    chip.check("aclmdlRICaptureEnd", chip.stream, ctypes.byref(graph))
+    chip.check("aclmdlRIExecuteAsync", graph, chip.stream)
+    chip.check("aclrtSynchronizeStream", chip.stream)
+    return launched, int(chip.download(found).sum())
+
+
+def test_a_result_of_unknown_size_does_not_stay_in_a_graph(npu: Npu) -> None:
+    launched, written = npu.call(nonzero_in_a_capture)
+    assert launched == 107027  # stream is captured
+    assert written == 0

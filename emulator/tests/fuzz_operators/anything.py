@@ -65,7 +65,7 @@ class Anything:
             tensor.dtype = self.random.choice(RARE_TYPES)
         if self.random.random() < 0.02:
             tensor.format = self.random.choice(RARE_FORMATS)
-        if self.random.random() < 0.06 and len(stored) >= 2:
+        if self.random.random() < 0.06 and len(stored) >= 2 and torch.Size(stored[:-2]).numel() <= 64:
             tensor.format = FRACTAL_NZ
             columns, rows = -(-max(1, stored[-1]) // 16), -(-max(1, stored[-2]) // 16)
             tensor.value = torch.zeros(torch.Size(stored[:-2]).numel() * columns * rows * 256, dtype=dtype)

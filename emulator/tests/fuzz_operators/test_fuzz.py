@@ -23,7 +23,7 @@ CHOSEN = os.environ.get("ASCEND_FUZZ", "").split()
 
 def fuzz(mode: str, first_seed: int, count: int, seconds: float, folder: Path, chip: str) -> Tally:
     note = folder / "call"
-    with emulate(chip=chip) as machine:
+    with emulate(chip=chip, rules="all" if mode == "serving" else "none") as machine:
         worker = Worker({**machine.environment, "TORCH_DEVICE_BACKEND_AUTOLOAD": "0", "OMP_NUM_THREADS": "1"})
         try:
             tally: Tally = worker.call(run, mode, first_seed, count, seconds, str(note))
