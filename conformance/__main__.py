@@ -92,7 +92,9 @@ def verify(
 
 def _summary(result: ModelResult) -> str:
     cells = ", ".join(f"{feature} {cell.outcome}" for feature, cell in result.cells.items())
-    faults = "".join(f", fault {name} {'caught' if caught else 'MISSED'}" for name, caught in result.faults.items())
+    faults = "".join(
+        f", fault {name} {'caught' if trial.caught else 'MISSED'}" for name, trial in result.faults.items()
+    )
     return f"{result.name} on {result.chip}: {cells}{faults}"
 
 
