@@ -7,9 +7,10 @@ reference is run on exactly those tokens (teacher forcing), so that one early ne
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,8 @@ def settings_for(architecture: Architecture) -> list[Setting]:
 
 
 def is_routed(architecture: Architecture) -> bool:
-    return "num_experts_per_tok" in architecture.config
+    """Whether rounding may pick another expert."""
+    return any(re.search(r"expert|moe", name) and value for name, value in architecture.config.items())
 
 
 @dataclass
@@ -225,7 +227,7 @@ class Verifier:
         folders = [None, *map(str, self._adapters(self.checkpoint()))] if any(n for n, _ in sequences) else [None]
         with tempfile.TemporaryDirectory(prefix="ascend-models-") as folder:
             job: dict[str, Any] = {
-                "architecture": self.architecture.name,
+                "architecture": asdict(self.architecture),
                 "directory": str(self.cache),
                 "seed": self.seed,
                 "sequences": [tokens for _, tokens in sequences],
