@@ -20,7 +20,7 @@ sys.modules["torch_npu"] = None  # type: ignore[assignment] # transformers impor
 import torch
 import transformers
 
-from conformance.architectures import FACTS, Architecture
+from conformance.architectures import FACTS, Architecture, Task
 from conformance.checkpoint import write_checkpoint
 from conformance.registry.names import data, registered
 from conformance.registry.scale import scaled
@@ -42,7 +42,7 @@ def describe(name: str) -> Architecture:
     if not hasattr(transformers, model_class):
         raise Unbuildable(f"transformers {transformers.__version__} has no {model_class}")
     config_class = getattr(transformers, model_class).config_class
-    task = "generate" if kind == "text generation" else entry.get("task", _task(table, name))
+    task: Task = "generate" if kind == "text generation" else entry.get("task", _task(table, name))
     return Architecture(
         name=name,
         group=kind,
@@ -57,7 +57,7 @@ def describe(name: str) -> Architecture:
     )
 
 
-def _task(table: str, name: str) -> str:
+def _task(table: str, name: str) -> Task:
     if table == "_SEQUENCE_CLASSIFICATION_MODELS":
         return "classify"
     if table == "_EMBEDDING_MODELS":

@@ -52,14 +52,15 @@ class Runner:
     def _build(self, name: str) -> dict[str, Any]:
         """What build.py says of the architecture."""
         with tempfile.TemporaryDirectory(prefix="ascend-registry-") as folder:
-            job = {"name": name, "directory": str(self.cache), "seed": self.seed, "output": f"{folder}/built.json"}
+            output = Path(folder) / "built.json"
+            job = {"name": name, "directory": str(self.cache), "seed": self.seed, "output": str(output)}
             job_file, log = Path(folder) / "job.json", self.logs / f"{name}-build.log"
             job_file.write_text(json.dumps(job))
             module = "conformance.registry.build"
             self.places.cpu().run(module, [str(job_file)], log, BUILD_TIMEOUT_S)
-            if not Path(job["output"]).is_file():
+            if not output.is_file():
                 return {"error": (log.read_text().strip().splitlines() or ["no message"])[-1][:300]}
-            built: dict[str, Any] = json.loads(Path(job["output"]).read_text())
+            built: dict[str, Any] = json.loads(output.read_text())
             return built
 
     def _run_on(self, chip: str, verifier: Verifier, kind: str) -> RegistryResult:
