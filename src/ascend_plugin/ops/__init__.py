@@ -19,3 +19,10 @@ def register_recurrent_layers() -> None:
     from ascend_plugin.ops import gated_delta_net
 
     gated_delta_net.register()
+
+
+def register_encoder_layers() -> None:
+    """Those of towers for images and sound, whose modules only multimodal models need. Can be repeated."""
+    from ascend_plugin.ops import encoder_attention
+
+    encoder_attention.register()
