@@ -179,7 +179,7 @@ def make_tokenizer(architecture: Architecture) -> Any:
     tokenizer = Tokenizer(WordLevel({**words, **token_numbers(special, architecture.vocab_size)}, unk_token="t0"))
     tokenizer.pre_tokenizer = WhitespaceSplit()
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
-    named = dict(architecture.processor.get("named_tokens", {}))
+    named = {"extra_special_tokens": dict(architecture.processor.get("named_tokens", {}))}
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="t1", eos_token="t2", pad_token="t0", unk_token="t0", **named
     )
