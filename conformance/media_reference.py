@@ -10,7 +10,7 @@ import transformers
 
 from conformance import media
 
-LEAST_EFFECT = 0.5  # root mean square difference of log-probabilities that another picture must make
+LEAST_EFFECT = 0.25  # root mean square difference of log-probabilities that another picture must make
 
 
 def read_processor(folder: Path) -> Any:
@@ -30,7 +30,7 @@ def logits(model: torch.nn.Module, processor: Any, prompt: media.Media, tokens: 
     }
     if getattr(model.config, "is_encoder_decoder", False):
         inputs = {name: value for name, value in inputs.items() if name in ("input_features", "attention_mask")}
-        inputs["decoder_input_ids"] = torch.tensor([tokens])
+        inputs["decoder_input_ids"] = torch.tensor([tokens or processor.tokenizer(prompt["text"]).input_ids])
     elif tokens is not None:
         inputs = _continued(inputs, tokens)
     output: torch.Tensor = model(**inputs).logits[0]
