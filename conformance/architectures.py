@@ -20,7 +20,14 @@ BUILDER_VERSION = 1  # raise it when the weights made by checkpoint.py change: c
 
 TABLES = [Path(__file__).with_name(name) for name in ("architectures.toml", "multimodal.toml")]
 
-LIKENESS = ("model_class", "published", "unset", "config", "media", "processor")  # what a row takes over from the one it is `like`
+LIKENESS = (
+    "model_class",
+    "published",
+    "unset",
+    "config",
+    "media",
+    "processor",
+)  # what a row takes over from the one it is `like`
 
 Task = Literal["generate", "embed", "classify"]
 

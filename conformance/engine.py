@@ -117,9 +117,7 @@ def _answers(llm: LLM, job: dict[str, Any]) -> tuple[Rows, int]:
     return rows, sum(output.num_cached_tokens or 0 for output in again)
 
 
-def _generate(
-    llm: LLM, job: dict[str, Any], prompts: list[Any], prompt_logprobs: int | None
-) -> list[RequestOutput]:
+def _generate(llm: LLM, job: dict[str, Any], prompts: list[Any], prompt_logprobs: int | None) -> list[RequestOutput]:
     from vllm import SamplingParams, TokensPrompt
     from vllm.lora.request import LoRARequest
 

@@ -197,7 +197,8 @@ def inputs_for_reference(processor: Any, prompt: Media) -> dict[str, Any]:
         facts = [video_facts(frames) for frames in media["video"]]
         given["videos"] = media["video"]
         given["video_metadata"] = [
-            VideoMetadata(**{key: value for key, value in found.items() if key != "do_sample_frames"}) for found in facts
+            VideoMetadata(**{key: value for key, value in found.items() if key != "do_sample_frames"})
+            for found in facts
         ]
         given["do_sample_frames"] = False
     if "audio" in media:

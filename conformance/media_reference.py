@@ -17,7 +17,9 @@ def read_processor(folder: Path) -> Any:
     return transformers.AutoProcessor.from_pretrained(folder)
 
 
-def logits(model: torch.nn.Module, processor: Any, prompt: media.Media, tokens: list[int] | None = None) -> torch.Tensor:
+def logits(
+    model: torch.nn.Module, processor: Any, prompt: media.Media, tokens: list[int] | None = None
+) -> torch.Tensor:
     """[tokens, vocabulary] for the prompt and what was generated after it (None: nothing).
 
     Raises ValueError if the tokens do not begin with the prompt as transformers' processor writes it.
@@ -49,7 +51,11 @@ def _continued(inputs: dict[str, Any], tokens: list[int]) -> dict[str, Any]:
     added = len(tokens) - len(prompt)
     result = dict(inputs)
     for name, value in inputs.items():
-        if isinstance(value, torch.Tensor) and value.shape == inputs["input_ids"].shape and not value.is_floating_point():
+        if (
+            isinstance(value, torch.Tensor)
+            and value.shape == inputs["input_ids"].shape
+            and not value.is_floating_point()
+        ):
             fill = 1 if name == "attention_mask" else 0
             result[name] = torch.nn.functional.pad(value, (0, added), value=fill)
     result["input_ids"] = torch.tensor([tokens])
