@@ -23,7 +23,9 @@ from ascend_plugin.graphs import wrapper
 class AscendPunicaWrapper(PunicaWrapperBase):
     """What vLLM's LoRA layers call. T tokens, S slots, rank r; A [S, 1, r, in], B [S, 1, out, r], scaling inside B."""
 
-    def __init__(self, max_num_batched_tokens: int, max_batches: int, device: torch.device | str, **kwargs: Any) -> None:
+    def __init__(
+        self, max_num_batched_tokens: int, max_batches: int, device: torch.device | str, **kwargs: Any
+    ) -> None:
         super().__init__(max_num_batched_tokens, max_batches, device, **kwargs)
         # int32, because the 310P's vector units fault on sums of int64 (rule int64_add): the embedding adds its rows here
         # to token ids, which are int32 too. The padded rows of the sampler are another kernel's.
@@ -117,7 +119,9 @@ class AscendPunicaWrapper(PunicaWrapperBase):
 
 def _own_slots(indices: torch.Tensor, slots: int, dtype: torch.dtype) -> torch.Tensor:
     """[T, S, 1]: one in the slot of each token's adapter; nowhere for a token without (index -1)."""
-    return (indices.unsqueeze(1) == torch.arange(slots, dtype=indices.dtype, device=indices.device)).to(dtype).unsqueeze(2)
+    return (
+        (indices.unsqueeze(1) == torch.arange(slots, dtype=indices.dtype, device=indices.device)).to(dtype).unsqueeze(2)
+    )
 
 
 def _shrink(x: torch.Tensor, a: torch.Tensor, scale: float) -> torch.Tensor:
