@@ -24,6 +24,7 @@ NO_WEIGHTS = "{folder} has no weights (*.safetensors): download them into it"
 NOTHING_HERE = "no NPU is here and the emulator is not installed: `ascend doctor` says what is missing"
 EMULATED_CACHE_BYTES = 1 << 30  # the cache of an emulated chip lies in this machine's memory
 CACHE_SIZES = ("--gpu-memory-utilization", "--kv-cache-memory-bytes", "--num-gpu-blocks-override")
+LIMITS = "ascend_plugin.service.limits.Limits"  # as a word: the command line imports neither torch nor vLLM
 # What reading a config of another shape than expected may raise, whatever it holds.
 UNREADABLE = (
     UsageError,
@@ -195,7 +196,7 @@ def prepare(model: Model, machine: Machine, flags: Sequence[str]) -> Launch:
     if placement.shape is not None and not given.has("--tool-call-parser") and not given.has("--reasoning-parser"):
         added += parser_flags(model)
     limit = emulated_cache_limit(flags) if machine.emulated else []
-    added += limit
+    added += [*limit, "--middleware", LIMITS]
     folder = str(model.folder or model.hub_id)
     server = StartedServer(
         pid=os.getpid(),
@@ -318,7 +319,7 @@ def _reach(given: ServeFlags, has_key: bool) -> list[str]:
     if not given.is_open:
         return ["Listens on this machine alone (127.0.0.1); `-- --host 0.0.0.0` opens it to the network."]
     if has_key:
-        return [f"Listens on {given.get('--host')}, with a key on /v1 only: put a proxy in front of the other paths."]
+        return [f"Listens on {given.get('--host')}, with a key on every path but /health, /ping and /metrics."]
     return [
         f"WARNING: listens on {given.get('--host')} without a key: whoever reaches port {given.port} can use it. "
         "Give --api-key-file FILE."
