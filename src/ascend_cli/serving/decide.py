@@ -13,6 +13,7 @@ from ascend_cli.hardware.vllm import vllm_command
 from ascend_cli.output import gib
 from ascend_cli.registry.cards import Model, find_model
 from ascend_cli.registry.parsers import parser_flags
+from ascend_cli.serving.checkpoints import check_checkpoint
 from ascend_cli.serving.flags import ServeFlags, without_secrets
 from ascend_cli.serving.records import StartedServer
 from ascend_facts.chips import ChipSpec
@@ -111,6 +112,7 @@ def model_files(name: str, hub: str) -> Model:
         _check_folder(model.folder)
         return model
     if model.folder is not None and not incomplete_files(model.folder):
+        check_checkpoint(model.folder)
         return model  # a hub's cache that holds every file: no network is needed
     if model.hub_id is None:
         raise UsageError(NO_WEIGHTS.format(folder=model.folder))
@@ -123,10 +125,12 @@ def _check_folder(folder: Path) -> None:
     from ascend_cli.registry.download import incomplete_files
 
     if not any(folder.glob("*.safetensors")):
+        check_checkpoint(folder)  # has a sentence for pickles
         raise UsageError(NO_WEIGHTS.format(folder=folder))
     missing = [problem for problem in incomplete_files(folder) if problem.endswith("is missing")]
     if missing:
         raise UsageError(f"{folder} is not complete ({missing[0]}): download the rest into it")
+    check_checkpoint(folder)
 
 
 def _embedded_folder(name: str) -> Path:
