@@ -27,8 +27,8 @@ class AscendPunicaWrapper(PunicaWrapperBase):
         self, max_num_batched_tokens: int, max_batches: int, device: torch.device | str, **kwargs: Any
     ) -> None:
         super().__init__(max_num_batched_tokens, max_batches, device, **kwargs)
-        # int32, because the 310P's vector units fault on sums of int64 (rule int64_add): the embedding adds its rows here
-        # to token ids, which are int32 too. The padded rows of the sampler are another kernel's.
+        # int32, because the 310P's vector units fault on sums of int64 (rule int64_add): the embedding adds its rows to
+        # token ids, which are int32 too. The padded rows of the sampler are another kernel's.
         self._token_lora_indices, self._sampler_indices, self._embeddings_indices = (
             torch.empty(max_num_batched_tokens, dtype=torch.int32, device=device) for _ in range(3)
         )
