@@ -10,6 +10,7 @@ from vllm import envs
 from vllm.config import CompilationMode, CUDAGraphMode
 
 from ascend_facts.chips import ChipSpec
+from ascend_facts.refused import refusal
 from ascend_plugin import detection, quantization
 from ascend_plugin.graphs import budget
 from ascend_plugin.log import plugin_logger
@@ -33,6 +34,7 @@ def apply_defaults(vllm_config: VllmConfig, chip: ChipSpec) -> None:
 
     Raises UnsupportedChoice for what vLLM would derive a great deal from.
     """
+    _check_architecture(vllm_config)
     _check_runner(vllm_config)
     quantization.detect(vllm_config)
     if _rounds_weights(vllm_config, chip):
@@ -65,6 +67,27 @@ def check_and_update(vllm_config: VllmConfig, chip: ChipSpec) -> None:
     _check_speculation(vllm_config)
     if vllm_config.model_config.enable_sleep_mode:
         raise UnsupportedChoice("Leave out --enable-sleep-mode: this plugin cannot give device memory back yet.")
+
+
+def _check_architecture(vllm_config: VllmConfig) -> None:
+    """Refuse what is known not to run, and what vLLM has in folders of CUDA and ROCm alone."""
+    if vllm_config.model_config is None:
+        return
+    from vllm.model_executor.models.registry import ModelRegistry
+
+    name = vllm_config.model_config.architecture
+    if known := refusal(name):
+        raise UnsupportedChoice(known)
+    registered = ModelRegistry.models.get(name)
+    module = getattr(registered, "module_name", "")
+    if module.startswith("vllm.models."):
+        raise UnsupportedChoice(
+            f"Use another model (`ascend models` lists those that were run): vLLM has {name} for CUDA and ROCm only "
+            f"({module})."
+        )
+    if name.startswith("Gemma4"):
+        # vLLM names a Triton backend for its two sizes of heads, unless FlashAttention 4 is there; ours take both.
+        vllm_config.attention_config.backend = None
 
 
 def _check_runner(vllm_config: VllmConfig) -> None:
