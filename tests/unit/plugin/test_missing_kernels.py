@@ -21,7 +21,7 @@ def test_an_operator_that_nobody_registered() -> None:
 
 
 def test_a_library_that_is_not_there() -> None:
-    with pytest.raises(UnsupportedModel, match="flashinfer.s kernels"), explained("Odd"):
+    with pytest.raises(UnsupportedModel, match=r"flashinfer.s kernels"), explained("Odd"):
         import flashinfer  # noqa: F401
 
 
