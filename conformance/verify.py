@@ -19,7 +19,7 @@ import numpy as np
 
 from ascend_cli.errors import AscendError
 from ascend_facts.model_results import Cell, ModelResult, Outcome, Trial
-from conformance import faults
+from conformance import faults, media
 from conformance.architectures import FACTS, Architecture
 from conformance.compare import Verdict, errors, judge
 from conformance.engine import versions
@@ -80,6 +80,16 @@ def settings_for(architecture: Architecture) -> list[Setting]:
             Setting("one", whole, ("pooling",)),
             Setting("tp2", {**whole, "tensor_parallel_size": 2}, ("TP 2",)),
         ]
+    if architecture.media:
+        limits = {kind: architecture.processor.get("several", 2) for kind in architecture.media}
+        images = {"limit_mm_per_prompt": limits, "mm_processor_cache_gb": 0.1}
+        graph = ("prefill", "chunked prefill", "prefix cache", "decode, graph")
+        if not make_long_prompts(architecture):
+            graph = ("prefill", "decode, graph")
+        return [
+            Setting("graph", images, graph),
+            Setting("tp2", {**images, "tensor_parallel_size": 2}, ("TP 2",)),
+        ] + [EXTRAS[name] for name in architecture.extras]
     graph = ("prefill", "chunked prefill", "prefix cache", "decode, graph")
     chosen = [
         Setting("graph", {}, graph),
@@ -91,9 +101,13 @@ def settings_for(architecture: Architecture) -> list[Setting]:
     return chosen + [EXTRAS[name] for name in architecture.extras]
 
 
+def make_long_prompts(architecture: Architecture) -> bool:
+    return bool(architecture.processor.get("long", True))
+
+
 def is_routed(architecture: Architecture) -> bool:
     """Whether rounding may pick another expert."""
-    return any(re.search(r"expert|moe", name) and value for name, value in architecture.config.items())
+    return any(re.search(r"expert|moe", name) and value for name, value in architecture.text_config.items())
 
 
 @dataclass
@@ -123,7 +137,9 @@ class Verifier:
         self.common_engine = COMMON_ENGINE if engine is None else engine
         self.architecture, self.places = architecture, places
         self.cache, self.logs, self.say, self.seed = cache, logs, say, seed
-        self.prompts = prompts or make_prompts(architecture.config["vocab_size"], architecture.task, seed)
+        self.prompts = prompts or make_prompts(architecture.vocab_size, architecture.task, seed)
+        if architecture.media:
+            self.prompts = media.make_prompts(architecture, seed)
         self._answered: dict[tuple[str, Answered], np.ndarray] = {}  # by the reference, in each dtype
         for folder in (cache, logs):
             folder.mkdir(parents=True, exist_ok=True)
@@ -175,7 +191,7 @@ class Verifier:
 
     def engine(self, checkpoint: Path, chip: str | None, setting: Setting, prompts: Prompts | None = None) -> Answer:
         if prompts is None:
-            vocab_size = self.architecture.config["vocab_size"]
+            vocab_size = self.architecture.vocab_size
             prompts = make_covering_prompts(vocab_size, self.seed) if setting.covering else self.prompts
         remote = {"trust_remote_code": True} if self.architecture.needs_remote_code else {}
         place = self.places.chips(chip)
@@ -187,6 +203,7 @@ class Verifier:
                 "whole": prompts.whole,
                 "chunked": prompts.chunked,
                 "new_tokens": NEW_TOKENS,
+                "media": bool(self.architecture.media),
                 "adapters": [str(folder) for folder in self._adapters(checkpoint)] if setting.adapters else [],
                 "output": f"{folder}/answer.npz",
                 "report": f"{folder}/report.json",
@@ -228,13 +245,20 @@ class Verifier:
         return {f"{name}.{row}": self._answered[name, key] for name in wanted for row, key in enumerate(keys)}
 
     def _run_reference(self, sequences: list[Answered], dtypes: list[str]) -> Arrays:
-        folders = [None, *map(str, self._adapters(self.checkpoint()))] if any(n for n, _ in sequences) else [None]
+        if self.architecture.media:
+            prompts = [self.prompts.all[number - 1] for number, _ in sequences]
+            folders: list[str | None] = [None] * (len(self.prompts.all) + 1)
+        else:
+            prompts = []
+            adapted = any(number for number, _ in sequences)
+            folders = [None, *map(str, self._adapters(self.checkpoint()))] if adapted else [None]
         with tempfile.TemporaryDirectory(prefix="ascend-models-") as folder:
             job: dict[str, Any] = {
                 "architecture": asdict(self.architecture),
                 "directory": str(self.cache),
                 "seed": self.seed,
                 "sequences": [tokens for _, tokens in sequences],
+                "media": prompts,
                 "adapters": [folders[number] for number, _ in sequences],
                 "dtypes": dtypes,
                 "output": f"{folder}/reference.npz",
@@ -344,6 +368,8 @@ class Verifier:
         sequences = [self._true_tokens(answer, name, correct_prompts) for name in names]
         dtype = answer.report.get("rounding", answer.report["dtype"])
         adapters = [int(answer.arrays.get(f"{name}.adapter", 0)) for name in names]
+        if self.architecture.media:
+            adapters = [self._prompt_number(name) for name in names]
         expected = self.reference(sequences, [] if dtype == "float32" else [dtype], adapters)
         found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
         for index, name in enumerate(names):
@@ -362,6 +388,11 @@ class Verifier:
             found.setdefault(f"{check} prompt", []).append((error[: split + 1], noise[: split + 1]))
             found.setdefault(f"{check} new", []).append((error[split + 1 :], noise[split + 1 :]))
         return self._verdicts(found)
+
+    def _prompt_number(self, name: str) -> int:
+        """The place, from 1 on, of the prompt that "<check>.<index>" answers among all of them."""
+        check, index = name.split(".")
+        return int(index) + 1 + (0 if check == "whole" or not self.prompts.chunked else len(self.prompts.whole))
 
     def _true_tokens(self, answer: Answer, name: str, correct_prompts: bool) -> list[int]:
         tokens = answer.arrays[f"{name}.tokens"]

@@ -50,7 +50,7 @@ class Runner:
                 keep(self._result(name, kind, chip, outcome, detail))
             return
         architecture = Architecture(**built["architecture"])
-        prompts = make_few_prompts(architecture.config["vocab_size"], architecture.task, self.seed)
+        prompts = make_few_prompts(architecture.vocab_size, architecture.task, self.seed)
         arguments = architecture, self.places, self.cache, self.logs, self.say, self.seed
         verifier = Verifier(*arguments, prompts=prompts, engine={**COMMON_ENGINE, "max_num_seqs": SEQUENCES})
         for chip in chips:

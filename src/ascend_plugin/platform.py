@@ -116,11 +116,13 @@ class AscendPlatform(Platform):
 
     @classmethod
     def pre_register_and_update(cls, parser: Any = None) -> None:
-        from ascend_plugin import compat, quantization
+        from ascend_plugin import compat, quantization, service
 
         quantization.register()
         if parser is None:  # asked by EngineArgs, which is about to choose its defaults
             compat.prepare_configuration()
+        else:
+            service.set_server_defaults(parser)
 
     @classmethod
     def verify_quantization(cls, quant: str) -> None:

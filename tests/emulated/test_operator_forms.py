@@ -422,7 +422,7 @@ from ascend_facts import probes
 from ascend_plugin import detection
 chip = detection.current_chip()
 here = probes.installation(chip.soc_version)
-print("FORMS", json.dumps({"soc": here.soc, "cann": here.cann, "driver": here.driver, "rows": chip.forms.gating_rows}))
+print("FORMS", json.dumps({**probes.ProbeResult(here, {}).document(), "rows": chip.forms.gating_rows}))
 """
 
 

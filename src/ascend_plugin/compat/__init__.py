@@ -27,7 +27,11 @@ class Patch:
 MAMBA = "vllm.v1.worker.mamba_utils"
 ROUTERS = "vllm.model_executor.layers.fused_moe.router"
 PATCHES = (
-    Patch("torchvision", ("transformers.models.qwen2_vl.image_processing_qwen2_vl",), "process"),
+    Patch(
+        "torchvision",
+        ("torchvision._meta_registrations", "transformers.models.qwen2_vl.image_processing_qwen2_vl"),
+        "process",
+    ),
     Patch(
         "server_steps",
         ("vllm.engine.arg_utils.EngineArgs._set_default_max_num_seqs_and_batched_tokens_args",),

@@ -21,3 +21,10 @@ def register_recurrent_layers() -> None:
 
     gated_delta_net.register()
     mamba.register()
+
+
+def register_encoder_layers() -> None:
+    """Those of towers for images and sound, whose modules only multimodal models need. Can be repeated."""
+    from ascend_plugin.ops import encoder_attention
+
+    encoder_attention.register()
