@@ -19,7 +19,7 @@ from torch import nn
 from ascend_plugin import compat
 from tests.upstream.source import file_of, text_of
 
-MOST_PATCHES = 8
+MOST_PATCHES = 9
 FOLDER = Path(compat.__file__).parent
 LAYERS = "vllm.model_executor.layers"
 
@@ -151,3 +151,11 @@ def test_nothing_that_leaves_with_0_34_is_used() -> None:
     leaving = re.compile(r"vllm\.ir\b|from vllm import ir\b|ir_op_priority|import_ir_kernels|IrOpPriority")
     found = [path.name for path in FOLDER.parent.rglob("*.py") if leaving.search(path.read_text())]
     assert found == []
+
+
+def test_picture_positions_is_needed() -> None:
+    """Upstream still makes places on the device, picture by picture."""
+    text = text_of("vllm.model_executor.models.qwen3_vl.pos_embed_interpolate_native")
+    assert "device=device" in text and "h_floor + 1" in text
+    loop = text_of("vllm.model_executor.models.qwen3_vl.Qwen3_VisionTransformer.fast_pos_embed_interpolate")
+    assert re.search(r"for t, h, w in grid_thw:\n\s+outputs.append", loop)
