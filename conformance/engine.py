@@ -48,11 +48,12 @@ def run(job: dict[str, Any]) -> tuple[dict[str, Any], Rows]:
     except Exception as error:
         print(traceback.format_exc(), file=sys.stderr)
         outcome = "refused" if is_refusal(error, "vllm", "ascend_plugin") else "failed"
-        return {"outcome": outcome, "message": one_line(error)}, {}
+        return {"outcome": outcome, "message": one_line(error), "versions": versions()}, {}
     report: dict[str, Any] = {
         "dtype": str(configuration.model_config.dtype).removeprefix("torch."),
         "block_size": configuration.cache_config.block_size,
         "graphs": configuration.compilation_config.cudagraph_mode.name,
+        "versions": versions(),
     }
     report["rounding"] = rounding_of(report["dtype"])
     started = False
@@ -67,7 +68,7 @@ def run(job: dict[str, Any]) -> tuple[dict[str, Any], Rows]:
         print(traceback.format_exc(), file=sys.stderr)
         outcome = "refused" if not started and is_refusal(error, "ascend_plugin") else "failed"
         return {**report, "outcome": outcome, "message": one_line(error)}, {}
-    return {**report, "outcome": "ran", "message": "", "cached_tokens": cached_tokens, "versions": versions()}, rows
+    return {**report, "outcome": "ran", "message": "", "cached_tokens": cached_tokens}, rows
 
 
 def rounding_of(dtype: str) -> str:

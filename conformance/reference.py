@@ -4,7 +4,7 @@ model.
 A process of its own (`python -m conformance.reference JOB.json`): it must see no NPU, real or emulated, and
 torch's fork-unsafe threads stay out of the engine. The job is a JSON object:
 
-    architecture  name in architectures.toml          seed     of the weights
+    architecture  what Architecture takes                seed     of the weights
     directory     where checkpoints are kept           sequences  lists of token ids; if empty, the checkpoint is made
     dtypes        those to measure noise in            output   .npz to write: "<dtype>.<sequence>" arrays
                   ("float16 products": float32 but for the operands of linear layers, as on a cube without float32)
@@ -37,7 +37,7 @@ import transformers
 
 from conformance import media_reference
 from conformance.adapters import merge
-from conformance.architectures import Architecture, architectures
+from conformance.architectures import Architecture
 from conformance.checkpoint import build_reference_model, write_checkpoint
 from conformance.media import Media
 
@@ -82,7 +82,7 @@ def round_products(model: torch.nn.Module) -> None:
 
 
 def run(job: dict[str, Any]) -> None:
-    architecture = architectures()[job["architecture"]]
+    architecture = Architecture(**job["architecture"])
     if not job["sequences"]:
         write_checkpoint(architecture, job["directory"], job["seed"])
         return

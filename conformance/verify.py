@@ -7,9 +7,10 @@ reference is run on exactly those tokens (teacher forcing), so that one early ne
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from typing import Any
 import numpy as np
 
 from ascend_cli.errors import AscendError
-from ascend_facts.model_results import Cell, ModelResult, Outcome
+from ascend_facts.model_results import Cell, ModelResult, Outcome, Trial
 from conformance import faults, media
 from conformance.architectures import FACTS, Architecture
 from conformance.compare import Verdict, errors, judge
+from conformance.engine import versions
 from conformance.places import Place, Places
 from conformance.prompts import ADAPTERS, CHUNK_TOKENS, NEW_TOKENS, Prompts, make_covering_prompts, make_prompts
 
@@ -104,7 +106,8 @@ def make_long_prompts(architecture: Architecture) -> bool:
 
 
 def is_routed(architecture: Architecture) -> bool:
-    return "num_experts_per_tok" in architecture.text_config
+    """Whether rounding may pick another expert."""
+    return any(re.search(r"expert|moe", name) and value for name, value in architecture.text_config.items())
 
 
 @dataclass
@@ -151,13 +154,13 @@ class Verifier:
         """
         architecture = self.architecture
         checkpoint = self.checkpoint()
-        result = ModelResult(architecture.name, architecture.group, chip or HERE, date.today().isoformat())
+        result = ModelResult(architecture.name, architecture.group, chip or HERE)
         result.architecture = architecture.engine_class or architecture.model_class
         for setting in settings_for(architecture):
             if (settings and setting.name not in settings) or set(setting.features) <= set(known):
                 continue
             if setting.name in architecture.impossible:
-                cell = Cell("impossible", architecture.impossible[setting.name])
+                cell = Cell("impossible", architecture.impossible[setting.name], date=date.today().isoformat())
                 result.cells.update(dict.fromkeys(setting.features, cell))
                 continue
             answer = self.engine(checkpoint, chip, setting)
@@ -167,8 +170,8 @@ class Verifier:
                 break  # the other settings run the same model on the same chip
         for fault in architecture.faults if with_faults else ():
             if fault not in known:
-                result.faults[fault] = self.catches(fault, checkpoint, chip)
-                self.say(f"{architecture.name}, fault {fault}: {'caught' if result.faults[fault] else 'MISSED'}")
+                trial = result.faults[fault] = self.catches(fault, checkpoint, chip)
+                self.say(f"{architecture.name}, fault {fault}: {'caught' if trial.caught else 'MISSED'}")
                 keep(result)
         return result
 
@@ -205,9 +208,8 @@ class Verifier:
             replays = place.replays()
             code = self._child(place, "conformance.engine", job, Path(folder), log, ENGINE_TIMEOUT_S)
             if not Path(job["report"]).is_file():
-                return Answer(
-                    {"outcome": "failed", "message": f"the engine died (exit code {code}), see {log.name}"}, {}
-                )
+                message = f"the engine died (exit code {code}), see {log.name}"
+                return Answer({"outcome": "failed", "message": message, "versions": versions()}, {})
             report = json.loads(Path(job["report"]).read_text())
             with np.load(job["output"]) as arrays:
                 answer = Answer(report, dict(arrays), place.replays())
@@ -248,7 +250,7 @@ class Verifier:
             folders = [None, *map(str, self._adapters(self.checkpoint()))] if adapted else [None]
         with tempfile.TemporaryDirectory(prefix="ascend-models-") as folder:
             job: dict[str, Any] = {
-                "architecture": self.architecture.name,
+                "architecture": asdict(self.architecture),
                 "directory": str(self.cache),
                 "seed": self.seed,
                 "sequences": [tokens for _, tokens in sequences],
@@ -267,7 +269,7 @@ class Verifier:
             with np.load(job["output"]) as arrays:
                 return dict(arrays)
 
-    def catches(self, fault: str, checkpoint: Path, chip: str | None) -> bool:
+    def catches(self, fault: str, checkpoint: Path, chip: str | None) -> Trial:
         """Whether the comparison rejects an engine that was given this fault."""
         # fp16 wherever vLLM allows it: its noise is an eighth of bf16's, so a fault stands out that much more.
         precision = {} if self.architecture.needs_bfloat16 else {"dtype": "float16"}
@@ -286,7 +288,8 @@ class Verifier:
         if answer.report["outcome"] != "ran":
             raise AscendError(f"the engine with the fault {fault!r} did not run: {answer.report['message']}")
         judged = self.judge(answer, correct_prompts=prompts is not None)
-        return not all(verdict.good for verdict in judged.values())
+        caught = not all(verdict.good for verdict in judged.values())
+        return Trial(caught, date.today().isoformat(), answer.report.get("versions", {}))
 
     def _faulty(self, checkpoint: Path, fault: str, target: Path) -> Path:
         self._on_the_cpu("conformance.faults", str(checkpoint), fault, str(target))
@@ -307,16 +310,18 @@ class Verifier:
         """The cells of one engine start; a refusal of the model itself counts for every setting."""
         report = answer.report
         result.dtype = result.dtype or report.get("dtype")
-        result.versions = result.versions or report.get("versions", {})
+        features: Sequence[str] = setting.features
         if self._refuses_model(setting, report):
             features = [feature for every in settings_for(self.architecture) for feature in every.features]
-            result.cells.update(dict.fromkeys(features, Cell("refused", report["message"])))
+            cells = dict.fromkeys(features, Cell("refused", report["message"]))
         elif report["outcome"] != "ran":
             outcome: Outcome = "refused" if report["outcome"] == "refused" else "fails"
-            result.cells.update(dict.fromkeys(setting.features, Cell(outcome, report["message"])))
+            cells = dict.fromkeys(features, Cell(outcome, report["message"]))
         else:
             verdicts = self.judge(answer)
-            result.cells.update({feature: self._cell(feature, answer, verdicts) for feature in setting.features})
+            cells = {feature: self._cell(feature, answer, verdicts) for feature in features}
+        seen = {"date": date.today().isoformat(), "versions": report.get("versions", {})}
+        result.cells.update({feature: replace(cell, **seen) for feature, cell in cells.items()})
 
     def _refuses_model(self, setting: Setting, report: Mapping[str, Any]) -> bool:
         """Whether the plainest start was refused: no other is then worth trying."""

@@ -37,4 +37,7 @@ def register() -> str | None:
     preconditions.refuse_other_vllm()
     for name, value in ENVIRONMENT_DEFAULTS.items():
         os.environ.setdefault(name, value)
+    from ascend_plugin.service import orphans
+
+    orphans.prepare()
     return PLATFORM

@@ -19,7 +19,7 @@ from torch import nn
 from ascend_plugin import compat
 from tests.upstream.source import file_of, text_of
 
-MOST_PATCHES = 9
+MOST_PATCHES = 10
 FOLDER = Path(compat.__file__).parent
 LAYERS = "vllm.model_executor.layers"
 

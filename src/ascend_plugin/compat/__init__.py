@@ -42,13 +42,24 @@ PATCHES = (
     Patch("kernel_warmup", ("vllm.v1.worker.gpu_worker.kernel_warmup",), "worker"),
     Patch(
         "expert_routing",
-        (f"{ROUTERS}.fused_topk_router.fused_topk", f"{ROUTERS}.grouped_topk_router.fused_topk"),
+        (
+            f"{ROUTERS}.fused_topk_router.fused_topk",
+            f"{ROUTERS}.grouped_topk_router.fused_topk",
+            f"{ROUTERS}.fused_topk_bias_router.fused_topk_bias",
+            f"{ROUTERS}.grouped_topk_router.fused_topk_bias",
+            f"{ROUTERS}.zero_expert_router.fused_topk_bias",
+        ),
         "worker",
     ),
     Patch(
         "recurrent_states",
         (f"{MAMBA}.collect_mamba_copy_meta", f"{MAMBA}.do_mamba_copy_block", f"{MAMBA}.MambaSpecDecodeGPUContext"),
         "worker",
+    ),
+    Patch(
+        "routed_scale",
+        ("vllm.model_executor.layers.fused_moe.runner.moe_runner.MoERunner._maybe_apply_routed_scale_to_output",),
+        "model",
     ),
     Patch("linear_methods", ("vllm.model_executor.layers.linear.LinearBase.quant_method",), "model"),
     Patch("module_dispatch", ("torch.nn.Module.__call__",), "model"),
@@ -89,8 +100,9 @@ def prepare_worker_process() -> None:
 
 def prepare_model(model: torch.nn.Module, chip: ChipSpec) -> None:
     """What a model needs once its weights are loaded, each time they are."""
-    from ascend_plugin.compat import linear_methods, module_dispatch, picture_positions
+    from ascend_plugin.compat import linear_methods, module_dispatch, picture_positions, routed_scale
 
+    routed_scale.apply(model)
     linear_methods.apply(model, chip)
     module_dispatch.apply(model)
     picture_positions.apply(model)
