@@ -173,6 +173,22 @@ class AscendModelRunner(GPUModelRunner):
             )
         return self.sync_and_gather_intermediate_tensors(tokens, None, False)
 
+    def graph_inputs(
+        self, tokens: int, requests: int
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, dict[str, Any]]:
+        """Token ids, embeddings and further arguments of a forward pass as _preprocess() is going to hand them on.
+
+        A model with pictures takes embeddings in every step, of text too.
+        """
+        from vllm.distributed.parallel_state import get_pp_group
+
+        if self.supports_mm_inputs and get_pp_group().is_first_rank:
+            return *self._prepare_mm_inputs(tokens), {
+                **self._init_model_kwargs(num_reqs=0),
+                **self._dummy_mm_kwargs(requests),
+            }
+        return self.input_ids.gpu[:tokens], None, {}
+
     def graph_count(self) -> int:
         if self.compilation_config.cudagraph_mode == CUDAGraphMode.NONE:
             return 0
