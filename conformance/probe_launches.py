@@ -1,4 +1,4 @@
-"""Which operators each case of the probe launches: src/ascend_cli/doctor/probe/launches.json, recorded on emulated chips.
+"""Which operators each case of the probe launches, recorded on emulated chips: ascend_cli.doctor.probe, launches.json.
 
 `python -m conformance.probe_launches` writes it anew. An imported result of a card says of cases how they went;
 this says of which operators they speak.

@@ -21,7 +21,9 @@ def answer(number: int) -> dict[str, Any]:
     return {"prompt": [1, number], "tokens": list(TOKENS), "positions": positions}
 
 
-def run(change: Change | None = None, step_name: str = "", failed: str = "", chips: int = 2, cpu: str = "") -> list[Any]:
+def run(
+    change: Change | None = None, step_name: str = "", failed: str = "", chips: int = 2, cpu: str = ""
+) -> list[Any]:
     """The steps, of which one answers otherwise."""
 
     def start(step: Step) -> Mapping[str, Any]:

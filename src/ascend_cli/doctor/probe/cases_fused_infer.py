@@ -10,6 +10,7 @@ import torch
 
 from ascend_cli.doctor.probe.bench import Bench
 from ascend_cli.doctor.probe.case import Case, WrongResult
+from ascend_cli.doctor.probe.references import ahead, attended
 from ascend_facts.chips import ChipSpec
 
 CAUSAL, BAND, NO_MASK = 3, 4, 0
@@ -45,8 +46,6 @@ def attention(chip: ChipSpec) -> Iterator[Case]:
 
 
 def _reference(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int | None) -> torch.Tensor:
-    from ascend_cli.doctor.probe.cases_attention import ahead, attended
-
     tokens, keys = len(q), len(k)
     hidden = ahead(tokens, keys)
     if window is not None:
@@ -181,8 +180,6 @@ def write_cache(dtype: torch.dtype, bench: Bench) -> None:
 
 
 def encode(dtype: torch.dtype, bench: Bench) -> None:
-    from ascend_cli.doctor.probe.cases_attention import attended
-
     lengths, heads, size = [5, 33, 1], 4, 64
     q, k, v = (bench.randn(sum(lengths), heads, size, dtype=dtype) for _ in range(3))
     out = bench.inside(torch.full_like(q, 7.0))
