@@ -16,7 +16,7 @@ SEEN = {  # as torch_npu and CANN word them
     "dcmi model initialized failed, because the device is used. ret is -8020": ("-8020", "ASCEND_RT_VISIBLE_DEVICES"),
     "chip 3 stopped answering (heartbeat lost). [Error 507010]": ("Chip 3", "reset this one"),
     "HcclAllReduce: waited 204 s for rank 1 (HCCL_EXEC_TIMEOUT=204 s)": ("HcclAllReduce", "the other ranks' lines"),
-  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("text", SEEN)
