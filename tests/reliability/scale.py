@@ -7,4 +7,4 @@ import os
 EVERYTHING = os.environ.get("RELIABILITY") == "everything"
 STREAMS = int(os.environ.get("RELIABILITY_STREAMS", "1000" if EVERYTHING else "120"))
 SOAK_STEPS = int(os.environ.get("RELIABILITY_SOAK_STEPS", "20000" if EVERYTHING else "1500"))
-EXAMPLES = int(os.environ.get("RELIABILITY_EXAMPLES", "50" if EVERYTHING else "6"))  # of each route
+EXAMPLES = int(os.environ.get("RELIABILITY_EXAMPLES", "15" if EVERYTHING else "2"))  # of each route
