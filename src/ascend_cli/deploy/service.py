@@ -13,6 +13,7 @@ from ascend_cli.errors import UsageError
 from ascend_cli.hardware.npu_smi import Reading
 from ascend_cli.registry.cards import Model
 from ascend_cli.registry.parsers import parser_flags
+from ascend_cli.serving.decide import LIMITS
 from ascend_cli.serving.flags import ServeFlags, spelled
 from ascend_facts.chips import ChipSpec
 from ascend_facts.memory_plan import DEFAULT_MEMORY_FRACTION, MemoryPlan, plan_memory, refusal, request_on
@@ -325,6 +326,8 @@ def _serve_arguments(
         arguments += ["--host", "0.0.0.0", "--port", str(CONTAINER_PORT)]
         arguments += ["--max-model-len", str(options.max_model_len or _context(memory))]
         arguments += ["--max-num-seqs", str(options.max_num_seqs or SEQUENCES), "--disable-fastapi-docs"]
+        if image.is_own:  # another's image has not this project's package
+            arguments += ["--middleware", LIMITS]
         return [*arguments, *options.extra]
     if options.port != CONTAINER_PORT:  # on the host's network
         arguments += ["--port", str(options.port)]
