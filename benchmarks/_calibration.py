@@ -33,10 +33,16 @@ class Constants:
     host_ms_a_request: float
 
     def apply(self, chip: ChipSpec) -> ChipSpec:
-        values = {key: value for key, value in self.families[chip.family].items() if key != "step_us"}
-        step_us = self.families[chip.family]["step_us"]
-        links = {name: replace(getattr(chip, name), latency_us=step_us) for name in ("card_link", "node_link")}
-        return replace(chip, **values, **links)
+        values = self.families[chip.family]
+        return replace(
+            chip,
+            launch_us=values["launch_us"],
+            bandwidth_share=values["bandwidth_share"],
+            cube_share=values["cube_share"],
+            l2_share=values["l2_share"],
+            card_link=replace(chip.card_link, latency_us=values["step_us"]),
+            node_link=replace(chip.node_link, latency_us=values["step_us"]),
+        )
 
 
 @dataclass(frozen=True)
@@ -122,7 +128,8 @@ def _operator_us(facts: Mapping[str, Any], constants: Constants, chip: ChipSpec)
 def _engine(row: Measurement, constants: Constants, chip: ChipSpec) -> float:
     facts = row.facts
     place = Placement(find_model(facts["model"]).shape, chip, facts["ranks"], facts["weights"])
-    requests, launches = facts["requests"], facts["launches"]
+    requests: int = facts["requests"]
+    launches: float = facts["launches"]
     step_ms = place.modeled_decode_ms(requests, facts["context"], launches)
     if facts["mode"] == "piecewise":
         host_ms = constants.host_ms_a_layer * place.shape.layers + constants.host_ms_a_request * requests
@@ -130,5 +137,6 @@ def _engine(row: Measurement, constants: Constants, chip: ChipSpec) -> float:
     if row.figure == "tpot_ms":
         return step_ms
     prompts_ms = requests * place.modeled_prefill_ms(facts["input_tokens"], launches)
-    tokens = requests * facts["output_tokens"]
-    return 1e3 * tokens / (prompts_ms + facts["output_tokens"] * step_ms)
+    output_tokens: int = facts["output_tokens"]
+    tokens: int = requests * output_tokens
+    return 1e3 * tokens / (prompts_ms + output_tokens * step_ms)

@@ -21,6 +21,7 @@ QUICK: dict[str, tuple[str, ...]] = {
     "calibrate": (),
     "emulator": ("--parts", "small_op", "matmul", "--rows", "1", "64"),
     "emulated_throughput": ("--sides", "ours fp16", "--steps", "10", "--turns", "1"),
+    "formats": ("--models", "qwen3-8b"),
     "host_overhead": (
         "--sides", "ours", "--shapes", "qwen3-0.6b", "--modes", "graph", "--requests", "1", "16", "--steps", "20",
         "--layers", "4",

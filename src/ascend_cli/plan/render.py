@@ -161,9 +161,9 @@ def show_chips(plans: list[Plan]) -> None:
             )
         )
     _table(out, f"{plans[0].model} on {plans[0].chips} chips of each kind", titles, rows)
-    known = errors()
+    bars = errors()
     out.print(
-        f"[dim]Modelled times: of {known.rows} predicted measurements half were within {known.half:.0%}, four in five "
-        f"within {known.most:.0%}. "
+        f"[dim]Modelled times: of {bars.rows} predicted measurements half were within {bars.half:.0%}, four in five "
+        f"within {bars.most:.0%}. "
         "Measure with `ascend bench`.[/dim]"
     )
