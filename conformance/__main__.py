@@ -1,4 +1,7 @@
-"""`python -m conformance`: the supported models as a tested result, written where `ascend models` reads it."""
+"""`python -m conformance`: the supported models as a tested result, written where `ascend models` reads it.
+
+`python -m conformance registry` runs all that vLLM knows instead (conformance/registry).
+"""
 
 from __future__ import annotations
 
@@ -92,7 +95,9 @@ def verify(
 
 def _summary(result: ModelResult) -> str:
     cells = ", ".join(f"{feature} {cell.outcome}" for feature, cell in result.cells.items())
-    faults = "".join(f", fault {name} {'caught' if caught else 'MISSED'}" for name, caught in result.faults.items())
+    faults = "".join(
+        f", fault {name} {'caught' if trial.caught else 'MISSED'}" for name, trial in result.faults.items()
+    )
     return f"{result.name} on {result.chip}: {cells}{faults}"
 
 
@@ -120,4 +125,10 @@ app.command()(verify)
 if __name__ == "__main__":
     from ascend_cli.cli import run
 
+    if sys.argv[1:2] == ["registry"]:
+        from conformance.registry.command import registry
+
+        app = typer.Typer(add_completion=False)
+        app.command()(registry)
+        del sys.argv[1]
     sys.exit(run(application=app, name="conformance"))

@@ -18,9 +18,16 @@ from ascend_cli.errors import UsageError
 FACTS = "facts.json"  # beside the weights of a checkpoint: what its builder found out about it
 BUILDER_VERSION = 1  # raise it when the weights made by checkpoint.py change: cached checkpoints are then rebuilt
 
-TABLE = Path(__file__).with_name("architectures.toml")
+TABLES = [Path(__file__).with_name(name) for name in ("architectures.toml", "multimodal.toml")]
 
-LIKENESS = ("model_class", "published", "unset", "config")  # what a row takes over from the one it is `like`
+LIKENESS = (
+    "model_class",
+    "published",
+    "unset",
+    "config",
+    "media",
+    "processor",
+)  # what a row takes over from the one it is `like`
 
 Task = Literal["generate", "embed", "classify"]
 
@@ -46,6 +53,8 @@ class Architecture:
     impossible: Mapping[str, str] = field(default_factory=dict)
     faults: tuple[str, ...] = ()
     extras: tuple[str, ...] = ()  # engine starts beyond those of every architecture, see verify.EXTRAS
+    media: Mapping[str, str] = field(default_factory=dict)  # kind -> its placeholder in a prompt, see media.py
+    processor: Mapping[str, Any] = field(default_factory=dict)  # what reads the media, see multimodal.toml
 
     def checkpoint_name(self, seed: int) -> str:
         """Name of the folder of its checkpoint: changes with anything that the weights depend on."""
@@ -53,8 +62,19 @@ class Architecture:
         facts = [BUILDER_VERSION, seed, versions, self.model_class, self.engine_class, self.layout, self.branch_gain]
         facts += [self.scheme] if self.scheme else []
         facts += ["draft head"] if self.drafts_itself else []
+        facts += [dict(self.processor)] if self.media else []
         digest = hashlib.sha256(json.dumps([*facts, dict(self.config)], sort_keys=True).encode()).hexdigest()
         return f"{self.name}-{digest[:12]}"
+
+    @property
+    def text_config(self) -> Mapping[str, Any]:
+        """Of a model with media the part that reads text."""
+        inner: Mapping[str, Any] = self.config.get("text_config", self.config)
+        return inner
+
+    @property
+    def vocab_size(self) -> int:
+        return int(self.text_config["vocab_size"])
 
     @property
     def drafts_itself(self) -> bool:
@@ -64,7 +84,7 @@ class Architecture:
     @property
     def needs_bfloat16(self) -> bool:
         """Whether vLLM refuses these in fp16 (config/model.py, "Numerical instability")."""
-        return self.config["model_type"] in ("gemma2", "gemma3_text", "glm4")
+        return self.config["model_type"] in ("gemma2", "gemma3", "gemma3_text", "glm4")
 
     @property
     def needs_remote_code(self) -> bool:
@@ -75,18 +95,36 @@ class Architecture:
 @cache
 def architectures() -> Mapping[str, Architecture]:
     """Every known architecture by name, in the order of the table."""
-    document = tomllib.loads(TABLE.read_text())
-    defaults = document["defaults"]
+    documents = [tomllib.loads(table.read_text()) for table in TABLES]
+    defaults = documents[0]["defaults"]
+    rows = {name: row for document in documents for name, row in document["architectures"].items()}
     known = {}
-    for name, row in document["architectures"].items():
-        like = document["architectures"].get(row.get("like"), {})
+    for name, row in rows.items():
+        like = rows.get(row.get("like"), {})
         row = {**{key: like[key] for key in LIKENESS if key in like}, **row}
         unset = dict.fromkeys(row.get("unset", ()))  # what TOML cannot write: fields that are None
         row = {key: value for key, value in row.items() if key not in ("like", "unset")}
         lists = {name: tuple(row.get(name, ())) for name in ("faults", "extras")}
-        fields = {**row, "config": {**defaults, **unset, **row["config"]}, **lists}
+        fields = {**row, "config": _config(row, defaults, unset), **lists}
         known[name] = Architecture(name=name, **fields)
     return MappingProxyType(known)
+
+
+def _config(row: Mapping[str, Any], defaults: Mapping[str, Any], unset: Mapping[str, None]) -> dict[str, Any]:
+    """A row's configuration with what all have, in the part that reads text, and its tokens' numbers."""
+    config = {**unset, **row["config"]}
+    if "media" not in row:
+        return {**defaults, **config}
+    from conformance.media import resolve, token_numbers
+
+    if "text_config" in config:
+        config["text_config"] = {**defaults, **config["text_config"]}
+        size = config["text_config"]["vocab_size"]
+    else:
+        config = {**defaults, **config}
+        size = config["vocab_size"]
+    resolved: dict[str, Any] = resolve(config, token_numbers(row["processor"]["tokens"], size))
+    return resolved
 
 
 def select(names: list[str], quick: bool = False) -> list[Architecture]:

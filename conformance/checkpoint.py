@@ -21,7 +21,7 @@ from typing import Any
 import torch
 import transformers
 
-from conformance import quantized
+from conformance import media, media_reference, quantized
 from conformance.architectures import FACTS, Architecture
 from conformance.draft_head import LAYER_SHARE, DraftHead, add_draft_head, build_draft_head
 from conformance.layouts import published_layout
@@ -42,7 +42,7 @@ def _build(architecture: Architecture, seed: int) -> tuple[transformers.PreTrain
     model = _build_float_model(architecture, seed)
     if architecture.scheme is None:
         return model, None
-    texts = make_prompts(architecture.config["vocab_size"], architecture.task, seed).all
+    texts = make_prompts(architecture.vocab_size, architecture.task, seed).all
     return model, quantized.quantize(architecture.scheme, model, texts)
 
 
@@ -73,10 +73,13 @@ def write_checkpoint(
     """
     directory = Path(parent) / architecture.checkpoint_name(seed)
     model, stored = _build(architecture, seed)
-    facts = _facts(architecture, model)
     head = draft_head_of(architecture, model, seed, lessons) if architecture.drafts_itself else None
     staging = directory.with_name(directory.name + ".part")
     shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    if architecture.media:
+        media.write_processor(architecture, staging)
+    facts = _facts(architecture, model, staging)
     model.to(torch.bfloat16).save_pretrained(staging)
     if head is not None:
         add_draft_head(head, staging)
@@ -104,20 +107,24 @@ def draft_head_of(
         return _draw(name, parameter, generator, LAYER_SHARE, tied=False)
 
     if lessons is None:
-        lessons = make_prompts(architecture.config["vocab_size"], architecture.task, seed).all, NEW_TOKENS
+        lessons = make_prompts(architecture.vocab_size, architecture.task, seed).all, NEW_TOKENS
     return build_draft_head(model, lessons[0], draw, seed, lessons[1])
 
 
-def _facts(architecture: Architecture, model: transformers.PreTrainedModel) -> dict[str, Any]:
+def _facts(architecture: Architecture, model: transformers.PreTrainedModel, folder: Path) -> dict[str, Any]:
     """Size of the model and, if it generates, what its logits say, with a complaint if that is too little."""
     facts: dict[str, Any] = {"parameters": sum(parameter.numel() for parameter in model.parameters())}
-    if architecture.task == "generate":
-        prompts = make_prompts(architecture.config["vocab_size"], architecture.task).all
+    if architecture.task == "generate" and not architecture.media:
+        prompts = make_prompts(architecture.vocab_size, architecture.task).all
         with torch.inference_mode():
             found = measure([model(input_ids=torch.tensor([prompt])).logits[0] for prompt in prompts], prompts)
         positions = sum(len(prompt) for prompt in prompts)
         facts["informativeness"] = asdict(found)
-        facts["complaint"] = found.complaint(architecture.config["vocab_size"], positions)
+        facts["complaint"] = found.complaint(architecture.vocab_size, positions)
+    elif architecture.media:
+        prompts = [prompt for prompt in media.make_prompts(architecture).whole if len(prompt) > 1]
+        facts["effect"] = media_reference.effect(model, media_reference.read_processor(folder), prompts)
+        facts["complaint"] = media_reference.complaint(facts["effect"])
     return facts
 
 
@@ -139,8 +146,10 @@ def _draw(
         return _norm_value(name, parameter, noise, branch_gain)
     if parameter.dim() == 1:
         return 0.2 * noise
-    if re.search(r"(position|token_type)_embeddings", name):
+    if re.search(r"(position|token_type)_embedding|pos_embed|class_embed|cls_token", name):
         return 0.5 * noise
+    if re.search(r"patch_embed", name) and parameter.dim() > 1:
+        return noise / parameter[0].numel() ** 0.5
     if re.search(r"embed|wte", name):
         return noise * (LOGIT_STD / parameter.shape[-1] ** 0.5 if tied else 1.0)
     fan_in = parameter.shape[-1] if "experts" in name else parameter[0].numel()  # experts are [experts, out, in]

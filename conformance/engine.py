@@ -3,7 +3,8 @@
 A process of its own (`python -m conformance.engine JOB.json`), because an engine owns its device. The job:
 
     checkpoint  directory     task  generate | embed | classify     engine  vLLM's engine arguments
-    whole, chunked  prompts (token ids): prefilled in one step, in several     new_tokens  decode steps
+    whole, chunked  prompts (token ids, or with media, see media.py): prefilled in one step, in several
+    new_tokens  decode steps     media  whether prompts have any
     output  .npz to write     report  .json to write     adapters  folders of LoRA adapters
 
 The report's `outcome` is "ran", "refused" (at start, with a reason) or "failed"; `message` says why. For each answered
@@ -24,6 +25,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pydantic
 
+from conformance import media
+
 if TYPE_CHECKING:
     from vllm import LLM, RequestOutput
 
@@ -35,7 +38,7 @@ def run(job: dict[str, Any]) -> tuple[dict[str, Any], Rows]:
 
     arguments = {"model": job["checkpoint"], "skip_tokenizer_init": True, "disable_log_stats": False, **job["engine"]}
     if job["task"] == "generate":
-        arguments |= {"max_logprobs": -1}
+        arguments |= {"max_logprobs": -1, "skip_tokenizer_init": not job.get("media")}
     else:
         # vLLM 0.32 starts no pooling model without a tokenizer, though the prompts are token ids.
         arguments |= {"runner": "pooling", "skip_tokenizer_init": False, "tokenizer": write_tokenizer(job)}
@@ -45,11 +48,12 @@ def run(job: dict[str, Any]) -> tuple[dict[str, Any], Rows]:
     except Exception as error:
         print(traceback.format_exc(), file=sys.stderr)
         outcome = "refused" if is_refusal(error, "vllm", "ascend_plugin") else "failed"
-        return {"outcome": outcome, "message": one_line(error)}, {}
+        return {"outcome": outcome, "message": one_line(error), "versions": versions()}, {}
     report: dict[str, Any] = {
         "dtype": str(configuration.model_config.dtype).removeprefix("torch."),
         "block_size": configuration.cache_config.block_size,
         "graphs": configuration.compilation_config.cudagraph_mode.name,
+        "versions": versions(),
     }
     report["rounding"] = rounding_of(report["dtype"])
     started = False
@@ -64,7 +68,7 @@ def run(job: dict[str, Any]) -> tuple[dict[str, Any], Rows]:
         print(traceback.format_exc(), file=sys.stderr)
         outcome = "refused" if not started and is_refusal(error, "ascend_plugin") else "failed"
         return {**report, "outcome": outcome, "message": one_line(error)}, {}
-    return {**report, "outcome": "ran", "message": "", "cached_tokens": cached_tokens, "versions": versions()}, rows
+    return {**report, "outcome": "ran", "message": "", "cached_tokens": cached_tokens}, rows
 
 
 def rounding_of(dtype: str) -> str:
@@ -114,9 +118,7 @@ def _answers(llm: LLM, job: dict[str, Any]) -> tuple[Rows, int]:
     return rows, sum(output.num_cached_tokens or 0 for output in again)
 
 
-def _generate(
-    llm: LLM, job: dict[str, Any], prompts: list[list[int]], prompt_logprobs: int | None
-) -> list[RequestOutput]:
+def _generate(llm: LLM, job: dict[str, Any], prompts: list[Any], prompt_logprobs: int | None) -> list[RequestOutput]:
     from vllm import SamplingParams, TokensPrompt
     from vllm.lora.request import LoRARequest
 
@@ -134,7 +136,10 @@ def _generate(
         detokenize=False,
     )
     return llm.generate(
-        [TokensPrompt(prompt_token_ids=prompt) for prompt in prompts],
+        [
+            media.for_engine(prompt) if isinstance(prompt, dict) else TokensPrompt(prompt_token_ids=prompt)
+            for prompt in prompts
+        ],
         parameters,
         use_tqdm=False,
         lora_request=[adapters[index % len(adapters)] for index in range(len(prompts))],

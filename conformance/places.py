@@ -17,7 +17,12 @@ CPU_ONLY = {"ASCEND_EMULATOR": "0", "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}  # for
 ENGINE = {"VLLM_NO_USAGE_STATS": "1"}
 # What their jobs import: all that opens no device.
 ENGINE_MODULES = ("conformance.engine", "vllm.entrypoints.llm", "vllm.v1.engine.core", "ascend_plugin.worker")
-CPU_MODULES = ("conformance.reference", "conformance.faults", "transformers.models.qwen3.modeling_qwen3")
+CPU_MODULES = (
+    "conformance.reference",
+    "conformance.faults",
+    "conformance.registry.build",
+    "transformers.models.qwen3.modeling_qwen3",
+)
 
 
 class Machine(Protocol):

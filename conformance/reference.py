@@ -4,10 +4,11 @@ model.
 A process of its own (`python -m conformance.reference JOB.json`): it must see no NPU, real or emulated, and
 torch's fork-unsafe threads stay out of the engine. The job is a JSON object:
 
-    architecture  name in architectures.toml          seed     of the weights
+    architecture  what Architecture takes                seed     of the weights
     directory     where checkpoints are kept           sequences  lists of token ids; if empty, the checkpoint is made
     dtypes        those to measure noise in            output   .npz to write: "<dtype>.<sequence>" arrays
                   ("float16 products": float32 but for the operands of linear layers, as on a cube without float32)
+    media         for each sequence the prompt with media that it begins with (media.py), or null (default: none)
     adapters      for each sequence the folder of its LoRA adapter, or null (default: none)
 
 Arrays are [positions, vocabulary] log-probabilities, or [1, width] for a pooling model: what the engine is compared
@@ -26,13 +27,19 @@ from typing import Any
 os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
 sys.modules["torch_npu"] = None  # type: ignore[assignment] # transformers imports it wherever it is installed
 
+from ascend_plugin.compat import torchvision
+
+torchvision.apply()
+
 import numpy as np
 import torch
 import transformers
 
+from conformance import media_reference
 from conformance.adapters import merge
-from conformance.architectures import Architecture, architectures
+from conformance.architectures import Architecture
 from conformance.checkpoint import build_reference_model, write_checkpoint
+from conformance.media import Media
 
 ROUNDED_PRODUCTS = "float16 products"
 DTYPES = {
@@ -43,8 +50,16 @@ DTYPES = {
 }
 
 
-def answer(architecture: Architecture, model: torch.nn.Module, tokens: list[int]) -> torch.Tensor:
+def answer(
+    architecture: Architecture,
+    model: torch.nn.Module,
+    tokens: list[int],
+    prompt: Media | None = None,
+    processor: Any = None,
+) -> torch.Tensor:
     """What the engine should answer for one sequence, [positions or 1, width], in fp32."""
+    if prompt is not None:
+        return media_reference.logits(model, processor, prompt, tokens).float().log_softmax(dim=-1)
     output = model(input_ids=torch.tensor([tokens]))
     if architecture.task in ("classify", "generate"):
         logits: torch.Tensor = output.logits.float()
@@ -67,12 +82,15 @@ def round_products(model: torch.nn.Module) -> None:
 
 
 def run(job: dict[str, Any]) -> None:
-    architecture = architectures()[job["architecture"]]
+    architecture = Architecture(**job["architecture"])
     if not job["sequences"]:
         write_checkpoint(architecture, job["directory"], job["seed"])
         return
     results: dict[str, np.ndarray] = {}
     adapters = job.get("adapters") or [None] * len(job["sequences"])
+    prompts = job.get("media") or [None] * len(job["sequences"])
+    checkpoint = Path(job["directory"]) / architecture.checkpoint_name(job["seed"])
+    processor = media_reference.read_processor(checkpoint) if architecture.media else None
     for adapter in dict.fromkeys(adapters):
         model = build_reference_model(architecture, job["seed"])
         if adapter is not None:
@@ -84,7 +102,8 @@ def run(job: dict[str, Any]) -> None:
             for index, tokens in enumerate(job["sequences"]):
                 if adapters[index] == adapter:
                     with torch.inference_mode():
-                        results[f"{name}.{index}"] = answer(architecture, model, tokens).numpy()
+                        found = answer(architecture, model, tokens, prompts[index], processor)
+                        results[f"{name}.{index}"] = found.numpy()
     np.savez(job["output"], allow_pickle=False, **results)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ascend_facts.model_results import FEATURES, Cell, ModelResult, Outcome
+from ascend_facts.model_results import FEATURES, Cell, ModelResult, Outcome, Versions
 from conformance.architectures import Architecture
 from conformance.compare import LIMIT
 from conformance.table_texts import TEXTS, Language, Texts
@@ -42,6 +43,7 @@ def _feature_list(texts: Texts) -> str:
 def _chip_section(chip: str, rows: list[ModelResult], known: Mapping[str, Architecture], texts: Texts) -> str:
     lines = [f"## {chip}", ""]
     model, dtype, day = texts.row_columns
+    versions = _by_frequency(rows)
     for group in dict.fromkeys(row.group for row in rows):
         members = [row for row in rows if row.group == group]
         columns = [name for name in FEATURES if any(name in row.cells for row in members)]
@@ -49,20 +51,37 @@ def _chip_section(chip: str, rows: list[ModelResult], known: Mapping[str, Archit
         lines.append(f"| {model} | {dtype} | " + " | ".join(columns) + f" | {day} |")
         lines.append("|---" * (len(columns) + 3) + "|")
         for row in members:
-            cells = " | ".join(_cell(row.cells.get(column), texts) for column in columns)
+            cells = " | ".join(_cell(row.cells.get(column), versions, texts) for column in columns)
             name = f"{known[row.name].covers} (`{row.name}`)"
-            lines.append(f"| {name} | {row.dtype or ''} | {cells} | {row.date} |")
+            lines.append(f"| {name} | {row.dtype or ''} | {cells} | {_days(row, texts)} |")
         lines += ["", *_reasons(members, texts)]
-    versions = {f"{name} {version}" for row in rows for name, version in row.versions.items()}
-    lines += [texts.versions.format(", ".join(sorted(versions))), ""] if versions else []
+    for number, entry in enumerate(versions):
+        named = ", ".join(f"{name} {version}" for name, version in sorted(entry.items())) or texts.unrecorded
+        lines += [_mark(number) + (" " if number else "") + texts.versions.format(named), ""]
     return "\n".join(lines)
 
 
-def _cell(cell: Cell | None, texts: Texts) -> str:
+def _by_frequency(rows: Iterable[ModelResult]) -> list[Versions]:
+    """The sets of versions that results are of, the one of most cells first: cells of the others bear a mark."""
+    counts = Counter(tuple(sorted(cell.versions.items())) for row in rows for cell in row.cells.values())
+    return [dict(entry) for entry, _ in counts.most_common()]
+
+
+def _mark(number: int) -> str:
+    """A superscript for all but the first."""
+    return "".join("⁰¹²³⁴⁵⁶⁷⁸⁹"[int(digit)] for digit in str(number)) if number else ""
+
+
+def _days(row: ModelResult, texts: Texts) -> str:
+    first, last = row.dates or ("", "")
+    return last if first == last else texts.days.format(first, last)
+
+
+def _cell(cell: Cell | None, versions: Sequence[Versions], texts: Texts) -> str:
     if cell is None:
         return ""
     number = f" {cell.typical:.1f}" if cell.outcome in ("pass", "fails") and cell.typical is not None else ""
-    return texts.outcomes[cell.outcome] + number
+    return texts.outcomes[cell.outcome] + number + _mark(versions.index(cell.versions))
 
 
 def _reasons(rows: Iterable[ModelResult], texts: Texts) -> list[str]:
@@ -88,7 +107,7 @@ def _fault_section(rows: Iterable[ModelResult], texts: Texts) -> str:
     lines += ["", *(f"* **{name}**: {texts.faults[name]}" for name in names)]
     lines += ["", f"| {' | '.join(texts.fault_columns)} |", "|---|---|---|---|---|"]
     for row in tried:
-        caught = ", ".join(fault for fault, found in row.faults.items() if found)
-        missed = ", ".join(fault for fault, found in row.faults.items() if not found)
+        caught = ", ".join(fault for fault, trial in row.faults.items() if trial.caught)
+        missed = ", ".join(fault for fault, trial in row.faults.items() if not trial.caught)
         lines.append(f"| {texts.groups.get(row.group, row.group)} | `{row.name}` | {row.chip} | {caught} | {missed} |")
     return "\n".join([*lines, ""])

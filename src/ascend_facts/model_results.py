@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ascend_facts.model_shape import ModelShape
 
 Outcome = Literal["pass", "refused", "fails", "impossible"]
-SCHEMA = "ascend.models/1"
+SCHEMA = "ascend.models/2"
 
 # Columns of the table, in order, with what each one shows.
 FEATURES: Mapping[str, str] = {
@@ -36,33 +36,53 @@ FEATURES: Mapping[str, str] = {
 SHIPPED = Path(__file__).with_suffix(".json")  # what this version was seen to do
 
 
+Versions = Mapping[str, str]  # of a package, by its name
+
+
 @dataclass(frozen=True)
 class Cell:
-    """What came of one feature."""
+    """What came of one feature, when, and in which versions."""
 
     outcome: Outcome
     detail: str
     typical: float | None = None  # error as a multiple of the precision's own noise: median and worst position
     worst: float | None = None
+    date: str = ""
+    versions: Versions = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Whether a deliberate fault was caught, when, and in which versions."""
+
+    caught: bool
+    date: str = ""
+    versions: Versions = field(default_factory=dict)
 
 
 @dataclass
 class ModelResult:
-    """One row of the table: a model on a chip."""
+    """One row of the table: a model on a chip. Its cells may be of several days and versions."""
 
     name: str
     group: str
     chip: str
-    date: str
     dtype: str | None = None
-    versions: dict[str, str] = field(default_factory=dict)
     cells: dict[str, Cell] = field(default_factory=dict)
-    faults: dict[str, bool] = field(default_factory=dict)  # deliberate fault -> was it caught
+    faults: dict[str, Trial] = field(default_factory=dict)  # by the deliberate fault's name
     architecture: str = ""  # what such a model's config.json names under "architectures"
 
     @property
     def good(self) -> bool:
-        return all(cell.outcome != "fails" for cell in self.cells.values()) and all(self.faults.values())
+        return all(cell.outcome != "fails" for cell in self.cells.values()) and all(
+            trial.caught for trial in self.faults.values()
+        )
+
+    @property
+    def dates(self) -> tuple[str, str] | None:
+        """The first and the last day that its cells were run on; None where no cell says."""
+        days = sorted(cell.date for cell in self.cells.values() if cell.date)
+        return (days[0], days[-1]) if days else None
 
 
 def shipped() -> dict[tuple[str, str], ModelResult]:
@@ -121,11 +141,19 @@ def load(path: Path) -> dict[tuple[str, str], ModelResult]:
     document = json.loads(path.read_text())
     if document.get("schema") != SCHEMA:
         raise ValueError(f"{path} has schema {document.get('schema')!r}, this version writes {SCHEMA!r}: delete it.")
-    return {(row["name"], row["chip"]): _row(row) for row in document["results"]}
+    versions = document["versions"]
+    return {(row["name"], row["chip"]): _row(row, versions) for row in document["results"]}
 
 
-def _row(row: dict[str, Any]) -> ModelResult:
-    return ModelResult(**{**row, "cells": {name: Cell(**cell) for name, cell in row["cells"].items()}})
+def _row(row: dict[str, Any], versions: list[Versions]) -> ModelResult:
+    """A stored row; what ran in the same versions shares an entry of the document's list."""
+
+    def read(stored: dict[str, Any]) -> dict[str, Any]:
+        return {**stored, "versions": versions[stored["versions"]]}
+
+    cells = {name: Cell(**read(cell)) for name, cell in row["cells"].items()}
+    faults = {name: Trial(**read(trial)) for name, trial in row["faults"].items()}
+    return ModelResult(**{**row, "cells": cells, "faults": faults})
 
 
 def merge(results: Mapping[tuple[str, str], ModelResult], new: ModelResult) -> dict[tuple[str, str], ModelResult]:
@@ -136,9 +164,7 @@ def merge(results: Mapping[tuple[str, str], ModelResult], new: ModelResult) -> d
             new.name,
             new.group,
             new.chip,
-            new.date,
             new.dtype or old.dtype,
-            new.versions or old.versions,
             {**old.cells, **new.cells},
             {**old.faults, **new.faults},
             new.architecture or old.architecture,
@@ -152,9 +178,21 @@ def settled(results: Mapping[tuple[str, str], ModelResult], name: str, chip: str
     if row is None:
         return set()
     good = {feature for feature, cell in row.cells.items() if cell.outcome != "fails"}
-    return good | {fault for fault, caught in row.faults.items() if caught}
+    return good | {fault for fault, trial in row.faults.items() if trial.caught}
 
 
 def store(path: Path, results: Mapping[tuple[str, str], ModelResult]) -> None:
+    """Write results, sorted; versions are listed once and cells refer to them by their place in the list."""
+    versions: list[Versions] = []
+
+    def place(entry: Versions) -> int:
+        if entry not in versions:
+            versions.append(entry)
+        return versions.index(entry)
+
     rows = [asdict(results[key]) for key in sorted(results)]
-    path.write_text(json.dumps({"schema": SCHEMA, "results": rows}, indent=1) + "\n")
+    for row in rows:
+        for entry in (*row["cells"].values(), *row["faults"].values()):
+            entry["versions"] = place(entry["versions"])
+    document = {"schema": SCHEMA, "versions": versions, "results": rows}
+    path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

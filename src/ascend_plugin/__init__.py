@@ -37,6 +37,8 @@ def register() -> str | None:
     for name, value in ENVIRONMENT_DEFAULTS.items():
         os.environ.setdefault(name, value)
     from ascend_plugin import compat
+    from ascend_plugin.service import orphans
 
     compat.prepare_process()
+    orphans.prepare()
     return PLATFORM

@@ -14,6 +14,8 @@ import torch
 from vllm.forward_context import get_forward_context
 from vllm.lora.layers import LoRAMapping
 from vllm.lora.punica_wrapper.punica_base import PunicaWrapperBase
+from vllm.lora.punica_wrapper.utils import convert_mapping
+from vllm.utils.torch_utils import async_tensor_h2d
 
 from ascend_plugin.graphs import wrapper
 
@@ -21,9 +23,29 @@ from ascend_plugin.graphs import wrapper
 class AscendPunicaWrapper(PunicaWrapperBase):
     """What vLLM's LoRA layers call. T tokens, S slots, rank r; A [S, 1, r, in], B [S, 1, out, r], scaling inside B."""
 
-    def update_metadata(self, mapping: LoRAMapping, *args: Any, **kwargs: Any) -> None:
-        """Send which adapter each token wants to the device; the base class would wait for the device, too."""
-        self._update_base_metadata(mapping, *args, **kwargs)
+    def __init__(
+        self, max_num_batched_tokens: int, max_batches: int, device: torch.device | str, **kwargs: Any
+    ) -> None:
+        super().__init__(max_num_batched_tokens, max_batches, device, **kwargs)
+        # int32, because the 310P's vector units fault on sums of int64 (rule int64_add): the embedding adds its rows to
+        # token ids, which are int32 too. The padded rows of the sampler are another kernel's.
+        self._token_lora_indices, self._sampler_indices, self._embeddings_indices = (
+            torch.empty(max_num_batched_tokens, dtype=torch.int32, device=device) for _ in range(3)
+        )
+
+    def update_metadata(
+        self, mapping: LoRAMapping, lora_index_to_id: list[int | None], max_loras: int, vocab_size: int, **kwargs: Any
+    ) -> None:
+        """Send which adapter each token wants to the device; the host computes it, and nothing waits for the device."""
+        tokens, samples, _, embeddings, self.indices_len = convert_mapping(
+            mapping, lora_index_to_id, max_loras, vocab_size, torch.device("cpu")
+        )
+        for buffer, values in (
+            (self._token_lora_indices, tokens),
+            (self._sampler_indices, samples),
+            (self._embeddings_indices, embeddings),
+        ):
+            async_tensor_h2d(values.to(torch.int32), out=buffer[: len(values)])
         self.no_lora = not any(mapping.index_mapping)
 
     def _nothing_to_add(self) -> bool:
@@ -97,7 +119,9 @@ class AscendPunicaWrapper(PunicaWrapperBase):
 
 def _own_slots(indices: torch.Tensor, slots: int, dtype: torch.dtype) -> torch.Tensor:
     """[T, S, 1]: one in the slot of each token's adapter; nowhere for a token without (index -1)."""
-    return (indices.unsqueeze(1) == torch.arange(slots, device=indices.device)).to(dtype).unsqueeze(2)
+    return (
+        (indices.unsqueeze(1) == torch.arange(slots, dtype=indices.dtype, device=indices.device)).to(dtype).unsqueeze(2)
+    )
 
 
 def _shrink(x: torch.Tensor, a: torch.Tensor, scale: float) -> torch.Tensor:

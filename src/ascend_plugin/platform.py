@@ -20,6 +20,7 @@ ATTENTION_BACKENDS = {
     "paged_nz": "ascend_plugin.attention.paged_nz.PagedNzBackend",
     "fused_infer": "ascend_plugin.attention.fused_infer.FusedInferBackend",
 }
+LATENT_BACKEND = "ascend_plugin.attention.latent.LatentBackend"
 
 
 class AscendPlatform(Platform):
@@ -115,11 +116,13 @@ class AscendPlatform(Platform):
 
     @classmethod
     def pre_register_and_update(cls, parser: Any = None) -> None:
-        from ascend_plugin import compat, quantization
+        from ascend_plugin import compat, quantization, service
 
         quantization.register()
         if parser is None:  # asked by EngineArgs, which is about to choose its defaults
             compat.prepare_configuration()
+        else:
+            service.set_server_defaults(parser)
 
     @classmethod
     def verify_quantization(cls, quant: str) -> None:
@@ -170,7 +173,7 @@ class AscendPlatform(Platform):
         from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
 
         chip = cls.chip()
-        path = ATTENTION_BACKENDS[chip.attention]
+        path = LATENT_BACKEND if attn_selector_config.use_mla else ATTENTION_BACKENDS[chip.attention]
         if selected_backend not in (None, AttentionBackendEnum.CUSTOM):
             raise ValueError(
                 f"Leave out the attention backend {selected_backend.name}: on {chip.soc_version} there is one for "
@@ -182,6 +185,12 @@ class AscendPlatform(Platform):
         if reasons:
             raise ValueError(f"This model's attention does not run on {chip.soc_version}: {', '.join(reasons)}.")
         return path
+
+    @classmethod
+    def get_mla_prefill_backend_cls(cls, mla_selector_config: Any) -> Any:
+        from ascend_plugin.attention.latent import NoPrefillBackend
+
+        return NoPrefillBackend
 
     @classmethod
     def get_device_communicator_cls(cls) -> str:

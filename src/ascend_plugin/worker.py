@@ -29,8 +29,10 @@ class AscendWorker(Worker):
         """Bind this process to its chip, join the process groups and take the memory baseline."""
         compat.prepare_worker_process()
         log.hide_announced_conversions()
-        if self.model_config.is_hybrid:
+        if self.model_config.has_inner_state:
             ops.register_recurrent_layers()
+        if self.model_config.is_multimodal_model:
+            ops.register_encoder_layers()
         # Modules stay for life: vLLM collects garbage a score of times while it starts, a second each with them.
         gc.freeze()
         self.device = self._open_device()

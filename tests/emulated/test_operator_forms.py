@@ -76,12 +76,12 @@ def test_ranks_embed_without_int64_arithmetic(npu: Npu) -> None:
 
 
 def routed(tokens: int, experts: int, dtype: str, k: int = 2) -> dict[str, Any]:
-    from ascend_plugin.ops import moe
+    from ascend_plugin.ops import expert_choice
 
     generator = torch.Generator().manual_seed(experts)
     logits = torch.randn(tokens, experts, generator=generator).to(getattr(torch, dtype))
     with Launched() as launched:
-        weights, ids, _ = moe.fused_topk(logits.npu(), logits.npu(), k, renormalize=True)
+        weights, ids, _ = expert_choice.fused_topk(logits.npu(), logits.npu(), k, renormalize=True)
     expected, chosen = logits.double().softmax(-1).topk(k)
     expected /= expected.sum(-1, keepdim=True)
     gating = launched.named("gating_top_k_softmax")
@@ -422,7 +422,7 @@ from ascend_facts import probes
 from ascend_plugin import detection
 chip = detection.current_chip()
 here = probes.installation(chip.soc_version)
-print("FORMS", json.dumps({"soc": here.soc, "cann": here.cann, "driver": here.driver, "rows": chip.forms.gating_rows}))
+print("FORMS", json.dumps({**probes.ProbeResult(here, {}).document(), "rows": chip.forms.gating_rows}))
 """
 
 

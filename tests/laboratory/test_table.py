@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ascend_cli.errors import UsageError
-from ascend_facts.model_results import FEATURES, Cell, ModelResult, load, merge, settled, shipped, store
+from ascend_facts.model_results import FEATURES, Cell, ModelResult, Trial, load, merge, settled, shipped, store
 from conformance.architectures import QUICK, architectures, select
 from conformance.compare import LIMIT, errors, judge
 from conformance.faults import FAULTS, MEANINGS, WRONG_HISTORY, misread
@@ -89,18 +89,41 @@ def test_shapes_must_agree() -> None:
 
 
 def test_results_survive_storage_and_later_runs_replace_only_their_cells(tmp_path: Path) -> None:
-    first = ModelResult("qwen3", "dense", "310P3", "2026-01-01", "float16", {"vllm": "1"})
-    first.cells = {"prefill": Cell("pass", "fine", 1.0, 1.2), "TP 2": Cell("fails", "died")}
-    second = ModelResult("qwen3", "dense", "310P3", "2026-01-02", "float16", {"vllm": "2"})
-    second.cells = {"TP 2": Cell("pass", "fine", 1.1, 1.3)}
-    store(tmp_path / "models.json", merge(merge({}, first), second))
-    kept = load(tmp_path / "models.json")["qwen3", "310P3"]
-    assert kept.date == "2026-01-02" and kept.good
-    assert [cell.outcome for cell in kept.cells.values()] == ["pass", "pass"]
+    old, new = {"date": "2026-01-01", "versions": {"vllm": "1"}}, {"date": "2026-01-02", "versions": {"vllm": "2"}}
+    first = ModelResult("qwen3", "dense", "310P3", "float16", faults={"rope-theta": Trial(True, **old)})
+    first.cells = {"prefill": Cell("pass", "fine", 1.0, 1.2, **old), "TP 2": Cell("fails", "died", **old)}
+    second = ModelResult("qwen3", "dense", "310P3", "float16")
+    second.cells = {"TP 2": Cell("pass", "fine", 1.1, 1.3, **new)}
+    everything = merge(merge({}, first), second)
+    store(tmp_path / "models.json", everything)
+    kept = load(tmp_path / "models.json")
+    assert kept == everything
+    row = kept["qwen3", "310P3"]
+    assert row.good and row.dates == ("2026-01-01", "2026-01-02")
+    assert [(cell.date, cell.versions["vllm"]) for cell in row.cells.values()] == [
+        ("2026-01-01", "1"),
+        ("2026-01-02", "2"),
+    ]
+
+
+def test_results_of_another_schema_are_not_read(tmp_path: Path) -> None:
+    (tmp_path / "models.json").write_text('{"schema": "ascend.models/1", "results": []}')
+    with pytest.raises(ValueError, match=r"ascend\.models/1"):
+        load(tmp_path / "models.json")
+
+
+def test_the_page_marks_what_was_run_in_other_versions() -> None:
+    row = ModelResult("qwen3", "dense", "310P3", "float16")
+    row.cells = {name: Cell("pass", "", 0.5, 1.0, "2026-01-02", {"vllm": "2"}) for name in ("prefill", "prefix cache")}
+    row.cells["TP 2"] = Cell("pass", "", 0.7, 1.0, "2026-01-01", {"vllm": "1"})
+    page = render({("qwen3", "310P3"): row}, architectures())
+    assert "| pass 0.5 | pass 0.5 | pass 0.7¹ | 2026-01-01 to 2026-01-02 |" in page
+    assert "\nVersions: vllm 2.\n" in page and "\n¹ Versions: vllm 1.\n" in page
 
 
 def test_only_failures_are_run_again() -> None:
-    row = ModelResult("qwen3", "dense", "310P3", "2026-01-01", faults={"rope-theta": True, "swapped-kv-heads": False})
+    faults = {"rope-theta": Trial(True), "swapped-kv-heads": Trial(False)}
+    row = ModelResult("qwen3", "dense", "310P3", faults=faults)
     row.cells = {"prefill": Cell("pass", "fine"), "TP 2": Cell("fails", "died"), "EP 2": Cell("refused", "no")}
     results = merge({}, row)
     assert settled(results, "qwen3", "310P3") == {"prefill", "EP 2", "rope-theta"}
@@ -108,9 +131,9 @@ def test_only_failures_are_run_again() -> None:
 
 
 def test_the_page_gives_the_reason_of_what_does_not_pass() -> None:
-    row = ModelResult("gemma2", "dense", "310P3", "2026-01-01", None, {})
+    row = ModelResult("gemma2", "dense", "310P3")
     row.cells = {"prefill": Cell("refused", "310P3 has no bfloat16")}
-    row.faults = {"rope-theta": True, "shifted-window": False}
+    row.faults = {"rope-theta": Trial(True), "shifted-window": Trial(False)}
     page = render({("gemma2", "310P3"): row}, architectures())
     assert "| refused |" in page
     assert "`gemma2`: refused: 310P3 has no bfloat16" in page

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/forms.h"
 #include "core/memory.h"
 #include "core/spin_lock.h"
 
@@ -117,6 +118,8 @@ class LaunchBase : public Task {
  public:
   LaunchBase(const Operator& op) : op_(op) {}
   const char* name() const override { return op_.name; }
+  const Operator& op() const { return op_; }
+  virtual const void* args() const = 0;
   bool waits() const { return op_.has_dynamic_output; }  // phase 2 returns when the kernel has run
 
   Workspace workspace;
@@ -174,7 +177,7 @@ class Launch final : public LaunchBase {
   }
   void run_without_compute() override { execute_without_compute(op_, args_); }
   Work work() const override { return op_.work != nullptr ? op_.work(args_) : vector_work(op_, args_); }
-  const void* args() const { return args_; }
+  const void* args() const override { return args_; }
 
  private:
   alignas(std::max_align_t) std::byte args_[kCapacity];
@@ -230,6 +233,30 @@ aclError prepare(const Operator& op, bool largest, uint64_t* workspace_size, acl
 
 namespace {
 
+void add_form(const char* name, const TensorView& tensor, std::string& text) {
+  if (tensor.defined()) text.append(" ").append(name).append("=").append(form_of(tensor));
+}
+
+// The tensors of a launch as core/forms.h writes them; of a list, the first.
+std::string form_of_launch(const Operator& op, const void* args) {
+  std::string text = op.name;
+  for (size_t i = 0; i < op.parameter_count; ++i) {
+    const Parameter& parameter = op.parameters[i];
+    const void* field = static_cast<const char*>(args) + parameter.offset;
+    if (parameter.kind == ParameterKind::kTensor) {
+      add_form(parameter.name, *static_cast<const TensorView*>(field), text);
+    } else if (parameter.kind == ParameterKind::kDynamicTensor) {
+      add_form(parameter.name, static_cast<const DynamicTensor*>(field)->view, text);
+    } else if (parameter.kind == ParameterKind::kTensorList) {
+      for (const TensorView& tensor : *static_cast<const TensorList*>(field)) {
+        add_form(parameter.name, tensor, text);
+        break;
+      }
+    }
+  }
+  return text;
+}
+
 // The host would wait for a result that exists only when the graph is replayed.
 void refuse_in_capture(aclrtStream stream) {
   aclmdlRICaptureStatus status = ACL_MODEL_RI_CAPTURE_STATUS_NONE;
@@ -257,6 +284,7 @@ aclError launch(const char* name, void* workspace, uint64_t workspace_size, aclO
            static_cast<unsigned long long>(workspace_size), static_cast<unsigned long long>(task.workspace.bytes));
     }
     task.workspace_address = workspace;
+    if (records_forms()) record_form(form_of_launch(task.op(), task.args()));
     const bool waits = task.waits();
     if (waits) refuse_in_capture(stream);
     submit(stream, executors().give_back(executor));

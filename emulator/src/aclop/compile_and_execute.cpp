@@ -11,6 +11,7 @@
 #include "core/cost.h"
 #include "core/descriptors.h"
 #include "core/errors.h"
+#include "core/forms.h"
 #include "core/task.h"
 #include "math/nz.h"
 
@@ -137,7 +138,14 @@ void execute(const char* type, int input_count, const aclTensorDesc* const input
          type, names.empty() ? "" : (names + ")").c_str());
   }
   if (input_count != 1 || output_count != 1) fail(ACL_ERROR_INVALID_PARAM, "Identity has one input and one output.");
-  submit(stream, std::make_shared<IdentityTask>(*inputs[0], *sources[0], *outputs[0], *targets[0]));
+  auto task = std::make_shared<IdentityTask>(*inputs[0], *sources[0], *outputs[0], *targets[0]);
+  if (records_forms()) {
+    const auto form = [](const aclTensorDesc& desc) {
+      return form_of(desc.dtype, storage_format(desc), desc.sizes.rank(), false);
+    };
+    record_form(std::string(task->name()) + " in=" + form(*inputs[0]) + " out=" + form(*outputs[0]));
+  }
+  submit(stream, std::move(task));
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
 #include "atb/api.h"
 
+#include "core/forms.h"
+
 namespace emulator {
 
 namespace {
@@ -54,6 +56,7 @@ std::string list(const Dims& sizes) {
   return atb_guarded(name, [&] {
     require(operation != nullptr, ::atb::ERROR_INVALID_PARAM, "call its GetWorkspaceSize first: the operation is null.");
     require(context != nullptr, ::atb::ERROR_INVALID_CONTEXT_ADDR, "the context is null.");
+    if (records_forms()) record_form(name);
     static_cast<const ApiOperation*>(operation)->submit_kept();
   });
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "core/forms.h"
 #include "core/memory.h"
 
 namespace emulator {
@@ -185,6 +186,22 @@ void check_memory(const ::atb::Tensor& tensor, const char* what, size_t index) {
   }
 }
 
+// As core/forms.h writes them; ATB's tensors have positions, not names.
+std::string form_of_launch(const char* name, const ::atb::VariantPack& pack) {
+  std::string text = name;
+  const auto add = [&text](const char* what, const auto& tensors) {
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      const TensorDesc& desc = tensors[i].desc;
+      if (is_empty(desc)) continue;
+      text += std::string(" ") + what + std::to_string(i) + "=" +
+              form_of(desc.dtype, desc.format, static_cast<int>(desc.shape.dimNum), false);
+    }
+  };
+  add("in", pack.inTensors);
+  add("out", pack.outTensors);
+  return text;
+}
+
 }  // namespace
 
 Status AtbOperation::Execute(const ::atb::VariantPack& pack, uint8_t*, uint64_t, ::atb::Context* context) {
@@ -201,6 +218,7 @@ Status AtbOperation::Execute(const ::atb::VariantPack& pack, uint8_t*, uint64_t,
     }
     for (size_t i = 0; i < pack.inTensors.size(); ++i) check_memory(pack.inTensors[i], "input", i);
     for (size_t i = 0; i < pack.outTensors.size(); ++i) check_memory(pack.outTensors[i], "output", i);
+    if (records_forms()) record_form(form_of_launch(name_, pack));
     submit(stream_, launch(pack.inTensors, pack.outTensors));
   });
 }

@@ -7,6 +7,7 @@
 
 #include "core/chips.h"
 #include "core/errors.h"
+#include "core/forms.h"
 #include "hccl/reduction.h"
 #include "runtime/allocations.h"
 
@@ -51,6 +52,14 @@ void check_operation(Operation operation, uint32_t ranks) {
   }
 }
 
+namespace {
+
+void record(Operation operation, HcclDataType dtype) {
+  if (records_forms()) record_form(std::string(name_of(operation)) + " data=" + name_of(dtype));
+}
+
+}  // namespace
+
 void check_moved_dtype(Operation operation, HcclDataType dtype) {
   const bool is_float8 = dtype == HCCL_DATA_TYPE_HIF8 || dtype == HCCL_DATA_TYPE_FP8E4M3 ||
                          dtype == HCCL_DATA_TYPE_FP8E5M2 || dtype == HCCL_DATA_TYPE_FP8E8M0;
@@ -58,6 +67,7 @@ void check_moved_dtype(Operation operation, HcclDataType dtype) {
   if ((dtype == HCCL_DATA_TYPE_BFP16 && !chip().has_bf16) || (is_float8 && !chip().has_fp8)) {
     fail(HCCL_E_NOT_SUPPORT, "%s does not support %s on %s.", name_of(operation), name_of(dtype), chip().soc_version);
   }
+  record(operation, dtype);
 }
 
 void check_reduction(Operation operation, HcclDataType dtype, HcclReduceOp reduction) {
@@ -85,6 +95,7 @@ void check_reduction(Operation operation, HcclDataType dtype, HcclReduceOp reduc
     fail(HCCL_E_NOT_SUPPORT, "%s does not support the %s of %s on %s.", name_of(operation), name_of(reduction),
          name_of(dtype), chip().soc_version);
   }
+  record(operation, dtype);
 }
 
 uint64_t size_of(uint64_t count, HcclDataType dtype) {

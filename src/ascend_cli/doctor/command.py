@@ -17,6 +17,20 @@ if TYPE_CHECKING:
 def doctor(
     vllm_version: Annotated[str, typer.Option(help="Only list the advisories open for this vLLM version.")] = "",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Leave out what is in order.")] = False,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Try every form of an operator that the plugin launches, on the chip.")
+    ] = False,
+    first_run: Annotated[
+        str, typer.Option(metavar="MODEL", help="Run a model eager, batched, in graphs, on two chips; name what differs.")
+    ] = "",
+    import_: Annotated[
+        str, typer.Option("--import", metavar="BUNDLE", help="Read the bundle that `pytest --hardware` wrote.")
+    ] = "",
+    index: Annotated[int, typer.Option("--chip", min=0, help="The chip to probe, as the process numbers them.")] = 0,
+    group: Annotated[
+        list[str] | None, typer.Option(metavar="GROUP", help="Probe only these groups of cases; may be repeated.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to write the result of the probe.")] = None,
     root: options.Root = Path("/"),
     json: options.Json = False,
 ) -> int:
@@ -25,7 +39,32 @@ def doctor(
     Looks at driver, firmware, CANN, Python packages, chips and their pairs, memory, device nodes and their
     permissions, shared memory, Docker, and the open advisories of the installed vLLM. Exit code 1 if something must
     be fixed before a model can be served; warnings and notes leave it 0.
+
+    --probe takes about two minutes on an idle chip and needs no model. Exit code 1 where something is wrong that the
+    plugin does not know to avoid. --first-run needs a model: exit code 1 where a step differs. See the page of the
+    command for both.
     """
+    if sum(map(bool, (probe, first_run, import_, vllm_version))) > 1:
+        raise UsageError("--probe, --first-run, --import and --vllm-version exclude each other: give one of them")
+    if probe:
+        from ascend_cli.doctor.probe import run as probing
+
+        return probing.probe(index, tuple(group or probing.GROUPS), output, json, quiet)
+    if first_run:
+        from ascend_cli.doctor.first_run.command import first_run as run_first
+
+        return run_first(first_run, output, json)
+    if import_:
+        from ascend_cli.doctor.bundle import import_bundle
+
+        return import_bundle(Path(import_), json)
+    if group or output:
+        raise UsageError("--group and --output belong to --probe: add it")
+    return _diagnose(vllm_version, quiet, root, json)
+
+
+def _diagnose(vllm_version: str, quiet: bool, root: Path, json: bool) -> int:
+    """The checks of the machine itself."""
     from ascend_cli.doctor.chips import check_chips
     from ascend_cli.doctor.containers import check_containers
     from ascend_cli.doctor.findings import Status

@@ -115,3 +115,17 @@ def _print(name: str | None, rows: list[ModelResult], why: str) -> None:
         for feature, cell in row.cells.items():
             if cell.outcome in ("refused", "fails", "impossible"):
                 console().print(f"{row.name} on {row.chip}, {feature}: {cell.detail}")
+    for row in rows if name else ():
+        console().print(f"{row.name} on {row.chip}: {_seen(row)}")
+
+
+def _seen(row: ModelResult) -> str:
+    """When and in which versions a row's cells were run."""
+    days = row.dates
+    when = "on days that were not recorded" if days is None else days[0] if days[0] == days[1] else " to ".join(days)
+    versions: dict[str, set[str]] = {}
+    for cell in row.cells.values():
+        for package, version in cell.versions.items():
+            versions.setdefault(package, set()).add(version)
+    packages = ", ".join(f"{package} {' and '.join(sorted(found))}" for package, found in sorted(versions.items()))
+    return f"run {when}" + (f" with {packages}" if packages else "")

@@ -6,21 +6,52 @@ are made is a fifth of the import's time and finds nothing.
 
 from __future__ import annotations
 
+import atexit
 import gc
+import os
 import sys
+import traceback
 from typing import NoReturn
 
 
 def main() -> NoReturn:
     gc.disable()
     # `serve` imports it once it has read its flags, which would be after garbage collection is on again.
-    import vllm.entrypoints.openai.api_server  # noqa: F401
+    import vllm.entrypoints.launchers.api_server.entry  # noqa: F401
     from vllm.entrypoints.cli.main import main as run_vllm
 
     gc.freeze()
     gc.enable()
     sys.argv[0] = "vllm"
-    sys.exit(run_vllm())
+    end(_code(run_vllm))
+
+
+def _code(run: object) -> int:
+    """The exit code of a run; what it raised is told as the interpreter would tell it."""
+    try:
+        run()  # type: ignore[operator]
+    except SystemExit as exit_:
+        if exit_.code is None or isinstance(exit_.code, int):
+            return exit_.code or 0
+        print(exit_.code, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BaseException as error:
+        if sys.excepthook is sys.__excepthook__:
+            traceback.print_exc()
+        else:
+            sys.excepthook(type(error), error, error.__traceback__)
+        return 1
+    return 0
+
+
+def end(code: int) -> NoReturn:
+    """Leave without taking the interpreter apart, which ends in pages about objects that extensions leak."""
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from ascend_cli.hardware.vllm import vllm_command
 from ascend_cli.output import gib
 from ascend_cli.registry.cards import Model, find_model
 from ascend_cli.registry.parsers import parser_flags
+from ascend_cli.serving.checkpoints import check_checkpoint
 from ascend_cli.serving.flags import ServeFlags, without_secrets
 from ascend_cli.serving.records import StartedServer
 from ascend_facts.chips import ChipSpec
@@ -24,6 +25,7 @@ NO_WEIGHTS = "{folder} has no weights (*.safetensors): download them into it"
 NOTHING_HERE = "no NPU is here and the emulator is not installed: `ascend doctor` says what is missing"
 EMULATED_CACHE_BYTES = 1 << 30  # the cache of an emulated chip lies in this machine's memory
 CACHE_SIZES = ("--gpu-memory-utilization", "--kv-cache-memory-bytes", "--num-gpu-blocks-override")
+LIMITS = "ascend_plugin.service.limits.Limits"  # as a word: the command line imports neither torch nor vLLM
 # What reading a config of another shape than expected may raise, whatever it holds.
 UNREADABLE = (
     UsageError,
@@ -110,6 +112,7 @@ def model_files(name: str, hub: str) -> Model:
         _check_folder(model.folder)
         return model
     if model.folder is not None and not incomplete_files(model.folder):
+        check_checkpoint(model.folder)
         return model  # a hub's cache that holds every file: no network is needed
     if model.hub_id is None:
         raise UsageError(NO_WEIGHTS.format(folder=model.folder))
@@ -122,10 +125,12 @@ def _check_folder(folder: Path) -> None:
     from ascend_cli.registry.download import incomplete_files
 
     if not any(folder.glob("*.safetensors")):
+        check_checkpoint(folder)  # has a sentence for pickles
         raise UsageError(NO_WEIGHTS.format(folder=folder))
     missing = [problem for problem in incomplete_files(folder) if problem.endswith("is missing")]
     if missing:
         raise UsageError(f"{folder} is not complete ({missing[0]}): download the rest into it")
+    check_checkpoint(folder)
 
 
 def _embedded_folder(name: str) -> Path:
@@ -195,7 +200,7 @@ def prepare(model: Model, machine: Machine, flags: Sequence[str]) -> Launch:
     if placement.shape is not None and not given.has("--tool-call-parser") and not given.has("--reasoning-parser"):
         added += parser_flags(model)
     limit = emulated_cache_limit(flags) if machine.emulated else []
-    added += limit
+    added += [*limit, "--middleware", LIMITS]
     folder = str(model.folder or model.hub_id)
     server = StartedServer(
         pid=os.getpid(),
@@ -318,7 +323,7 @@ def _reach(given: ServeFlags, has_key: bool) -> list[str]:
     if not given.is_open:
         return ["Listens on this machine alone (127.0.0.1); `-- --host 0.0.0.0` opens it to the network."]
     if has_key:
-        return [f"Listens on {given.get('--host')}, with a key on /v1 only: put a proxy in front of the other paths."]
+        return [f"Listens on {given.get('--host')}, with a key on every path but /health, /ping and /metrics."]
     return [
         f"WARNING: listens on {given.get('--host')} without a key: whoever reaches port {given.port} can use it. "
         "Give --api-key-file FILE."

@@ -33,6 +33,10 @@ class AscendBackend(AttentionBackend):
         return True
 
     @classmethod
+    def supports_sink(cls) -> bool:
+        return True
+
+    @classmethod
     def supports_attn_type(cls, attn_type: str) -> bool:
         return attn_type in (AttentionType.DECODER, AttentionType.ENCODER_ONLY)
 
@@ -52,7 +56,18 @@ class AscendAttention(AttentionImpl[AscendMetadata]):
         logits_soft_cap: float | None = None,
         attn_type: str = AttentionType.DECODER,
         kv_sharing_target_layer_name: str | None = None,
+        sinks: torch.Tensor | None = None,
+        **unknown: object,
     ) -> None:
+        """sinks [heads]: a score of each head that takes part in the softmax and has no value.
+
+        Raises ValueError for any other argument that a model's class gives and this does not know.
+        """
+        if given := sorted(name for name, value in unknown.items() if value not in (None, False)):
+            raise ValueError(
+                f"This model's attention has {' and '.join(given)}, which no attention of this plugin computes: the "
+                "model does not run on Ascend here yet."
+            )
         self.num_heads = num_heads
         self.head_size = head_size
         self.scale = scale
@@ -62,11 +77,13 @@ class AscendAttention(AttentionImpl[AscendMetadata]):
         self.attn_type = attn_type
         self.shares_cache = kv_sharing_target_layer_name is not None
         self.unfused: UnfusedPagedAttention | None = None
-        if alibi_slopes is not None or logits_soft_cap:
+        if alibi_slopes is not None or logits_soft_cap or sinks is not None:
             if attn_type == AttentionType.ENCODER_ONLY:
-                raise ValueError("An encoder whose attention has ALiBi or a soft cap on scores does not run here yet.")
+                raise ValueError(
+                    "An encoder whose attention has ALiBi, sinks or a soft cap on scores does not run here yet."
+                )
             heads = num_heads, self.num_kv_heads, head_size
-            self.unfused = UnfusedPagedAttention(*heads, scale, sliding_window, logits_soft_cap, alibi_slopes)
+            self.unfused = UnfusedPagedAttention(*heads, scale, sliding_window, logits_soft_cap, alibi_slopes, sinks)
 
     def forward(
         self,

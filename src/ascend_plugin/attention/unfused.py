@@ -1,4 +1,4 @@
-"""Attention composed of stock operators, for layers whose scores no fused operator computes: a soft cap, ALiBi.
+"""Attention composed of stock operators, for layers that no fused operator computes: a soft cap, ALiBi, sinks.
 
 Keys and values are gathered from their pages by the block table, a piece at a time, and met with an online softmax in
 float32 (Milakov and Gimelshein, arXiv:1805.02867), so that what is alive at once is bounded by SCRATCH_VALUES whatever
@@ -48,17 +48,22 @@ class UnfusedPagedAttention:
         window: int | None,
         soft_cap: float | None,
         alibi_slopes: list[float] | None,
+        sinks: torch.Tensor | None = None,
+        value_size: int | None = None,
     ) -> None:
+        """value_size: values are the first so many numbers of keys (latent attention)."""
         self.num_heads, self.num_kv_heads, self.head_size = num_heads, num_kv_heads, head_size
         self.scale, self.window, self.soft_cap = scale, window, soft_cap
         self._slopes = None if alibi_slopes is None else torch.tensor(alibi_slopes, dtype=torch.float32)
+        self.value_size = value_size or head_size
+        self._sinks = sinks  # [heads], a parameter: its values come with the weights
 
     def reserve(self, device: torch.device) -> None:
         """Take the most memory that a step takes, for the profile run to see."""
         torch.empty(SCRATCH_TENSORS * SCRATCH_VALUES, dtype=torch.float32, device=device)
 
     def attend(self, query: torch.Tensor, kv_cache: KeysAndValues, metadata: AscendMetadata, out: torch.Tensor) -> None:
-        """Fill out [T, heads, size], of any dtype, from query [T, heads, size] and the cache."""
+        """Fill out [T, heads, value size], of any dtype, from query [T, heads, size] and the cache."""
         if self._slopes is not None and self._slopes.device != query.device:
             self._slopes = self._slopes.to(query.device)
         block_size = kv_cache[0].shape[1]
@@ -127,20 +132,26 @@ class UnfusedPagedAttention:
         scaled = query.view(shape).permute(0, 2, 3, 1, 4).to(torch.float32) * (self.scale / (self.soft_cap or 1.0))
         rows = scaled.reshape(requests, self.num_kv_heads, -1, self.head_size)
         found = self._online_softmax(rows, kv_cache, part)
-        return found.view(requests, *shape[2:4], tokens, self.head_size).permute(0, 3, 1, 2, 4).reshape(query.shape)
+        by_head = found.view(requests, *shape[2:4], tokens, self.value_size).permute(0, 3, 1, 2, 4)
+        return by_head.reshape(*query.shape[:2], self.value_size)
 
     def _online_softmax(self, rows: torch.Tensor, kv_cache: KeysAndValues, part: Part) -> torch.Tensor:
-        """Rows' attention [B, kv heads, group * S, size], a piece of keys at a time."""
+        """Rows' attention [B, kv heads, group * S, value size], a piece of keys at a time."""
         requests, width = part.blocks.shape
         block_size = kv_cache[0].shape[1]
+        sinks = self._sinks_of(rows)
         # Values that one block adds to the largest tensor.
         block_values = block_size * max(rows.numel() // self.head_size, requests * self.num_kv_heads * self.head_size)
         step = max(1, SCRATCH_VALUES // block_values)
         if step >= width:
             scores, values = self._scores(rows, kv_cache, part, 0, width)
-            return torch.matmul(torch.softmax(scores, dim=-1), values)
-        peak = rows.new_full((*rows.shape[:3], 1), HIDDEN)
-        total, mixed = torch.zeros_like(peak), torch.zeros_like(rows)
+            if sinks is not None:
+                scores = torch.cat([scores, sinks], dim=-1)
+            weights = torch.softmax(scores, dim=-1)
+            return torch.matmul(weights if sinks is None else weights[..., :-1], values)
+        peak = rows.new_full((*rows.shape[:3], 1), HIDDEN) if sinks is None else sinks
+        total = torch.zeros_like(peak) if sinks is None else torch.ones_like(peak)
+        mixed = rows.new_zeros((*rows.shape[:3], self.value_size))
         for column in range(0, width, step):
             scores, values = self._scores(rows, kv_cache, part, column, min(column + step, width))
             higher = torch.maximum(peak, scores.amax(dim=-1, keepdim=True))
@@ -151,6 +162,14 @@ class UnfusedPagedAttention:
             peak = higher
         return mixed.div_(total)
 
+    def _sinks_of(self, rows: torch.Tensor) -> torch.Tensor | None:
+        """[B, kv heads, group * S, 1] float32: each row's sink."""
+        if self._sinks is None:
+            return None
+        by_head = self._sinks.detach().to(torch.float32).view(1, self.num_kv_heads, -1, 1)
+        tokens = rows.shape[2] // by_head.shape[2]
+        return by_head.expand(rows.shape[0], -1, -1, tokens).reshape(*rows.shape[:3], 1)
+
     def _scores(
         self, rows: torch.Tensor, kv_cache: KeysAndValues, part: Part, begin: int, end: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -159,7 +178,11 @@ class UnfusedPagedAttention:
         block_size = kv_cache[0].shape[1]
         blocks = part.blocks[:, begin:end].reshape(-1)
         shape = (requests, -1, self.num_kv_heads, self.head_size)
-        keys, values = (pages.index_select(0, blocks).view(shape).to(torch.float32) for pages in kv_cache)
+        keys = kv_cache[0].index_select(0, blocks).view(shape).to(torch.float32)
+        if kv_cache[1] is kv_cache[0]:
+            values = keys[..., : self.value_size]
+        else:
+            values = kv_cache[1].index_select(0, blocks).view(shape).to(torch.float32)
         scores = torch.matmul(rows, keys.permute(0, 2, 3, 1))
         if self.soft_cap:
             scores.tanh_().mul_(self.soft_cap)

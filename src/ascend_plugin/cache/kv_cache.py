@@ -11,6 +11,7 @@ from vllm.v1.kv_cache_interface import (
     KVCacheConfig,
     KVCacheSpec,
     MambaSpec,
+    MLAAttentionSpec,
     UniformTypeKVCacheSpecs,
 )
 
@@ -44,15 +45,18 @@ def allocate_nz(
         layer
         for group in config.kv_cache_groups
         for layer in group.layer_names
-        if isinstance(_spec_of(group.kv_cache_spec, layer), AttentionSpec)
+        if has_keys_and_values(_spec_of(group.kv_cache_spec, layer))
     }
-    if unfused and set(unfused) != attention:
+    if (gathered := attention & set(unfused)) and gathered != attention:
         raise NotImplementedError("Some layers of this model cap their scores and others do not: it does not run here.")
     pages: Callable[[int, int, int, int, torch.device], torch.Tensor]
-    pages = allocate_plain_cache if unfused else allocate_cache
+    pages = allocate_plain_cache if gathered else allocate_cache
 
     def keys_and_values(shape: PageShape) -> Pair:
         return pages(*shape, device), pages(*shape, device)
+
+    def latents(shape: PageShape) -> torch.Tensor:
+        return torch.zeros(shape, dtype=torch.float16, device=device)
 
     caches: dict[str, Pair | torch.Tensor] = {}
     by_address: dict[tuple[int, PageShape], Pair | torch.Tensor] = {}
@@ -69,6 +73,10 @@ def allocate_nz(
             if isinstance(spec, MambaSpec):
                 shape = (blocks, 1, 1, spec.page_size_bytes)  # as MambaBase.bind_kv_cache takes it
                 allocate = states
+            elif isinstance(spec, MLAAttentionSpec):
+                block_size = kernel_block_sizes[group_index]
+                shape = (blocks * (spec.block_size // block_size), 1, block_size, spec.head_size)
+                allocate = latents
             elif isinstance(spec, AttentionSpec):
                 block_size = kernel_block_sizes[group_index]
                 blocks *= spec.block_size // block_size
@@ -81,6 +89,11 @@ def allocate_nz(
                 by_address[address] = allocate(shape)
             caches[layer] = by_address[address]
     return caches
+
+
+def has_keys_and_values(spec: KVCacheSpec) -> bool:
+    """Whether a layer's pages hold keys and values; those of latent attention hold one vector a token."""
+    return isinstance(spec, AttentionSpec) and not isinstance(spec, MLAAttentionSpec)
 
 
 def accounted_share(specs: Iterable[KVCacheSpec]) -> float:

@@ -27,7 +27,11 @@ class Patch:
 MAMBA = "vllm.v1.worker.mamba_utils"
 ROUTERS = "vllm.model_executor.layers.fused_moe.router"
 PATCHES = (
-    Patch("torchvision", ("transformers.models.qwen2_vl.image_processing_qwen2_vl",), "process"),
+    Patch(
+        "torchvision",
+        ("torchvision._meta_registrations", "transformers.models.qwen2_vl.image_processing_qwen2_vl"),
+        "process",
+    ),
     Patch(
         "server_steps",
         ("vllm.engine.arg_utils.EngineArgs._set_default_max_num_seqs_and_batched_tokens_args",),
@@ -37,13 +41,24 @@ PATCHES = (
     Patch("kernel_warmup", ("vllm.v1.worker.gpu_worker.kernel_warmup",), "worker"),
     Patch(
         "expert_routing",
-        (f"{ROUTERS}.fused_topk_router.fused_topk", f"{ROUTERS}.grouped_topk_router.fused_topk"),
+        (
+            f"{ROUTERS}.fused_topk_router.fused_topk",
+            f"{ROUTERS}.grouped_topk_router.fused_topk",
+            f"{ROUTERS}.fused_topk_bias_router.fused_topk_bias",
+            f"{ROUTERS}.grouped_topk_router.fused_topk_bias",
+            f"{ROUTERS}.zero_expert_router.fused_topk_bias",
+        ),
         "worker",
     ),
     Patch(
         "recurrent_states",
         (f"{MAMBA}.collect_mamba_copy_meta", f"{MAMBA}.do_mamba_copy_block", f"{MAMBA}.MambaSpecDecodeGPUContext"),
         "worker",
+    ),
+    Patch(
+        "routed_scale",
+        ("vllm.model_executor.layers.fused_moe.runner.moe_runner.MoERunner._maybe_apply_routed_scale_to_output",),
+        "model",
     ),
     Patch("linear_methods", ("vllm.model_executor.layers.linear.LinearBase.quant_method",), "model"),
     Patch("module_dispatch", ("torch.nn.Module.__call__",), "model"),
@@ -76,7 +91,8 @@ def prepare_worker_process() -> None:
 
 def prepare_model(model: torch.nn.Module, chip: ChipSpec) -> None:
     """What a model needs once its weights are loaded, each time they are."""
-    from ascend_plugin.compat import linear_methods, module_dispatch
+    from ascend_plugin.compat import linear_methods, module_dispatch, routed_scale
 
+    routed_scale.apply(model)
     linear_methods.apply(model, chip)
     module_dispatch.apply(model)

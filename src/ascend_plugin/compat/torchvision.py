@@ -1,12 +1,14 @@
-"""A stand-in for transformers' torchvision image processor of Qwen2-VL, where there is no torchvision.
+"""torchvision beside torch's CPU build: its Python part works, and a text model runs without it.
 
-Reason: vLLM's modules of Qwen3.5 and Qwen3-VL, text models included, import one function (smart_resize) from it. The
-same function is in transformers' module of PIL processors. PyPI's torchvision is built for CUDA's torch and fails
-beside torch+cpu (operator torchvision::nms does not exist); the CPU build is on PyTorch's own index only, so set-up
-installs none.
-Upstream: vllm/model_executor/models/qwen3_vl.py and qwen2_vl.py, import of smart_resize.
-Held by: tests/upstream/test_patches.py, tests/models/test_qwen3_5_served.py.
-Exit: when vLLM imports the function where it is used, or from the PIL module.
+Reason: transformers prepares pictures by torchvision.transforms, which is Python on torch. The package index has builds
+for CUDA's torch only, whose compiled operators do not load beside torch+cpu; the import then fails in the fake forms
+of those operators (operator torchvision::nms does not exist), which only a compiler reads. So these are left out.
+Without any torchvision vLLM's modules of Qwen3.5 and Qwen3-VL, text models included, miss one function (smart_resize)
+that is in transformers' module of PIL processors too.
+Upstream: torchvision/__init__.py, import of _meta_registrations; vllm/model_executor/models/qwen3_vl.py and
+qwen2_vl.py, import of smart_resize.
+Held by: tests/upstream/test_patches.py, tests/models/test_qwen3_5_served.py, tests/models/test_multimodal_served.py.
+Exit: when the package index has a build for torch's CPU build, or torchvision imports without its operators.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
+FAKE_FORMS = "torchvision._meta_registrations"
 REPLACED = "transformers.models.qwen2_vl.image_processing_qwen2_vl"
 STAND_IN = "transformers.models.qwen2_vl.image_processing_pil_qwen2_vl"
 
@@ -31,5 +34,12 @@ class _StandIn(ModuleType):
 
 
 def apply() -> None:
-    if REPLACED not in sys.modules and importlib.util.find_spec("torchvision") is None:
+    if is_installed():
+        if "torchvision" not in sys.modules:
+            sys.modules.setdefault(FAKE_FORMS, ModuleType(FAKE_FORMS, "Left out by ascend_plugin.compat.torchvision."))
+    elif REPLACED not in sys.modules:
         sys.modules[REPLACED] = _StandIn(REPLACED, __doc__)
+
+
+def is_installed() -> bool:
+    return importlib.util.find_spec("torchvision") is not None

@@ -75,6 +75,8 @@ class AscendGdnMetadataBuilder(GDNAttentionMetadataBuilder):
         super().__init__(kv_cache_spec, layer_names, vllm_config, device)
         rows = vllm_config.scheduler_config.max_num_seqs
         self._device = device
+        layer = vllm_config.compilation_config.static_forward_context[layer_names[0]]
+        self._kernel: int = layer.conv_kernel_size  # of a group's layers, which keep states of one shape
         # A graph reads its slots here.
         self._read = torch.zeros(rows, dtype=torch.int64, device=device)
         self._write = torch.zeros((self.num_spec + 1, rows), dtype=torch.int64, device=device)
@@ -90,8 +92,7 @@ class AscendGdnMetadataBuilder(GDNAttentionMetadataBuilder):
         return self._plan_chunks(lengths), None
 
     def _plan_chunks(self, lengths: list[int]) -> rule.ChunkPlan:
-        kernel = self.vllm_config.model_config.hf_text_config.linear_conv_kernel_dim
-        return rule.plan_chunks(lengths, kernel, self._device)
+        return rule.plan_chunks(lengths, self._kernel, self._device)
 
     def build(
         self,

@@ -113,11 +113,11 @@ def chunked(
     rounded: the device rounds the operands of products to float16. What a chunk adds to the state is then put together
     from products of halves: states outlive their chunk, so that errors in them add up, most where keys are alike.
     """
-    q, k, v, g, rate = (_to_chunks(x, plan) for x in (q * q.shape[-1] ** -0.5, k, v, g, rate))
+    q, k, v, g, rate = (to_chunks(x, plan) for x in (q * q.shape[-1] ** -0.5, k, v, g, rate))
     repeats = v.shape[1] // k.shape[1]
     q, k = (x.repeat_interleave(repeats, dim=1) for x in (q, k))
     total = g.cumsum(dim=-1)  # [chunks, heads, C]: log-decay since the chunk began, this token's included
-    between = (total.unsqueeze(-1) - total.unsqueeze(-2)).masked_fill(_ahead(q.device), float("-inf")).exp()
+    between = decay_between(total)
     keys_t = k.transpose(-1, -2)
     coupling = rate.unsqueeze(-1) * torch.matmul(k, keys_t) * between
     solve = inverse_of_unit_lower(coupling.tril(-1))
@@ -127,21 +127,29 @@ def chunked(
     queries = q * total.exp().unsqueeze(-1)
     remaining = (total[..., -1:] - total).exp().unsqueeze(-1) * k
     decay = total[..., -1, None, None].exp()
-    return _pass_state(queries, scores, corrected, responses, remaining, decay, state, plan, rounded)
+    return pass_state(queries, scores, corrected, responses, remaining, decay, state, plan, rounded)
 
 
-def _pass_state(
+def decay_between(total: torch.Tensor) -> torch.Tensor:
+    """[..., C, C]: what is left at each token of what an earlier one, or it itself, has put in; 0 for later ones."""
+    return (total.unsqueeze(-1) - total.unsqueeze(-2)).masked_fill(_ahead(total.device), float("-inf")).exp()
+
+
+def pass_state(
     queries: torch.Tensor,
     scores: torch.Tensor,
     corrected: torch.Tensor,
-    responses: torch.Tensor,
+    responses: torch.Tensor | None,
     remaining: torch.Tensor,
     decay: torch.Tensor,
     state: torch.Tensor,
     plan: ChunkPlan,
     rounded: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The one sequential part: from chunk to chunk, for all sequences that still have one."""
+    """The one sequential part: from chunk to chunk, for all sequences that still have one.
+
+    responses: what a chunk's values lose by the state before them; None where they do not depend on it.
+    """
     state = state.index_select(0, plan.order)
     if rounded:
         remaining_high, remaining_low = _halves(remaining)
@@ -151,7 +159,9 @@ def _pass_state(
         here = slice(first, first + members)
         before = state[:members]
         before_t = before.transpose(-1, -2)
-        values = corrected[here] - torch.matmul(responses[here], before_t)
+        values = corrected[here]
+        if responses is not None:
+            values = values - torch.matmul(responses[here], before_t)
         outputs.append(torch.matmul(queries[here], before_t) + torch.matmul(scores[here], values))
         if rounded:  # all but the product of both low halves, 2^-22 of the whole
             high, low = _halves(values)
@@ -172,7 +182,7 @@ def _halves(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return high, x - high
 
 
-def _to_chunks(x: torch.Tensor, plan: ChunkPlan) -> torch.Tensor:
+def to_chunks(x: torch.Tensor, plan: ChunkPlan) -> torch.Tensor:
     """[tokens, heads, ...] -> [chunks, heads, C, ...], zeros where a chunk has no token (which change no state)."""
     padded = torch.cat([x, x.new_zeros(1, *x.shape[1:])])
     chunks: torch.Tensor = padded.index_select(0, plan.token_of_slot).unflatten(0, (-1, CHUNK))
@@ -228,9 +238,14 @@ def step(
 
 
 def convolve(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, state: torch.Tensor, plan: ChunkPlan
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    state: torch.Tensor,
+    plan: ChunkPlan,
+    silu: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Causal depthwise convolution with SiLU over sequences laid out one after another.
+    """Causal depthwise convolution, with SiLU or without, over sequences laid out one after another.
 
     x [tokens, channels]; weight [channels, kernel]; state [sequences, kernel - 1, channels], the inputs before x.
     Returns the outputs [tokens, channels] and the states afterwards.
@@ -241,20 +256,20 @@ def convolve(
     rows[plan.window[-1]] = x
     windows = (rows.index_select(0, places) for places in plan.window)
     total = reduce(torch.add, (window.float() * weight[:, tap].float() for tap, window in enumerate(windows)))
-    return _activate(total, bias, x.dtype), rows[plan.tails]
+    return _activate(total, bias, x.dtype, silu), rows[plan.tails]
 
 
 def convolve_step(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, state: torch.Tensor
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, state: torch.Tensor, silu: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The same for one token of each sequence: x [sequences, channels]."""
     window = torch.cat([state.to(x.dtype), x.unsqueeze(1)], dim=1)  # [sequences, kernel, channels]
     total = (window.float() * weight.float().t()).sum(dim=1)
-    return _activate(total, bias, x.dtype), window[:, 1:]
+    return _activate(total, bias, x.dtype, silu), window[:, 1:]
 
 
 def convolve_steps(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, state: torch.Tensor
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, state: torch.Tensor, silu: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The same for L tokens of each sequence: x [L, sequences, channels].
 
@@ -264,10 +279,10 @@ def convolve_steps(
     length, kernel = x.shape[0], weight.shape[-1]
     inputs = torch.cat([state.to(x.dtype).transpose(0, 1), x])
     total = reduce(torch.add, (inputs[tap : tap + length].float() * weight[:, tap].float() for tap in range(kernel)))
-    return _activate(total, bias, x.dtype), inputs
+    return _activate(total, bias, x.dtype, silu), inputs
 
 
-def _activate(total: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
+def _activate(total: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype, silu: bool) -> torch.Tensor:
     if bias is not None:
         total = total + bias.float()
-    return torch.nn.functional.silu(total).to(dtype)
+    return (torch.nn.functional.silu(total) if silu else total).to(dtype)

@@ -19,7 +19,6 @@ from vllm.model_executor.custom_op import op_registry_oot
 from vllm.model_executor.layers.fused_moe.activation import MoEActivation
 from vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method import UnquantizedFusedMoEMethod
 
-from ascend_facts.chips import Forms
 from ascend_plugin import detection
 from ascend_plugin.ops.formats import FRACTAL_NZ
 
@@ -39,8 +38,13 @@ class AscendFusedMoEMethod(UnquantizedFusedMoEMethod):
 
         Raises NotImplementedError for what is not covered.
         """
-        refuse_uncovered(layer)
+        refuse_uncovered(layer, with_bias=True)
         super().process_weights_after_loading(layer)
+        if layer.activation is MoEActivation.SWIGLUOAI:  # as MiniMax-M3 has them: all gates, then all ups
+            for name in ("w13_weight", "w13_bias"):
+                if hasattr(layer, name):
+                    weight = getattr(layer, name).data
+                    getattr(layer, name).data = torch.cat([weight[:, ::2], weight[:, 1::2]], dim=1)
         for name in ("w13_weight", "w2_weight"):
             weight = getattr(layer, name).data.transpose(1, 2).contiguous()
             if detection.current_chip().weight_format == "nz":
@@ -59,18 +63,23 @@ class AscendFusedMoEMethod(UnquantizedFusedMoEMethod):
         shared_experts_input: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Output of the routed experts, [tokens, hidden]; x [tokens, hidden], weights and ids [tokens, k]."""
-        up, down = GroupedProduct(layer.w13_weight), GroupedProduct(layer.w2_weight)
-        return routed_experts(x, topk_weights, topk_ids, up, down, layer.activation, layer.expert_map)
+        up = GroupedProduct(layer.w13_weight, getattr(layer, "w13_bias", None))
+        down = GroupedProduct(layer.w2_weight, getattr(layer, "w2_bias", None))
+        return run_experts(layer, x, topk_weights, topk_ids, up, down)
 
 
-def refuse_uncovered(layer: Any) -> None:
-    """Raises NotImplementedError for experts, quantized or not, that `routed_experts` does not compute."""
-    if layer.moe_config.has_bias:
-        raise NotImplementedError("Experts with biases (gpt-oss) do not run on Ascend yet.")
+def refuse_uncovered(layer: Any, with_bias: bool = False) -> None:
+    """Raises NotImplementedError for experts that `run_experts` does not compute.
+
+    with_bias: the products of this layer add the experts' biases.
+    """
+    if layer.moe_config.has_bias and not with_bias:
+        raise NotImplementedError(
+            "Quantized experts with biases (gpt-oss) do not run on Ascend yet: use a checkpoint whose experts are not "
+            "quantized."
+        )
     if layer.activation not in ACTIVATIONS:
         raise NotImplementedError(f"Experts with the activation {layer.activation.value} do not run on Ascend yet.")
-    if layer.apply_router_weight_on_input:
-        raise NotImplementedError("Router weights on the experts' input (Llama 4) do not run on Ascend yet.")
     width, chip = layer.moe_config.hidden_dim, detection.current_chip()
     if width % chip.forms.routing_width_multiple:
         raise NotImplementedError(
@@ -92,11 +101,20 @@ class Grouped(Protocol):
 class GroupedProduct:
     """With weights [experts, in, out] of the rows' own dtype."""
 
-    def __init__(self, weight: torch.Tensor) -> None:
-        self.weight = weight
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
+        self.weight, self.bias = weight, bias
         self.experts = weight.shape[0]
 
     def __call__(self, rows: torch.Tensor, tokens_of: torch.Tensor, kind: int) -> torch.Tensor:
+        products = self._products(rows, tokens_of, kind)
+        if self.bias is None:
+            return products
+        ends = (tokens_of if kind == RUNNING_TOTALS else tokens_of.cumsum(0)).float()
+        places = torch.arange(rows.shape[0], dtype=torch.float32, device=rows.device)
+        expert = (places.unsqueeze(1) >= ends).float().sum(dim=1).clamp_(max=self.experts - 1)
+        return products + self.bias.index_select(0, expert.long())
+
+    def _products(self, rows: torch.Tensor, tokens_of: torch.Tensor, kind: int) -> torch.Tensor:
         return torch_npu.npu_grouped_matmul(
             [rows],
             [self.weight],
@@ -107,18 +125,30 @@ class GroupedProduct:
         )[0]
 
 
+def run_experts(
+    layer: Any, x: torch.Tensor, weights: torch.Tensor, ids: torch.Tensor, up: Grouped, down: Grouped
+) -> torch.Tensor:
+    """The output [tokens, hidden] of a layer of vLLM's, whose weights are in `up` and `down`."""
+    if layer.apply_router_weight_on_input:  # Llama 4, which chooses one expert a token
+        x, weights = x * weights.to(x.dtype), torch.ones_like(weights)
+    return routed_experts(x, weights, ids, up, down, activation_of(layer), layer.expert_map)
+
+
+Activation = Callable[[torch.Tensor], torch.Tensor]
+
+
 def routed_experts(
     x: torch.Tensor,
     weights: torch.Tensor,
     ids: torch.Tensor,
     up: Grouped,
     down: Grouped,
-    activation: MoEActivation,
+    activation: Activation,
     expert_map: torch.Tensor | None,
 ) -> torch.Tensor:
     """Sum over each token's experts of weight * down(activation(up(x))).
 
-    x [tokens, hidden]; weights fp32 and ids int32 [tokens, k]; up maps hidden to 2 * inner, down maps inner to hidden;
+    x [tokens, hidden]; weights fp32 and ids int32 [tokens, k]; activation maps what up gives to what down takes;
     expert_map [all experts] gives the place of an expert on this chip, -1 for the others.
     """
     experts, k = up.experts, ids.shape[1]
@@ -143,7 +173,7 @@ def routed_experts(
     # On a 310P op-plugin calls MoeInitRoutingV2, which answers with running totals in int32; V3 counts, in int64.
     kind = RUNNING_TOTALS if tokens_of.dtype == torch.int32 else COUNTS
     tokens_of = tokens_of[:experts].long()
-    hidden = ACTIVATIONS[activation](up(rows, tokens_of, kind))
+    hidden = activation(up(rows, tokens_of, kind))
     outputs = down(hidden, tokens_of, kind).index_select(0, row_of)
     if elsewhere is not None:  # rows that no product wrote: whatever they hold must not meet a sum
         outputs = outputs.masked_fill(elsewhere.view(-1, 1), 0.0)
@@ -162,52 +192,44 @@ def _gelu_and_multiply(x: torch.Tensor, approximate: str) -> torch.Tensor:
     return torch.nn.functional.gelu(gate, approximate=approximate) * up
 
 
-ACTIVATIONS: dict[MoEActivation, Callable[[torch.Tensor], torch.Tensor]] = {
+def clamped_swiglu(x: torch.Tensor, limit: float, alpha: float = 1.0, beta: float = 0.0) -> torch.Tensor:
+    """(up + beta) * gate * sigmoid(alpha * gate), both cut at the limit first; x has all gates, then all ups."""
+    gate, up = x.chunk(2, dim=-1)
+    gate, up = gate.clamp(max=limit), up.clamp(min=-limit, max=limit)
+    return (up + beta) * gate * torch.sigmoid(gate * alpha)
+
+
+def _swiglu_step(x: torch.Tensor, limit: float) -> torch.Tensor:
+    gate, up = x.chunk(2, dim=-1)
+    return torch.nn.functional.silu(gate).clamp(max=limit) * up.clamp(min=-limit, max=limit)
+
+
+def _squared_relu(x: torch.Tensor) -> torch.Tensor:
+    return torch.relu(x).square()
+
+
+OAI_LIMIT, OAI_ALPHA, OAI_BETA = 7.0, 1.702, 1.0  # gpt-oss
+ACTIVATIONS: dict[MoEActivation, Activation] = {
     MoEActivation.SILU: torch_npu.npu_swiglu,
     MoEActivation.GELU: partial(_gelu_and_multiply, approximate="none"),
     MoEActivation.GELU_TANH: partial(_gelu_and_multiply, approximate="tanh"),
+    MoEActivation.SWIGLUOAI: partial(clamped_swiglu, limit=OAI_LIMIT, alpha=OAI_ALPHA, beta=OAI_BETA),
+    MoEActivation.SWIGLUOAI_UNINTERLEAVE: partial(clamped_swiglu, limit=OAI_LIMIT),
+    MoEActivation.SWIGLUSTEP: partial(_swiglu_step, limit=OAI_LIMIT),
+    MoEActivation.SILU_NO_MUL: torch.nn.functional.silu,
+    MoEActivation.GELU_NO_MUL: torch.nn.functional.gelu,
+    MoEActivation.GELU_TANH_NO_MUL: partial(torch.nn.functional.gelu, approximate="tanh"),
+    MoEActivation.RELU2_NO_MUL: _squared_relu,
 }
 
 
-def fused_topk(
-    hidden_states: torch.Tensor,
-    gating_output: torch.Tensor,
-    topk: int,
-    renormalize: bool,
-    indices_type: torch.dtype | None = None,
-    scoring_func: str = "softmax",
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """The most likely experts of each token: weights fp32 and ids [tokens, topk]; stands for vLLM's fused_topk."""
-    if scoring_func == "softmax":
-        weights, ids = _most_likely(gating_output, topk, detection.current_chip().forms)
-    elif scoring_func == "sigmoid":
-        weights, ids = torch.topk(gating_output.float().sigmoid(), topk, dim=-1)
-    else:
-        raise ValueError(f"scoring_func is {scoring_func!r}; softmax and sigmoid are known.")
-    if renormalize:
-        weights = weights / weights.sum(dim=-1, keepdim=True)
-    return weights, ids.to(indices_type or torch.int32), None
-
-
-def _most_likely(logits: torch.Tensor, k: int, forms: Forms) -> tuple[torch.Tensor, torch.Tensor]:
-    """The k largest of each row's softmax, fp32, and their columns [T, k]; logits [T, experts].
-
-    By the gating operator where it takes them as they are; logits that a model computes in float32 because float16
-    does not hold them stay float32.
-    """
-    tokens, experts = logits.shape
-    missing = -experts % forms.gating_expert_multiple
-    if forms.gating_float32:
-        logits = logits.float()
-    too_wide = forms.gating_experts and experts + missing > forms.gating_experts
-    if too_wide or (not forms.gating_float32 and logits.dtype != torch.float16):
-        return torch.topk(logits.float().softmax(dim=-1), k, dim=-1)
-    if missing:  # columns that no token chooses
-        logits = torch.nn.functional.pad(logits, (0, missing), value=torch.finfo(logits.dtype).min)
-    pieces = logits.split(forms.gating_rows or tokens) if tokens else (logits,)
-    chosen = [torch_npu.npu_moe_gating_top_k_softmax(piece, None, k)[:2] for piece in pieces]
-    weights, ids = chosen[0] if len(chosen) == 1 else (torch.cat(parts) for parts in zip(*chosen, strict=True))
-    return weights.float(), ids
+def activation_of(layer: Any) -> Activation:
+    """What a layer of vLLM's computes between its products, with the limits of its configuration."""
+    kind, config = layer.activation, layer.moe_config
+    if config.swiglu_limit is not None and kind in (MoEActivation.SILU, MoEActivation.SWIGLUOAI_UNINTERLEAVE):
+        alpha, beta = config.swiglu_alpha, config.swiglu_beta
+        return partial(clamped_swiglu, limit=config.swiglu_limit, alpha=alpha or 1.0, beta=beta or 0.0)
+    return ACTIVATIONS[kind]
 
 
 def register() -> None:

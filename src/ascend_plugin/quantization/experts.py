@@ -54,7 +54,7 @@ class QuantizedExperts(FusedMoEMethodBase):
         shared_experts: Any = None,
         shared_experts_input: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        return moe.routed_experts(x, topk_weights, topk_ids, self.up, self.down, layer.activation, layer.expert_map)
+        return moe.run_experts(layer, x, topk_weights, topk_ids, self.up, self.down)
 
 
 def convert_to_unquantized(layer: Any, weights: dict[str, torch.Tensor], device: torch.device) -> None:

@@ -16,7 +16,7 @@ import torch
 from vllm.compilation.cuda_graph import CUDAGraphWrapper
 from vllm.config import CUDAGraphMode
 from vllm.forward_context import BatchDescriptor
-from vllm.v1.kv_cache_interface import AttentionSpec, KVCacheConfig
+from vllm.v1.kv_cache_interface import KVCacheConfig
 from vllm.v1.outputs import SamplerOutput
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
@@ -116,7 +116,7 @@ class AscendModelRunner(GPUModelRunner):
             return pairs
         caches = super().initialize_kv_cache_tensors(kv_cache_config, kernel_block_sizes, kv_cache_allocation_context)
         for group in kv_cache_config.kv_cache_groups:
-            if isinstance(group.kv_cache_spec, AttentionSpec):
+            if kv_cache.has_keys_and_values(group.kv_cache_spec):
                 for name in caches.keys() & group.layer_names:  # encoders' layers are grouped, and keep nothing
                     layers[name].bind_kv_cache(kv_cache.split_pages(layers[name].kv_cache))
         return caches

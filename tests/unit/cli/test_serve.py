@@ -146,7 +146,7 @@ def prepare_record(pid: int) -> records.StartedServer:
     [
         ([], "127.0.0.1", "on this machine alone"),
         (["--host", "0.0.0.0"], None, "WARNING: listens on 0.0.0.0 without a key"),
-        (["--host=0.0.0.0", "--api-key", "k"], None, "with a key on /v1 only"),
+        (["--host=0.0.0.0", "--api-key", "k"], None, "with a key on every path but"),
         (["--host", "127.0.0.9"], None, "on this machine alone"),
         (["--uds", "/run/vllm.sock"], None, "the socket /run/vllm.sock"),
     ],

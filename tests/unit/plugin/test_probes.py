@@ -29,9 +29,10 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> probes.Installat
 
 
 def write(path: Path, **changes: Any) -> Path:
-    result = {"soc": "Ascend310P3", "cann": "9.1.0", "driver": "26.0.RC1", "forms": {"gating_rows": 4096}, **changes}
+    of = probes.Installation("Ascend310P3", "9.1.0", "26.0.RC1")
+    document = {**probes.ProbeResult(of, {"gating_rows": 4096}).document(), **changes}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result))
+    path.write_text(json.dumps(document))
     return path
 
 
@@ -58,6 +59,8 @@ def test_a_result_of_other_versions_is_not_read(machine: probes.Installation) ->
         ({"cann": "9.0.0"}, "of cann 9.0.0, and here it is 9.1.0"),
         ({"forms": {"gating_row": 1}}, "unknown field gating_row"),
         ({"forms": None}, "not a probe's result"),
+        ({"schema": "ascend.probe/2"}, "schema 'ascend.probe/2' where ascend.probe/1 is read"),
+        ({"emulated": True}, "measured on an emulated chip, which says nothing of this one"),
     ],
 )
 def test_a_result_that_was_named_and_does_not_fit_is_refused(
@@ -67,3 +70,22 @@ def test_a_result_that_was_named_and_does_not_fit_is_refused(
     with pytest.raises(probes.ProbeFileError, match=words) as refusal:
         probes.as_found(DUO)
     assert str(refusal.value).startswith("Run `ascend doctor --probe` again or set ASCEND_PROBE=off")
+
+
+def test_what_is_written_is_what_is_read(machine: probes.Installation) -> None:
+    facts, about = {"events": 1024}, {"date": "2026-11-28", "seconds": 40.5}
+    written = probes.ProbeResult(machine, {"gating_rows": 2048}, facts, [{"rule": "x"}], [{"case": "y"}], about)
+    written.write(machine.file)
+    assert probes.read(machine.file) == written
+    assert probes.as_found(DUO).forms.gating_rows == 2048
+
+
+def test_a_result_of_an_emulated_chip_is_kept_nowhere_and_read_only_there(
+    machine: probes.Installation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "cann" / "version.info").write_text("Version=9.1.0\nrequired_driver=ascend-emulator\n")
+    here = probes.installation(DUO.soc_version)
+    assert here.emulated
+    assert here.file is None
+    monkeypatch.setenv(probes.VARIABLE, str(write(tmp_path / "result.json", emulated=True)))
+    assert probes.as_found(DUO).forms.gating_rows == 4096

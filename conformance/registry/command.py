@@ -1,0 +1,99 @@
+"""`python -m conformance registry`: what comes of every architecture that vLLM knows, with the count."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ascend_cli import options
+from ascend_cli.errors import BAD_ANSWER, OK, UsageError
+from ascend_facts import registry_results as kept
+from ascend_facts.registry_results import RegistryResult
+
+CHIPS = ["310P3", "910B3"]
+CACHE = Path.home() / ".cache" / "ascend-plugin" / "registry"
+
+
+def registry(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Architectures (default: the whole registry).")
+    ] = None,
+    chip: Annotated[
+        list[str] | None, typer.Option("--chip", help="Emulated chip, may be repeated (default: 310P3, 910B3).")
+    ] = None,
+    kind: Annotated[str | None, typer.Option("--kind", help="Only 'text generation' or 'pooling'.")] = None,
+    missing: Annotated[
+        bool, typer.Option("--missing", help="Leave out what the results show as right, refused or not built.")
+    ] = False,
+    count_only: Annotated[
+        bool, typer.Option("--count", help="Print the count of the results, and run nothing.")
+    ] = False,
+    store: Annotated[Path, typer.Option(help="Results, added to at each run.")] = kept.SHIPPED,
+    cache: Annotated[Path, typer.Option(help="Where checkpoints and logs are kept.")] = CACHE,
+    json: options.Json = False,
+) -> int:
+    """Run the architectures of vLLM's registry as tiny models on emulated chips: each is right, refused, or a defect.
+
+    Exit code 1 if an answer was wrong, or something ended neither in an answer nor in a refusal.
+    """
+    from ascend_cli.hardware import chip_named
+    from ascend_cli.output import emit_json, notice
+
+    chips = [chip_named(one).name for one in chip or CHIPS]
+    chosen = _chosen(names or [], kind)
+    if not count_only:
+        _run(chosen, chips, missing, store, cache, notice)
+    rows = [row for row in kept.load(store).values() if row.name in chosen and row.chip in chips]
+    if json:
+        emit_json({"schema": kept.SCHEMA, "results": rows})
+    else:
+        _print_counts(rows)
+    return BAD_ANSWER if any(row.outcome in ("wrong", "neither") for row in rows) else OK
+
+
+def _chosen(names: list[str], kind: str | None) -> list[str]:
+    from conformance.registry.names import TABLES, registered
+
+    if kind is not None and kind not in TABLES.values():
+        raise UsageError(f"--kind {kind!r} is none of {', '.join(dict.fromkeys(TABLES.values()))}")
+    known = registered()
+    if unknown := [name for name in names if name not in known]:
+        raise UsageError(f"{unknown[0]!r} is no text architecture of vLLM's registry")
+    return [name for name in names or known if kind is None or known[name][0] == kind]
+
+
+def _run(chosen: list[str], chips: list[str], missing: bool, store: Path, cache: Path, say) -> None:  # type: ignore[no-untyped-def]
+    from conformance.places import Places
+    from conformance.registry.run import Runner
+
+    def keep(result: RegistryResult) -> None:
+        store.parent.mkdir(parents=True, exist_ok=True)
+        kept.store(store, {**kept.load(store), (result.name, result.chip): result})
+        notes = f" ({', '.join(result.notes)})" if result.notes else ""
+        say(f"{result.name} on {result.chip}: {result.outcome}{notes} {result.detail}")
+
+    with Places() as places:
+        runner = Runner(places, cache, say)
+        for name in chosen:
+            known = kept.load(store)
+            settled = [one for one in chips if (name, one) in known and known[name, one].outcome in SETTLED]
+            wanted = [one for one in chips if not (missing and one in settled)]
+            if wanted:
+                runner.run(name, wanted, keep)
+
+
+SETTLED = ("right", "refused", "not built")
+
+
+def _print_counts(rows: list[RegistryResult]) -> None:
+    from rich.table import Table
+
+    from ascend_cli.output import console
+
+    table = Table("chip", "kind", *kept.OUTCOMES, "right of those built", title_justify="left")
+    for (chip, kind), counted in kept.counts(rows).items():
+        numbers = [str(counted[outcome]) for outcome in kept.OUTCOMES]
+        table.add_row(chip, kind, *numbers, f"{kept.share_right(counted):.0%}")
+    console().print(table)

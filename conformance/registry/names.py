@@ -1,0 +1,46 @@
+"""Which architectures vLLM knows, read from its registry's source: importing it would import torch."""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from collections.abc import Mapping
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+Kind = Literal["text generation", "pooling"]
+DATA = Path(__file__).with_name("registry.toml")
+
+TABLES: Mapping[str, Kind] = {
+    "_TEXT_GENERATION_MODELS": "text generation",
+    "_EMBEDDING_MODELS": "pooling",
+    "_LATE_INTERACTION_MODELS": "pooling",
+    "_REWARD_MODELS": "pooling",
+    "_TOKEN_CLASSIFICATION_MODELS": "pooling",
+    "_SEQUENCE_CLASSIFICATION_MODELS": "pooling",
+}
+
+
+@cache
+def registered() -> Mapping[str, tuple[Kind, str]]:
+    """(kind, vLLM's table) of each architecture that generates or pools text, in the order of vLLM's registry."""
+    package = find_spec("vllm")
+    if package is None or not package.submodule_search_locations:
+        raise ImportError("vLLM is not installed: its registry says what there is to run.")
+    path = Path(package.submodule_search_locations[0]) / "model_executor" / "models" / "registry.py"
+    found: dict[str, tuple[Kind, str]] = {}
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
+            table = getattr(node.targets[0], "id", "")
+            for key in node.value.keys if table in TABLES else ():
+                if isinstance(key, ast.Constant):
+                    found.setdefault(str(key.value), (TABLES[table], table))
+    return found
+
+
+@cache
+def data() -> Mapping[str, Mapping[str, Any]]:
+    """What registry.toml says of architectures that the general rules do not build."""
+    return dict(tomllib.loads(DATA.read_text(encoding="utf-8")).get("architectures", {}))

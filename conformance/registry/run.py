@@ -1,0 +1,106 @@
+"""Run architectures of the registry: one checkpoint, one engine start a chip, judged as the table's rows are."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from ascend_cli.errors import AscendError
+from ascend_facts.model_results import ModelResult
+from ascend_facts.registry_results import RegistryResult
+from conformance.architectures import Architecture
+from conformance.engine import versions
+from conformance.places import Places
+from conformance.registry.names import registered
+from conformance.verify import Verifier
+
+BUILD_TIMEOUT_S = 300
+# What a cell may go without in an answer that is right all the same.
+EXCUSED = {
+    "graphs were switched off for this model": "no graphs",
+    "no graph was replayed": "no graphs",
+    "no token came from the prefix cache": "no prefix cache",
+}
+
+
+class Runner:
+    """Builds checkpoints in `cache` and runs them on emulated chips; logs go to `cache`/logs."""
+
+    def __init__(self, places: Places, cache: Path, say: Callable[[str], None], seed: int = 0) -> None:
+        self.places, self.cache, self.logs, self.say, self.seed = places, cache, cache / "logs", say, seed
+        self.logs.mkdir(parents=True, exist_ok=True)
+
+    def run(self, name: str, chips: list[str], keep: Callable[[RegistryResult], None]) -> None:
+        """One architecture on every chip; `keep` is called with each result."""
+        kind = registered()[name][0]
+        built = self._build(name)
+        if "unbuildable" in built or "error" in built:
+            outcome = "not built" if "unbuildable" in built else "neither"
+            detail = built.get("unbuildable") or f"its checkpoint could not be made: {built['error']}"
+            for chip in chips:
+                keep(self._result(name, kind, chip, outcome, detail))
+            return
+        architecture = Architecture(**built["architecture"])
+        verifier = Verifier(architecture, self.places, self.cache, self.logs, self.say, self.seed)
+        for chip in chips:
+            keep(self._run_on(chip, verifier, kind))
+
+    def _build(self, name: str) -> dict[str, Any]:
+        """What build.py says of the architecture."""
+        with tempfile.TemporaryDirectory(prefix="ascend-registry-") as folder:
+            output = Path(folder) / "built.json"
+            job = {"name": name, "directory": str(self.cache), "seed": self.seed, "output": str(output)}
+            job_file, log = Path(folder) / "job.json", self.logs / f"{name}-build.log"
+            job_file.write_text(json.dumps(job))
+            module = "conformance.registry.build"
+            self.places.cpu().run(module, [str(job_file)], log, BUILD_TIMEOUT_S)
+            if not output.is_file():
+                return {"error": (log.read_text().strip().splitlines() or ["no message"])[-1][:300]}
+            built: dict[str, Any] = json.loads(output.read_text())
+            return built
+
+    def _run_on(self, chip: str, verifier: Verifier, kind: str) -> RegistryResult:
+        name = verifier.architecture.name
+        start = "graph" if verifier.architecture.task == "generate" else "one"
+        try:
+            row = verifier.run(chip, settings=[start])
+        except (AscendError, ValueError) as error:
+            return self._result(name, kind, chip, "neither", str(error)[:300])
+        outcome, detail, notes = outcome_of(row)
+        numbers = [cell for cell in row.cells.values() if cell.typical is not None]
+        return self._result(
+            name,
+            kind,
+            chip,
+            outcome,
+            detail,
+            notes=notes,
+            dtype=row.dtype,
+            typical=max((cell.typical or 0.0 for cell in numbers), default=None),
+            worst=max((cell.worst or 0.0 for cell in numbers), default=None),
+        )
+
+    def _result(self, name: str, kind: str, chip: str, outcome: Any, detail: str, **more: Any) -> RegistryResult:
+        today = date.today().isoformat()
+        return RegistryResult(name, kind, chip, outcome, detail, date=today, versions=versions(), **more)
+
+
+def outcome_of(row: ModelResult) -> tuple[str, str, tuple[str, ...]]:
+    """(outcome, detail, notes) of one engine start's cells."""
+    refused = [cell for cell in row.cells.values() if cell.outcome == "refused"]
+    if refused:
+        return "refused", refused[0].detail, ()
+    notes, failed = [], []
+    for cell in row.cells.values():
+        if cell.outcome == "fails" and cell.detail in EXCUSED:
+            notes.append(EXCUSED[cell.detail])
+        elif cell.outcome == "fails":
+            failed.append(cell)
+    if not failed:
+        return "right", "", tuple(dict.fromkeys(notes))
+    judged = [cell for cell in failed if cell.typical is not None]
+    return ("wrong", judged[0].detail, ()) if judged else ("neither", failed[0].detail, ())

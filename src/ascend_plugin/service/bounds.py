@@ -1,0 +1,226 @@
+"""What one request may ask for, checked on its parsed body before anything of vLLM sees it.
+
+A server that is shared is held up by one client otherwise: five thousand prompts in a list stop `/health` for
+seconds, an enumeration of 100,000 values takes the engine's memory, a regular expression of a megabyte two gigabytes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+VARIABLE = "ASCEND_REQUEST_LIMITS"
+PROMPTS = ("prompt", "prompts")
+ITEMS = ("input", "documents", "items", "text_1", "text_2", "queries", "data_1", "data_2")
+LISTS = ("stop", "stop_token_ids", "bad_words", "tools", "logit_bias")
+LARGEST_INT = (1 << 63) - 1
+LONG_NUMBER = re.compile(rb"\d{19}")
+SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+class Refused(ValueError):
+    """The request asks for more than the server gives; the message says what to do."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Largest values; each can be set by its name in ASCEND_REQUEST_LIMITS (`n=4,body_mib=8`)."""
+
+    body_mib: int = 48  # a few photographs in base64, as in the renderings' proxy
+    depth: int = 64  # of JSON
+    n: int = 16  # answers to one prompt
+    logprobs: int = 20  # as OpenAI has it; vLLM's --max-logprobs bounds it too
+    prompts: int = 128  # in one request
+    items: int = 2048  # to embed, rank or classify in one request, as OpenAI has it
+    messages: int = 2048
+    list: int = 1024  # entries of stop, bad_words, tools, logit_bias
+    schema_kib: int = 64  # of a JSON schema, a grammar or a structural tag
+    schema_values: int = 2000  # of all enumerations and choices together
+    regex_kib: int = 4
+    compile_s: int = 5  # of one grammar, in a process of its own
+    body_s: int = 60  # without a byte of the body
+
+    @classmethod
+    def from_environment(cls) -> Bounds:
+        """Raises ValueError that names the variable, the entry and what is accepted."""
+        given: dict[str, int] = {}
+        accepted = {one.name for one in fields(cls)}
+        for entry in filter(None, os.environ.get(VARIABLE, "").replace(" ", "").split(",")):
+            name, _, value = entry.partition("=")
+            if name not in accepted or not value.isascii() or not value.isdigit() or int(value) < 1:
+                names = ", ".join(sorted(accepted))
+                raise ValueError(f"{VARIABLE} has {entry!r}: write NAME=NUMBER entries between commas, of {names}")
+            given[name] = int(value)
+        return cls(**given)
+
+
+def parse(body: bytes, bounds: Bounds) -> Any:
+    """The body as JSON. Raises Refused for what JSON, vLLM's encoder or the engine's integers cannot hold."""
+    if _nesting(body, bounds.depth) > bounds.depth:
+        raise Refused(f"Nest the JSON of the request less: {bounds.depth} levels are taken.")
+    try:
+        parsed = json.loads(body, parse_constant=_no_constant)
+    except Refused:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise Refused(f"Send valid JSON: {str(error)[:200]}.") from error
+    if SURROGATE.search(body):
+        try:
+            json.dumps(parsed, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise Refused("Send valid Unicode: half of a surrogate pair (\\ud800 to \\udfff) stands alone.") from error
+    if LONG_NUMBER.search(body) and any(isinstance(one, int) and abs(one) > LARGEST_INT for one in _leaves(parsed)):
+        raise Refused("Send integers of at most 64 bits.")
+    return parsed
+
+
+def _no_constant(name: str) -> None:
+    raise Refused(f"Leave {name} out: it is no JSON.")
+
+
+STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+BRACKETS = re.compile(rb"[\[\]{}]")
+
+
+def _nesting(body: bytes, limit: int) -> int:
+    """Depth of brackets outside strings, counted no further than just beyond the limit."""
+    if body.count(b"[") + body.count(b"{") <= limit:
+        return 0
+    depth = deepest = 0
+    for bracket in BRACKETS.findall(STRINGS.sub(b"", body)):
+        depth += 1 if bracket in (b"[", b"{") else -1
+        deepest = max(deepest, depth)
+        if deepest > limit:
+            break
+    return deepest
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    stack = [value]
+    while stack:
+        one = stack.pop()
+        if isinstance(one, dict):
+            stack.extend(one.values())
+        elif isinstance(one, list):
+            stack.extend(one)
+        else:
+            yield one
+
+
+def check(body: Mapping[str, Any], bounds: Bounds) -> None:
+    """Raises Refused for the first bound that the request is beyond. What is of the wrong type is vLLM's to refuse."""
+    for name in ("n", "best_of"):
+        _at_most(body, name, bounds.n)
+    for name in ("logprobs", "top_logprobs", "prompt_logprobs"):
+        _at_most(body, name, bounds.logprobs)
+    if body.get("use_beam_search") is True:
+        _at_most({"n with use_beam_search": body.get("n")}, "n with use_beam_search", bounds.n)
+    for name in PROMPTS:
+        _no_longer(body, name, bounds.prompts, "prompts", unless_of=int)
+    for name in ITEMS:
+        _no_longer(body, name, bounds.items, "entries", unless_of=int)
+    _no_longer(body, "messages", bounds.messages, "messages")
+    for name in LISTS:
+        _no_longer(body, name, bounds.list, "entries")
+    for name in ("temperature", "top_p", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty"):
+        value = body.get(name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise Refused(f"Give {name} as a finite number.")
+    for kind, specification in structures(body):
+        _check_structure(kind, specification, bounds)
+
+
+def _at_most(body: Mapping[str, Any], name: str, limit: int) -> None:
+    value = body.get(name)
+    if isinstance(value, int) and not isinstance(value, bool) and value > limit:
+        raise Refused(f"Ask for {name} of at most {limit}: {value} is more than this server gives in one request.")
+
+
+def _no_longer(body: Mapping[str, Any], name: str, limit: int, what: str, unless_of: type | None = None) -> None:
+    value = body.get(name)
+    if not isinstance(value, list | dict) or len(value) <= limit:
+        return
+    if unless_of is not None and isinstance(value, list) and all(isinstance(one, unless_of) for one in value):
+        return  # one prompt, as token ids
+    raise Refused(
+        f"Send at most {limit} {what} in {name} of one request, and the rest in further ones: {len(value)} came."
+    )
+
+
+# ------------------------------------------------------------------ structured output
+
+
+def structures(body: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Everything in a request that a grammar is compiled from, as (kind, specification)."""
+    nested = body.get("structured_outputs")
+    for holder in (nested if isinstance(nested, dict) else {}, body):
+        prefix = "" if holder is nested else "guided_"
+        for kind in ("json", "regex", "choice", "grammar"):
+            if holder.get(prefix + kind) is not None:
+                yield kind, holder[prefix + kind]
+        if holder.get("structural_tag") is not None:
+            yield "structural_tag", holder["structural_tag"]
+    text = body.get("text")
+    for form in (body.get("response_format"), text.get("format") if isinstance(text, dict) else None):
+        if isinstance(form, dict):
+            schema = form.get("json_schema")
+            if isinstance(schema, dict):
+                yield "json", schema.get("schema", schema)
+            elif isinstance(form.get("schema"), dict):
+                yield "json", form["schema"]
+            if form.get("type") == "structural_tag":
+                yield "structural_tag", form
+            if isinstance(form.get("grammar"), str):
+                yield "grammar", form["grammar"]
+    for tool in body.get("tools") or () if isinstance(body.get("tools"), list) else ():
+        function = tool.get("function", tool) if isinstance(tool, dict) else None
+        if isinstance(function, dict) and isinstance(function.get("parameters"), dict):
+            yield "json", function["parameters"]
+
+
+def _check_structure(kind: str, specification: Any, bounds: Bounds) -> None:
+    if kind == "choice":
+        entries = len(specification) if isinstance(specification, list) else 0
+        if entries > bounds.schema_values:
+            raise Refused(f"Offer at most {bounds.schema_values} choices: {entries} came.")
+        return
+    text = specification if isinstance(specification, str) else json.dumps(specification)
+    limit_kib = bounds.regex_kib if kind == "regex" else bounds.schema_kib
+    size = len(text.encode(errors="replace"))
+    if size > limit_kib << 10:
+        raise Refused(
+            f"Make the {kind} of the structured output smaller: {limit_kib} KiB are taken, {size >> 10} came."
+        )
+    if kind == "json":
+        _check_schema(specification, bounds)
+
+
+def _check_schema(schema: Any, bounds: Bounds) -> None:
+    if isinstance(schema, str):
+        try:
+            schema = json.loads(schema)
+        except (ValueError, RecursionError):
+            return
+    values = 0
+    stack = [schema]
+    while stack:
+        one = stack.pop()
+        if isinstance(one, list):
+            stack.extend(one)
+        elif isinstance(one, dict):
+            enumeration, pattern = one.get("enum"), one.get("pattern")
+            values += len(enumeration) if isinstance(enumeration, list) else 0
+            if isinstance(pattern, str) and len(pattern) > bounds.regex_kib << 10:
+                raise Refused(f"Shorten the pattern in the schema: {bounds.regex_kib} KiB are taken.")
+            stack.extend(one.values())
+    if values > bounds.schema_values:
+        raise Refused(f"Name at most {bounds.schema_values} values in the schema's enumerations: {values} came.")

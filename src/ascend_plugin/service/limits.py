@@ -1,0 +1,139 @@
+"""Middleware in front of vLLM's routes: only those that are served, only with the key, and within the bounds.
+
+`ascend serve` adds it (`--middleware ascend_plugin.service.limits.Limits`); for `vllm serve` it can be given by hand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ascend_plugin.service.bounds import Bounds, Refused, check, parse, structures
+from ascend_plugin.service.exchanges import refuse
+from ascend_plugin.service.grammars import GrammarCheck
+from ascend_plugin.service.routes import Keys, Routes
+
+UNLIMITED_BODIES = ("/v1/audio/",)  # uploads: counted while they pass, not kept
+
+
+class Limits:
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._bounds = Bounds.from_environment()
+        self._routes = Routes()
+        self._keys: Keys | None = None
+        self._grammars: GrammarCheck | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            receive = await self._admit(scope, receive)
+        except Refused as refusal:
+            await refuse(send, refusal.status, str(refusal), {"Connection": "close"})
+            return
+        await self._app(scope, receive, send)
+
+    async def _admit(self, scope: Scope, receive: Receive) -> Receive:
+        """What the application is to receive. Raises Refused."""
+        method, path = scope["method"], scope["path"].removeprefix(scope.get("root_path", ""))
+        if not self._routes.has(method, path):
+            if self._routes.names(path):
+                raise Refused(f"Use another method for {path}: {method} is not served.", 405)
+            raise Refused(
+                f"{path} is not served here: ASCEND_SERVE_ROUTES={path} in the server's environment adds it.", 404
+            )
+        headers = {name.lower(): value for name, value in scope["headers"]}
+        if method != "OPTIONS" and not self._known_keys(scope).admit(path, headers.get(b"authorization", b"")):
+            raise Refused("Send the server's key: `Authorization: Bearer KEY`.", 401)
+        if method != "POST":
+            return receive
+        self._check_length(headers)
+        if path.startswith(UNLIMITED_BODIES):
+            return self._counted(receive)
+        body = await self._read(receive)
+        if b"json" in headers.get(b"content-type", b"").lower():
+            await self._check_json(scope, body)
+        return _replay(body, receive)
+
+    def _known_keys(self, scope: Scope) -> Keys:
+        if self._keys is None:
+            given = scope["app"].state.args.api_key
+            self._keys = Keys(given or [os.environ.get("VLLM_API_KEY", "")])
+        return self._keys
+
+    # ------------------------------------------------------------------ bodies
+
+    def _check_length(self, headers: dict[bytes, bytes]) -> None:
+        length = headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length) > self._bounds.body_mib << 20:
+            raise self._too_large()
+
+    def _too_large(self) -> Refused:
+        return Refused(f"Send less in one request: bodies of {self._bounds.body_mib} MiB are taken.", 413)
+
+    async def _read(self, receive: Receive) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        more = True
+        while more:
+            try:
+                message = await asyncio.wait_for(receive(), self._bounds.body_s)
+            except TimeoutError as error:
+                raise Refused(f"Send the body faster: nothing came for {self._bounds.body_s} s.", 408) from error
+            if message["type"] == "http.disconnect":
+                raise Refused("The client went away.", 408)
+            part = message.get("body", b"")
+            size += len(part)
+            if size > self._bounds.body_mib << 20:
+                raise self._too_large()
+            parts.append(part)
+            more = message.get("more_body", False)
+        return b"".join(parts)
+
+    def _counted(self, receive: Receive) -> Receive:
+        size = 0
+
+        async def counted() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            return {"type": "http.disconnect"} if size > self._bounds.body_mib << 20 else message
+
+        return counted
+
+    async def _check_json(self, scope: Scope, body: bytes) -> None:
+        parsed = parse(body, self._bounds)
+        if not isinstance(parsed, dict):
+            return  # vLLM refuses it
+        check(parsed, self._bounds)
+        wanted = list(structures(parsed))
+        if not wanted:
+            return
+        if self._grammars is None:
+            self._grammars = GrammarCheck(_tokenizer(scope["app"].state), self._bounds.compile_s)
+        for kind, specification in wanted:
+            await self._grammars.check(kind, specification)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """The body in one piece, then whatever else the connection says."""
+    given = False
+
+    async def replay() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay
+
+
+def _tokenizer(state: Any) -> str:
+    config = state.engine_client.model_config
+    return str(config.tokenizer or config.model)

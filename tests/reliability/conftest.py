@@ -1,0 +1,35 @@
+"""Models and servers of the battery: few, shared, and small."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conformance.tiny import build_tiny_qwen3
+
+from .server import Running, started
+
+KEY = "a-key-of-the-battery"
+CONTEXT = 4096
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_qwen3(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def served(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One server with a key for everything that a server must survive."""
+    log = tmp_path_factory.mktemp("served") / "log"
+    environment = {
+        "VLLM_API_KEY": KEY,
+        "ASCEND_SERVE_ROUTES": "/openapi.json",
+        "ASCEND_REQUEST_LIMITS": "body_s=3",
+    }
+    flags = ["--max-model-len", str(CONTEXT), "--num-gpu-blocks-override", "256", "--max-num-seqs", "32"]
+    with started(tiny, *flags, log=log, environment=environment) as server:
+        server.headers["Authorization"] = f"Bearer {KEY}"
+        yield server

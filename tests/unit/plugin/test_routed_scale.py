@@ -1,0 +1,35 @@
+"""Which expert layers multiply their routed output by the model's factor in float16."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ascend_plugin.compat import routed_scale
+
+
+class Runner(nn.Module):
+    routed_scaling_factor = 2.5
+
+    def _maybe_apply_routed_scale_to_output(
+        self, shared: torch.Tensor, routed: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return shared / self.routed_scaling_factor, routed
+
+
+class DeepseekV2DecoderLayer(nn.Sequential):
+    """As vLLM's: its residual is divided by the factor."""
+
+
+class Glm4MoeDecoderLayer(nn.Sequential):
+    """As vLLM's: it knows nothing of the factor."""
+
+
+def test_only_layers_that_make_up_for_it_leave_the_factor_out() -> None:
+    model = nn.ModuleList([DeepseekV2DecoderLayer(Runner()), Glm4MoeDecoderLayer(Runner())])
+    routed_scale.apply(model)
+    shared, routed = torch.ones(2, dtype=torch.float16), torch.ones(2, dtype=torch.float16)
+    results = [layer[0]._maybe_apply_routed_scale_to_output(shared.clone(), routed.clone()) for layer in model]
+    (divided, whole), (untouched, multiplied) = results
+    assert divided.tolist() == [0.39990234375] * 2 and whole.tolist() == [1.0, 1.0]
+    assert untouched.tolist() == [1.0, 1.0] and multiplied.tolist() == [2.5, 2.5]
