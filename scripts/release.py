@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGE = ROOT / "build" / "release"
-CHIP_TABLE = (ROOT / "src/ascend_facts/chips.py", ROOT / "src/ascend_facts/chips.toml")
+CHIP_TABLE = tuple(ROOT / "src/ascend_facts" / name for name in ("chips.py", "chips.toml", "time_model.toml"))
 TORCH_LIBRARIES = ("libc10.so", "libtorch_cpu.so")  # of the installed torch: never grafted into a wheel
 
 
