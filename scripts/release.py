@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGE = ROOT / "build" / "release"
-CHIP_TABLE = (ROOT / "src/ascend_facts/chips.py", ROOT / "src/ascend_facts/chips.toml")
+CHIP_TABLE = tuple(ROOT / "src/ascend_facts" / name for name in ("chips.py", "chips.toml", "time_model.toml"))
 # Never grafted into a wheel: what is of the installed torch, and the wheel's own libopapi, of which the process loads
 # that of its torch.
 EXCLUDED = ("libc10.so", "libtorch_cpu.so", "libopapi.so")

@@ -11,7 +11,6 @@
 #include "core/chips.h"
 #include "core/config.h"
 #include "core/fork.h"
-#include "core/forms.h"
 #include "core/json.h"
 #include "core/modeled_time.h"
 #include "core/stats.h"
@@ -143,7 +142,6 @@ std::string stats_json() {
       .add("launches_total", sum_of(eager))
       .add("graph_launches", json_of(replayed))
       .add("graph_launches_total", sum_of(replayed))
-      .add("forms", json_of(recorded_forms()))
       .add("graphs", Object()
                          .add("captures", counted.graph_captures)
                          .add("replays", counted.graph_replays)
@@ -181,7 +179,6 @@ void reset_stats() {
     device_at(id).reset_peak();
     for (Stream* stream : device_at(id).streams()) stream->reset_launch_counts();
   }
-  clear_forms();
   clear_retired_launches();
   Graph::reset_replay_counts();
   reset_modeled_time();

@@ -8,9 +8,9 @@ from functools import partial
 import torch
 
 from ascend_cli.doctor.probe import cases_fused_infer
-from ascend_cli.doctor.probe.attended import ahead, attended
 from ascend_cli.doctor.probe.bench import Bench
 from ascend_cli.doctor.probe.case import LONG, MASK_SIZE, Case, WrongResult
+from ascend_cli.doctor.probe.references import ahead, attended
 from ascend_facts.chips import ChipSpec
 
 NZ, NZ_COLUMNS = 29, 16

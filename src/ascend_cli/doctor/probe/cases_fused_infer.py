@@ -1,4 +1,4 @@
-"""FusedInferAttentionScore as Ascend 910B and later run it: packed and by rectangles, over half-pages, with its scratch."""
+"""FusedInferAttentionScore as Ascend 910B and later run it: packed, by rectangles, over half-pages, with scratch."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from ascend_cli.doctor.probe.attended import ahead, attended
 from ascend_cli.doctor.probe.bench import Bench
 from ascend_cli.doctor.probe.case import Case, WrongResult
+from ascend_cli.doctor.probe.references import ahead, attended
 from ascend_facts.chips import ChipSpec
 
 CAUSAL, BAND, NO_MASK = 3, 4, 0
@@ -77,11 +77,12 @@ def _paged(
 
 
 def _arguments(
-    bench: Bench, layout: str, heads: tuple[int, int], size: int, lengths: list[int], keys: list[int], table: torch.Tensor,
-    mask: tuple[torch.Tensor | None, int], window: int | None,
+    bench: Bench, layout: str, heads: tuple[int, int], size: int, lengths: list[int], keys: list[int],
+    table: torch.Tensor, mask: tuple[torch.Tensor | None, int], window: int | None,
 ) -> dict[str, Any]:  # fmt: skip
     return {
-        "atten_mask": mask[0], "actual_seq_lengths": lengths, "actual_seq_lengths_kv": keys, "block_table": bench.put(table),
+        "atten_mask": mask[0], "actual_seq_lengths": lengths, "actual_seq_lengths_kv": keys,
+        "block_table": bench.put(table),
         "num_heads": heads[0], "num_key_value_heads": heads[1], "scale": size**-0.5, "input_layout": layout,
         "block_size": BLOCK, "sparse_mode": mask[1], "pre_tokens": UNLIMITED if window is None else window - 1,
         "next_tokens": UNLIMITED if window is None else 0,

@@ -1,4 +1,4 @@
-"""Attention by its definition, on the host: what the operators' answers are held against."""
+"""Attention in float64, on the host."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 def attended(
     query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, hidden: torch.Tensor | None
 ) -> torch.Tensor:
-    """[T, heads, size] in float64 of query [T, heads, size], keys and values [L, kv heads, size]; hidden [T, L] bool."""
+    """Float64 [T, heads, size] of query [T, heads, size], keys, values [L, kv heads, size] and hidden [T, L] bool."""
     repeats = query.shape[1] // keys.shape[1]
     keys, values = (part.double().repeat_interleave(repeats, dim=1) for part in (keys, values))
     scores = torch.einsum("qhd,khd->hqk", query.double(), keys) * query.shape[-1] ** -0.5
