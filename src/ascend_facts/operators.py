@@ -95,7 +95,9 @@ def _operator(row: Mapping[str, Any]) -> Operator:
     forms = tuple(
         Form(form["tensors"], tuple(form["families"]), tuple(form["layouts"])) for form in row.get("form", ())
     )
-    rest = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items() if key != "form"}
+    rest: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in row.items() if key != "form"
+    }
     return Operator(forms=forms, **rest)
 
 
@@ -110,7 +112,11 @@ def evidence(path: Path = EVIDENCE) -> tuple[Evidence, ...]:
     rows = tomllib.loads(path.read_text(encoding="utf-8")).get("run", [])
     try:
         return tuple(
-            Evidence(**{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()})
+            Evidence(
+                **dict[str, Any](
+                    (key, tuple(value) if isinstance(value, list) else value) for key, value in row.items()
+                )
+            )
             for row in rows
         )
     except TypeError as error:
