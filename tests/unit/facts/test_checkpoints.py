@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ascend_facts import checkpoint, environment, model_results, probes
 from ascend_facts.checkpoint import Tensor, UnreadableCheckpoint, is_complete, measured, tensors
 from ascend_facts.chips import find
-from ascend_facts.model_results import Cell, ModelResult, Standing, merge, settled, standing
+from ascend_facts.model_results import Cell, ModelResult, Standing, Trial, merge, settled, standing
 from ascend_facts.model_shape import ModelShape, Weights, read_model_shape
 from ascend_facts.quantized_format import Quantization, held_format, not_run, read_quantization
 from ascend_facts.versions import Row
@@ -275,7 +275,8 @@ def test_four_bits_of_experts_take_two_bytes_without_a_product_of_theirs() -> No
         (Quantization("bitsandbytes", 8, kind="bitsandbytes"), "quantized by bitsandbytes"),
         (Quantization("modelopt", 8, kind="fp8"), "quantized by fp8"),
         (Quantization("unknown", 16, kind="unknown"), "quantized by unknown"),
-        (Quantization("mxfp4", 4, True, kind="mxfp4"), "four-bit floats (mxfp4)"),
+        (Quantization("mxfp4", 4, True, kind="mxfp4"), ""),  # gpt-oss
+        (Quantization("modelopt_mxfp4", 4, True, kind="modelopt_mxfp4"), "four-bit floats (modelopt_mxfp4)"),
         (Quantization("fp8", 8, True, 8, "fp8"), ""),
         (Quantization("fp8", 8, True, 16, "fp8"), ""),
         (Quantization("compressed-tensors", 8, kind="i"), "eight-bit weights beside sixteen-bit activations (i)"),
@@ -292,8 +293,8 @@ def test_formats_that_do_not_run(quantization: Quantization, word: str) -> None:
 
 
 def result(chip: str = "310P3", **cells: str) -> ModelResult:
-    found = {name: Cell(outcome, "d") for name, outcome in cells.items()}  # type: ignore[arg-type]
-    return ModelResult("row", "g", chip, "2026-01-01", cells=found, architecture="AForCausalLM")
+    found = {name: Cell(outcome, "d", date="2026-01-01") for name, outcome in cells.items()}  # type: ignore[arg-type]
+    return ModelResult("row", "g", chip, cells=found, architecture="AForCausalLM")
 
 
 LLAMA = replace(SHAPE, architecture="AForCausalLM")
@@ -314,18 +315,19 @@ def test_what_stands_for_a_structure() -> None:
     seeing = replace(LLAMA, architecture="Mistral3ForConditionalGeneration")
     row = replace(result(prefill="pass"), architecture="MistralForCausalLM")
     assert "its language model, without pictures, was run" in standing(seeing, DUO, [row]).detail
-    caught = replace(result(prefill="pass"), faults={"scale": True})
+    caught = replace(result(prefill="pass"), faults={"scale": Trial(True)})
     assert standing(LLAMA, DUO, [caught]).outcome == "run"
-    assert standing(LLAMA, DUO, [replace(caught, faults={"scale": False})]).outcome == "refused"
+    assert standing(LLAMA, DUO, [replace(caught, faults={"scale": Trial(False)})]).outcome == "refused"
 
 
 def test_a_later_run_replaces_its_own_cells() -> None:
-    first = merge({}, replace(result(a="pass", b="fails"), faults={"x": False, "y": True}, dtype="float16"))
-    later = replace(result(b="pass", c="refused"), faults={"x": True}, date="2026-02-02", versions={"vllm": "1"})
+    faults = {"x": Trial(False), "y": Trial(True, "2026-01-01")}
+    first = merge({}, replace(result(a="pass", b="fails"), faults=faults, dtype="float16"))
+    later = replace(result(b="pass", c="refused"), faults={"x": Trial(True, "2026-02-02", {"vllm": "1"})})
     (found,) = merge(first, later).values()
     assert {name: cell.outcome for name, cell in found.cells.items()} == {"a": "pass", "b": "pass", "c": "refused"}
-    assert (found.faults, found.date, found.dtype) == ({"x": True, "y": True}, "2026-02-02", "float16")
-    assert (found.versions, found.architecture, found.group) == ({"vllm": "1"}, "AForCausalLM", "g")
+    assert found.faults == {"x": Trial(True, "2026-02-02", {"vllm": "1"}), "y": Trial(True, "2026-01-01")}
+    assert (found.dtype, found.architecture, found.group) == ("float16", "AForCausalLM", "g")
     assert len(merge(first, result("910B3"))) == 2
     assert settled(first, "row", "310P3") == {"a", "y"}
     assert settled(first, "row", "910B3") == set()
