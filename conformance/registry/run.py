@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -80,7 +81,8 @@ class Runner:
             module = "conformance.registry.build"
             self.places.cpu().run(module, [str(job_file)], log, BUILD_TIMEOUT_S)
             if not output.is_file():
-                return {"error": (log.read_text().strip().splitlines() or ["no message"])[-1][:300]}
+                lines = [line for line in log.read_text().splitlines() if re.match(r"[\w.]*(Error|Exception)\b", line)]
+                return {"error": (lines or [f"no message, see {log.name}"])[-1][:300]}
             built: dict[str, Any] = json.loads(output.read_text())
             return built
 
