@@ -13,6 +13,7 @@ from typing import Any
 
 from ascend_cli.errors import AscendError
 from ascend_facts.model_results import ModelResult
+from ascend_facts.refused import refusal
 from ascend_facts.registry_results import RegistryResult
 from conformance.architectures import Architecture
 from conformance.engine import versions
@@ -42,7 +43,11 @@ class Runner:
 
     def run(self, name: str, chips: list[str], keep: Callable[[RegistryResult], None], faults: bool = False) -> None:
         """One architecture on every chip; `keep` is called with each result. faults: try those of its kind too."""
-        kind = registered()[name][0]
+        kind, _, module = registered()[name]
+        if (known := refusal(name, module)) is not None:  # as the engine does, from the same table
+            for chip in chips:
+                keep(self._result(name, kind, chip, "refused", known))
+            return
         built = self._build(name)
         if "unbuildable" in built or "error" in built:
             outcome = "not built" if "unbuildable" in built else "neither"
