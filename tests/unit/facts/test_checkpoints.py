@@ -275,7 +275,8 @@ def test_four_bits_of_experts_take_two_bytes_without_a_product_of_theirs() -> No
         (Quantization("bitsandbytes", 8, kind="bitsandbytes"), "quantized by bitsandbytes"),
         (Quantization("modelopt", 8, kind="fp8"), "quantized by fp8"),
         (Quantization("unknown", 16, kind="unknown"), "quantized by unknown"),
-        (Quantization("mxfp4", 4, True, kind="mxfp4"), "four-bit floats (mxfp4)"),
+        (Quantization("mxfp4", 4, True, kind="mxfp4"), ""),  # gpt-oss
+        (Quantization("modelopt_mxfp4", 4, True, kind="modelopt_mxfp4"), "four-bit floats (modelopt_mxfp4)"),
         (Quantization("fp8", 8, True, 8, "fp8"), ""),
         (Quantization("fp8", 8, True, 16, "fp8"), ""),
         (Quantization("compressed-tensors", 8, kind="i"), "eight-bit weights beside sixteen-bit activations (i)"),
@@ -292,7 +293,7 @@ def test_formats_that_do_not_run(quantization: Quantization, word: str) -> None:
 
 
 def result(chip: str = "310P3", **cells: str) -> ModelResult:
-    found = {name: Cell(outcome, "d") for name, outcome in cells.items()}  # type: ignore[arg-type]
+    found = {name: Cell(outcome, "d", date="2026-01-01") for name, outcome in cells.items()}  # type: ignore[arg-type]
     return ModelResult("row", "g", chip, cells=found, architecture="AForCausalLM")
 
 
@@ -320,13 +321,13 @@ def test_what_stands_for_a_structure() -> None:
 
 
 def test_a_later_run_replaces_its_own_cells() -> None:
-    trials = {"x": Trial(False), "y": Trial(True)}
-    first = merge({}, replace(result(a="pass", b="fails"), faults=trials, dtype="float16"))
-    later = replace(result(b="pass", c="refused"), faults={"x": Trial(True, "2026-02-02")})
+    faults = {"x": Trial(False), "y": Trial(True, "2026-01-01")}
+    first = merge({}, replace(result(a="pass", b="fails"), faults=faults, dtype="float16"))
+    later = replace(result(b="pass", c="refused"), faults={"x": Trial(True, "2026-02-02", {"vllm": "1"})})
     (found,) = merge(first, later).values()
     assert {name: cell.outcome for name, cell in found.cells.items()} == {"a": "pass", "b": "pass", "c": "refused"}
-    assert (found.faults, found.dtype) == ({"x": Trial(True, "2026-02-02"), "y": Trial(True)}, "float16")
-    assert (found.architecture, found.group) == ("AForCausalLM", "g")
+    assert found.faults == {"x": Trial(True, "2026-02-02", {"vllm": "1"}), "y": Trial(True, "2026-01-01")}
+    assert (found.dtype, found.architecture, found.group) == ("float16", "AForCausalLM", "g")
     assert len(merge(first, result("910B3"))) == 2
     assert settled(first, "row", "310P3") == {"a", "y"}
     assert settled(first, "row", "910B3") == set()
