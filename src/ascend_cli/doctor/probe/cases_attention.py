@@ -26,7 +26,9 @@ def attention(chip: ChipSpec) -> Iterator[Case]:
     for heads, kv_heads, size in GROUPS:
         shape = f"{heads}/{kv_heads} heads of {size}"
         for tokens in (1, 15, 16, 17, 300):
-            yield Case(f"_npu_flash_attention_v3, {shape}, {tokens} tokens", partial(prefill, heads, kv_heads, size, [tokens]))
+            yield Case(
+                f"_npu_flash_attention_v3, {shape}, {tokens} tokens", partial(prefill, heads, kv_heads, size, [tokens])
+            )
         yield Case(f"_npu_paged_attention, {shape}", partial(decode, heads, kv_heads, size))
     yield Case("_npu_flash_attention_v3, several sequences", partial(prefill, 8, 4, 128, [3, 1, 40]))
     yield Case("_npu_paged_attention, 4/2 heads of 256, blocks of 64", partial(decode, 4, 2, 256))
@@ -41,7 +43,9 @@ def attention(chip: ChipSpec) -> Iterator[Case]:
 # ---------------------------------------------------------------- reference
 
 
-def attended(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, hidden: torch.Tensor | None) -> torch.Tensor:
+def attended(
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, hidden: torch.Tensor | None
+) -> torch.Tensor:
     """[T, heads, size] in float64 of query [T, heads, size], keys and values [L, kv heads, size]; hidden [T, L] bool."""
     repeats = query.shape[1] // keys.shape[1]
     keys, values = (part.double().repeat_interleave(repeats, dim=1) for part in (keys, values))
@@ -69,7 +73,9 @@ def _nz(matrix: torch.Tensor) -> torch.Tensor:
     return matrix.reshape(1, rows, columns // NZ_COLUMNS, NZ_COLUMNS).transpose(1, 2).contiguous()
 
 
-def _caches(bench: Bench, keys: list[torch.Tensor], values: list[torch.Tensor]) -> tuple[list[torch.Tensor], torch.Tensor]:
+def _caches(
+    bench: Bench, keys: list[torch.Tensor], values: list[torch.Tensor]
+) -> tuple[list[torch.Tensor], torch.Tensor]:
     """Both caches in FRACTAL_NZ with every sequence in them, and the block table, whose blocks are in disorder."""
     import torch_npu
 
