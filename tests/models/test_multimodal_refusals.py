@@ -27,6 +27,7 @@ print(write_checkpoint(architectures()[sys.argv[1]], Path(sys.argv[2])))
 WITHOUT_TORCHVISION = """
 import runpy, sys
 from ascend_plugin.compat import torchvision
+torchvision.apply()
 torchvision.is_installed = lambda: False
 runpy.run_path(sys.argv.pop(1), run_name="__main__")
 """
