@@ -1,6 +1,6 @@
 """Tiny checkpoints with a published architecture's structure and seeded weights whose logits say something.
 
-Default initialisation (std 0.02) gives nearly flat logits: every wrong answer then looks right within rounding. Here
+Default initialization (std 0.02) gives nearly flat logits: every wrong answer then looks right within rounding. Here
 each matrix keeps unit scale, attention is peaked enough that positions matter, every norm weight and bias differs
 from its neutral value, and the output matrix spreads logits over a few units. `measure` states the outcome in
 numbers.

@@ -175,6 +175,37 @@ def _no_offset(config: Config, weights: Weights) -> None:
     _fill(weights, r"\.input_offset$", 0.0)
 
 
+def _dropped_sink(config: Config, weights: Weights) -> None:
+    """A sink so low that it takes no share of the attention."""
+    for name, weight in weights.items():
+        if re.search(r"sinks?(_bias)?$", name):
+            weight.fill_(-30.0)
+
+
+def _swapped_latent(config: Config, weights: Weights) -> None:
+    """Each latent number is read as its neighbor, as by a cache that is a column off."""
+    for name, weight in weights.items():
+        if name.endswith("kv_b_proj.weight"):
+            weight.copy_(weight.roll(1, dims=1))
+
+
+def _shifted_convolution(config: Config, weights: Weights) -> None:
+    """Taps one token late: what a stale window of the convolution does."""
+    for name, weight in weights.items():
+        if re.search(r"conv(1d)?\.weight$", name) and weight.dim() == 3:
+            weight.copy_(weight.roll(1, dims=-1))
+
+
+def _no_expert_bias(config: Config, weights: Weights) -> None:
+    _fill(weights, r"experts\.(\d+\.)?\w+_(proj_)?bias$", 0.0)
+
+
+def _unscaled_experts(config: Config, weights: Weights) -> None:
+    """The factor of the routed experts left out."""
+    if "routed_scaling_factor" in config:
+        config["routed_scaling_factor"] = 1.0 if config["routed_scaling_factor"] != 1.0 else 2.5
+
+
 FAULTS: dict[str, Callable[[Config, Weights], None]] = {
     "rope-theta": _rope_theta,
     "rope-unscaled": _rope_unscaled,
@@ -189,6 +220,11 @@ FAULTS: dict[str, Callable[[Config, Weights], None]] = {
     "shifted-positions": _shifted_positions,
     "swapped-scales": _swapped_scales,
     "no-offset": _no_offset,
+    "dropped-sink": _dropped_sink,
+    "swapped-latent": _swapped_latent,
+    "shifted-convolution": _shifted_convolution,
+    "no-expert-bias": _no_expert_bias,
+    "unscaled-experts": _unscaled_experts,
     "shifted-vision-positions": _shifted_vision_positions,
 }
 
@@ -207,6 +243,11 @@ MEANINGS = {
     "shifted-positions": "position embeddings one place off",
     "swapped-scales": "each output's scale in its neighbour's place",
     "no-offset": "the offset of quantized activations left out",
+    "dropped-sink": "attention sinks left out",
+    "swapped-latent": "each number of the latent cache read as its neighbor",
+    "shifted-convolution": "a convolution one token late: a stale window",
+    "no-expert-bias": "the experts' biases left out",
+    "unscaled-experts": "the factor of the routed experts left out",
     "swapped-pictures": "pictures, films or sounds in each other's place",
     "shifted-vision-positions": "the places of a picture's patches one off, or rows taken for time",
     "wrong-grid": "pictures read with rows for columns",

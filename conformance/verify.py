@@ -130,10 +130,14 @@ class Verifier:
         logs: Path,
         say: Callable[[str], None],
         seed: int = 0,
+        prompts: Prompts | None = None,
+        engine: Mapping[str, Any] | None = None,
     ):
+        """prompts, engine: in the place of those of the table's rows."""
+        self.common_engine = COMMON_ENGINE if engine is None else engine
         self.architecture, self.places = architecture, places
         self.cache, self.logs, self.say, self.seed = cache, logs, say, seed
-        self.prompts: Prompts = make_prompts(architecture.vocab_size, architecture.task, seed)
+        self.prompts = prompts or make_prompts(architecture.vocab_size, architecture.task, seed)
         if architecture.media:
             self.prompts = media.make_prompts(architecture, seed)
         self._answered: dict[tuple[str, Answered], np.ndarray] = {}  # by the reference, in each dtype
@@ -195,7 +199,7 @@ class Verifier:
             job: dict[str, Any] = {
                 "checkpoint": str(checkpoint),
                 "task": self.architecture.task,
-                "engine": {**COMMON_ENGINE, **remote, **setting.engine},
+                "engine": {**self.common_engine, **remote, **setting.engine},
                 "whole": prompts.whole,
                 "chunked": prompts.chunked,
                 "new_tokens": NEW_TOKENS,

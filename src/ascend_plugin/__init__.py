@@ -15,6 +15,8 @@ ENVIRONMENT_DEFAULTS = {
     "VLLM_WORKER_MULTIPROC_METHOD": "fork",
     # One BLAS thread a worker: the host only launches, and spinning threads slow launches down.
     "OMP_NUM_THREADS": "1",
+    # HCCL waits half an hour (1,836 s) for a rank that is gone. No step takes minutes; a 310P counts in steps of 68 s.
+    "HCCL_EXEC_TIMEOUT": "204",
 }
 
 

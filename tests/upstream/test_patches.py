@@ -19,7 +19,7 @@ from torch import nn
 from ascend_plugin import compat
 from tests.upstream.source import file_of, text_of
 
-MOST_PATCHES = 10
+MOST_PATCHES = 9
 FOLDER = Path(compat.__file__).parent
 LAYERS = "vllm.model_executor.layers"
 
@@ -129,6 +129,34 @@ def test_expert_routing_is_needed() -> None:
     assert "ops.topk_softmax(" in text_of(f"{router}.vllm_topk_softmax")
     assert text_of(f"{router}.fused_topk").startswith("def fused_topk("), "it is a CustomOp now: register ours with it"
     assert "fused_topk(" in text_of(f"{router}.FusedTopKRouter._compute_routing")
+
+
+def test_choice_by_bias_is_needed() -> None:
+    routers = f"{LAYERS}.fused_moe.router"
+    assert "ops.topk_sigmoid(" in text_of(f"{routers}.fused_topk_bias_router.vllm_topk_sigmoid")
+    for name in ("fused_topk_bias_router", "grouped_topk_router", "zero_expert_router"):
+        assert "fused_topk_bias(" in text_of(f"{routers}.{name}").replace("def fused_topk_bias(", "")
+
+
+def test_routed_scale_is_needed() -> None:
+    scale = text_of(f"{LAYERS}.fused_moe.runner.moe_runner.MoERunner._maybe_apply_routed_scale_to_output")
+    assert "shared_output *= 1.0 / self.routed_scaling_factor" in scale
+
+
+def test_the_decoder_layers_that_make_up_for_the_factor_are_known() -> None:
+    from ascend_plugin.ops.routed_scale import COMPENSATING
+
+    folder = file_of("vllm.model_executor.models.registry")
+    assert folder is not None
+    dividing = "1.0 / self.routed_scaling_factor"
+    found = {
+        node.name
+        for path in folder.parent.glob("*.py")
+        if dividing in (text := path.read_text(encoding="utf-8"))
+        for node in ast.parse(text).body
+        if isinstance(node, ast.ClassDef) and dividing in (ast.get_source_segment(text, node) or "")
+    }
+    assert {name for name in found if name.endswith("DecoderLayer")} == set(COMPENSATING)
 
 
 def test_recurrent_states_is_needed() -> None:

@@ -26,7 +26,8 @@ from ascend_plugin.attention.unfused import GRAPH_KEYS
 from ascend_plugin.cache import kv_cache
 from ascend_plugin.graphs import budget
 from ascend_plugin.graphs.wrapper import AscendGraphWrapper
-from ascend_plugin.ops import sampling, structured_output
+from ascend_plugin.missing_kernels import explained
+from ascend_plugin.ops import routed_scale, sampling, structured_output
 from ascend_plugin.ops.noise import HostNoise
 from ascend_plugin.runner.accepted import AcceptedTokens
 from ascend_plugin.runner.dummy_run import dummy_run_context
@@ -52,7 +53,7 @@ class AscendModelRunner(GPUModelRunner):
     # ------------------------------------------------------------------ loading
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
-        with PinnedUploads():
+        with PinnedUploads(), explained(self.model_config.architecture):
             super().load_model(*args, **kwargs)
         torch.accelerator.empty_host_cache()
         self._prepare_model()
@@ -68,6 +69,7 @@ class AscendModelRunner(GPUModelRunner):
         drafter = getattr(getattr(self, "drafter", None), "model", None)
         for model in (self.get_model(), drafter):
             if isinstance(model, torch.nn.Module):
+                routed_scale.find_compensated(model)
                 compat.prepare_model(model, self.chip)
 
     def _limit_graphs(self) -> None:
@@ -84,7 +86,8 @@ class AscendModelRunner(GPUModelRunner):
 
     def profile_run(self, *args: Any, **kwargs: Any) -> None:
         if self.profiles:
-            super().profile_run(*args, **kwargs)
+            with explained(self.model_config.architecture):
+                super().profile_run(*args, **kwargs)
 
     @torch.inference_mode()
     def _dummy_sampler_run(self, hidden_states: torch.Tensor) -> torch.Tensor:
