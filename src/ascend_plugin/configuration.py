@@ -81,7 +81,7 @@ def _check_media(vllm_config: VllmConfig) -> None:
     if model.is_encoder_decoder:
         raise UnsupportedChoice(
             f"Serve another model than {model.architecture}: decoders that look at an encoder's output (Whisper and "
-            "its kin) have no attention here yet. Qwen3-ASR turns speech into text and runs."
+            "its kin) have no attention here yet. Qwen3-ASR turns speech into text without one."
         )
     if not model.is_multimodal_model:
         return
