@@ -15,6 +15,7 @@ GROUPS = (
     "copies",
     "integers",
     "elements",
+    "forms",
     "layer",
     "products",
     "attention",

@@ -16,7 +16,8 @@ WIDTHS = ((128, 96), (1024, 2048))  # [in, out]
 
 
 def quantized(chip: ChipSpec) -> Iterator[Case]:
-    yield Case("npu_quantize float16 by constants", quantize)
+    yield Case("npu_quantize float16 by constants", partial(quantize, True))
+    yield Case("npu_quantize float16 without offset", partial(quantize, False))
     yield Case("npu_dynamic_quant", dynamic_quantize)
     for width in WIDTHS:
         size = f"{width[0]} to {width[1]}"
@@ -41,13 +42,14 @@ def _stored(bench: Bench, weight: torch.Tensor) -> torch.Tensor:
     return (torch_npu.npu_format_cast(there, NZ) if bench.chip.weight_format == "nz" else there).t()
 
 
-def quantize(bench: Bench) -> None:
+def quantize(with_offset: bool, bench: Bench) -> None:
     import torch_npu
 
     x = bench.randn(6, 128, dtype=torch.float16)
     factor, offset = torch.full((128,), 20.0).half(), torch.full((128,), 3.0).half()
-    found = torch_npu.npu_quantize(bench.put(x), bench.put(factor), bench.put(offset), torch.qint8, -1, False)
-    exact = (x.double() * 20 + 3).round().clamp(-128, 127)
+    there = bench.put(offset) if with_offset else None
+    found = torch_npu.npu_quantize(bench.put(x), bench.put(factor), there, torch.qint8, -1, False)
+    exact = (x.double() * 20 + (3 if with_offset else 0)).round().clamp(-128, 127)
     _near(bench, found, exact)
 
 
@@ -84,6 +86,10 @@ def static_product(width: tuple[int, int], bench: Bench) -> None:
         there = torch_npu.npu_trans_quant_param(bench.put(scale), round_mode=1)
         found = torch_npu.npu_quant_matmul(bench.put(x), held, there, output_dtype=torch.float16)
         exact = (x.double() @ weight.double().t()) * scale.double()
+        bench.close(found, exact.clamp(-65504, 65504))
+        bias = bench.randint(-999, 999, (width[1],))
+        found = torch_npu.npu_quant_matmul(bench.put(x), held, there, bias=bench.put(bias), output_dtype=torch.float16)
+        exact = (x.double() @ weight.double().t() + bias.double()) * scale.double()
         bench.close(found, exact.clamp(-65504, 65504))
 
 
@@ -141,6 +147,11 @@ def weight_only(groups: int, bench: Bench) -> None:
         )  # fmt: skip
         spread = [part.double().repeat_interleave(width[0] // groups, 0) for part in (scales, offsets)]
         bench.close(found, x.double() @ ((weight.double() + spread[1]) * spread[0]), 2e-2)
+        found = torch_npu.npu_weight_quant_batchmatmul(
+            bench.put(x), held, bench.put(scales.reshape(shape)), None,
+            antiquant_group_size=width[0] // groups if groups > 1 else 0,
+        )  # fmt: skip
+        bench.close(found, x.double() @ (weight.double() * spread[0]), 2e-2)
 
 
 def weight_only_time(bench: Bench) -> None:

@@ -63,8 +63,11 @@ def rank_main(port: int, rank: int) -> None:
     import torch.distributed as dist
     import torch_npu  # noqa: F401
 
+    from ascend_facts import chips
+    from ascend_plugin import detection
     from ascend_plugin.graphs.events import available_events
 
+    half = getattr(torch, chips.find(detection.soc_version() or "").preferred_dtype)
     torch.npu.set_device(rank)
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     dist.init_process_group("hccl", rank=rank, world_size=RANKS)
@@ -74,12 +77,12 @@ def rank_main(port: int, rank: int) -> None:
         if not torch.equal(found.cpu(), expected):
             wrong.append(f"{name} on rank {rank}")
 
-    for dtype in (torch.float16, torch.float32, torch.int32):
+    for dtype in dict.fromkeys((torch.float16, half, torch.float32, torch.int32)):
         for count in (1, 9, 5120):
             x = (torch.arange(count) % 50 + rank).to(dtype).to(device)
             dist.all_reduce(x)
             check(f"all_reduce {dtype}", x, (torch.arange(count) % 50 * 2 + 1).to(dtype))
-    for dtype in (torch.float16, torch.int32, torch.int64):
+    for dtype in dict.fromkeys((torch.float16, half, torch.int32, torch.int64)):
         parts = [torch.empty(33, dtype=dtype, device=device) for _ in range(RANKS)]
         dist.all_gather(parts, torch.full((33,), rank + 1, dtype=dtype, device=device))
         check(f"all_gather {dtype}", torch.cat(parts), torch.tensor([1] * 33 + [2] * 33, dtype=dtype))

@@ -165,7 +165,7 @@ def forms_of(
     seen = Seen(outcomes)
     gating = "npu_moe_gating_top_k_softmax, "
     forms: dict[str, Any] = {
-        "device_random": seen.decided("uniform_", "exponential_"),
+        "device_random": seen.decided("normal_", "uniform_", "exponential_"),
         "fp32_out_nz": seen.decided("mm with a float32 result, FRACTAL_NZ") if chip.weight_format == "nz" else None,
         "row_index_copy": seen.decided("index_copy_ of rows, int32", "index_copy_ of rows, float16"),
         "gating_float32": seen.decided(f"{gating}16 experts, float32"),
