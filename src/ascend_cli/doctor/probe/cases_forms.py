@@ -72,7 +72,7 @@ SIMPLE: dict[str, Callable[[Tensors], torch.Tensor]] = {
     "Repeat": lambda x: x[0].repeat(2, 1),
     "RightShift": lambda x: x[0] >> (x[1] & 7),
     "Rsubs": lambda x: 3 - x[0],
-    "SWhere": lambda x: torch.where(*x),
+    "SWhere": lambda x: torch.where(x[0], x[1], x[2]),
     "Sigmoid": lambda x: x[0].sigmoid(),
     "Silu": lambda x: torch.nn.functional.silu(x[0]),
     "Sin": lambda x: x[0].sin(),
