@@ -146,11 +146,11 @@ class Seen:
         self._by_name = {outcome.case: outcome for outcome in outcomes}
 
     def decided(self, *names: str) -> bool | None:
-        """True where all ran right, False where one did not, None where one is missing or was skipped."""
+        """True where all ran right, False where one did not, None where one is missing or was skipped, or none named."""
         found = [self._by_name.get(name) for name in names]
         if any(outcome is not None and outcome.status in BAD for outcome in found):
             return False
-        if any(outcome is None or outcome.status is Status.SKIPPED for outcome in found):
+        if not found or any(outcome is None or outcome.status is Status.SKIPPED for outcome in found):
             return None
         return True
 
