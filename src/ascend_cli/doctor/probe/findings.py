@@ -146,7 +146,7 @@ class Seen:
         self._by_name = {outcome.case: outcome for outcome in outcomes}
 
     def decided(self, *names: str) -> bool | None:
-        """True where all ran right, False where one did not, None where one is missing or was skipped, or none named."""
+        """True where all ran right, False where one did not, None where one is missing or skipped, or none is named."""
         found = [self._by_name.get(name) for name in names]
         if any(outcome is not None and outcome.status in BAD for outcome in found):
             return False
