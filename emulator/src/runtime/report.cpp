@@ -12,7 +12,7 @@
 #include "core/config.h"
 #include "core/fork.h"
 #include "core/json.h"
-#include "core/modelled_time.h"
+#include "core/modeled_time.h"
 #include "core/stats.h"
 #include "runtime/device.h"
 #include "runtime/graph.h"
@@ -68,7 +68,7 @@ uint64_t format_casts(const Counts& counts) {
   return sum;
 }
 
-std::string synchronisations() {
+std::string synchronizations() {
   const auto& syncs = stats().syncs;
   Object object;
   uint64_t total = 0;
@@ -147,7 +147,7 @@ std::string stats_json() {
                          .add("replays", counted.graph_replays)
                          .add("updates", counted.graph_updates)
                          .json())
-      .add("synchronisations", synchronisations())
+      .add("synchronizations", synchronizations())
       .add("copies", copies())
       .add("events", Object()
                          .add("records", counted.event_records)
@@ -157,7 +157,7 @@ std::string stats_json() {
       .add("host_callbacks", counted.host_callbacks)
       .add("format_casts", format_casts(eager) + format_casts(replayed))
       .add("memory", memory())
-      .add("modelled_ns", json_of(modelled_time_ns()))
+      .add("modeled_ns", json_of(modeled_time_ns()))
       .json();
 }
 
@@ -181,7 +181,7 @@ void reset_stats() {
   }
   clear_retired_launches();
   Graph::reset_replay_counts();
-  reset_modelled_time();
+  reset_modeled_time();
 }
 
 void write_stats_at_exit() {
