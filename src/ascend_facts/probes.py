@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,8 +68,8 @@ class ProbeResult:
     of: Installation
     forms: Mapping[str, Any]  # fields of chips.Forms
     facts: Mapping[str, Any] = field(default_factory=dict)  # measured; names have their units
-    findings: list[Mapping[str, Any]] = field(default_factory=list)
-    cases: list[Mapping[str, Any]] = field(default_factory=list)
+    findings: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    cases: Sequence[Mapping[str, Any]] = field(default_factory=list)
     about: Mapping[str, Any] = field(default_factory=dict)  # date, versions, seconds
 
     def document(self) -> dict[str, Any]:
