@@ -225,7 +225,8 @@ def test_a_complete_answer_is_not_cut() -> None:
         exchange = Exchange("/v1/completions", send)
 
         async def app(scope: Any, receive: Any, send_on: Any) -> None:
-            await send_on({"type": "http.response.start", "status": 200, "headers": []})
+            events = [(b"content-type", b"text/event-stream")]
+            await send_on({"type": "http.response.start", "status": 200, "headers": events})
             await send_on({"type": "http.response.body", "body": b"whole"})
             exchange.cut("ending")
             await asyncio.sleep(1)
