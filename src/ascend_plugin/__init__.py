@@ -28,8 +28,9 @@ def register() -> str | None:
     """
     if importlib.util.find_spec("torch_npu") is None:
         return None
-    from ascend_plugin import detection, preconditions
+    from ascend_plugin import compat, detection, preconditions
 
+    compat.prepare_process()  # where there is no chip too: whoever imports vLLM imports torchvision
     if detection.soc_version() is None:
         if reason := detection.load_error():
             preconditions.warn_of_missing_cann(reason)
@@ -38,9 +39,7 @@ def register() -> str | None:
     preconditions.refuse_other_vllm()
     for name, value in ENVIRONMENT_DEFAULTS.items():
         os.environ.setdefault(name, value)
-    from ascend_plugin import compat
     from ascend_plugin.service import orphans
 
-    compat.prepare_process()
     orphans.prepare()
     return PLATFORM

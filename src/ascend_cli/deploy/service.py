@@ -40,6 +40,17 @@ HUB_ENDPOINTS = {"hf": "", "hf-mirror": "https://hf-mirror.com", "modelscope": "
 
 
 @dataclass(frozen=True)
+class Monitoring:
+    """The images that watch a server; false where nothing does."""
+
+    prometheus_image: str = ""
+    grafana_image: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.prometheus_image)
+
+
+@dataclass(frozen=True)
 class Options:
     """The choices of `ascend deploy` that shape the service, as typed."""
 
@@ -62,6 +73,7 @@ class Options:
     open_form: bool = False
     interactive: bool = False
     proxy: bool = False
+    monitoring: Monitoring = Monitoring()
     extra: tuple[str, ...] = ()
 
 
@@ -85,6 +97,7 @@ class Service:
     proxy: bool
     api_key_file: str | None
     proxy_image: str = ""
+    monitoring: Monitoring = Monitoring()
     environment: dict[str, str] = field(default_factory=dict)
     serve_arguments: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -175,6 +188,7 @@ def build_service(model: Model, chip: ChipSpec, image: Image, options: Options, 
         proxy=options.proxy,
         api_key_file=None if options.open_form else str(_key_file(options)),
         proxy_image=options.proxy_image,
+        monitoring=options.monitoring,
         environment=_environment(model_dir, options, image),
         serve_arguments=tuple(_serve_arguments(model, image, argument, ranks, memory, options)),
         warnings=tuple(_warnings(image, options, devices, needed, model_dir, here)),
