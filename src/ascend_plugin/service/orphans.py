@@ -37,7 +37,8 @@ def prepare() -> None:
 
 def _start() -> None:
     """Called in a process that may be one of the engine's: a spawned one comes through prepare()."""
-    if multiprocessing.parent_process() is None or not multiprocessing.current_process().name.startswith(WATCHED):
+    parent = multiprocessing.parent_process()
+    if parent is None or parent.pid is None or not multiprocessing.current_process().name.startswith(WATCHED):
         return
     # A fork inherits the descriptor through which signals wake the parent's event loop: a SIGTERM of the engine would
     # be taken for one of the server, which then ends as if it had been asked to (docs/upstream/shutdown.md).
@@ -46,7 +47,8 @@ def _start() -> None:
     # Ctrl-C goes to a terminal's whole process group: the ranks would end before the requests that are to be finished.
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)
-    threading.Thread(target=_watch, args=(os.getppid(),), name="parent-watch", daemon=True).start()
+    # Not os.getppid(): the parent may be gone by now, and whoever took its place would be watched.
+    threading.Thread(target=_watch, args=(parent.pid,), name="parent-watch", daemon=True).start()
 
 
 def _watch(parent: int) -> None:
