@@ -19,18 +19,22 @@ orphans.GIVE_UP_AFTER_S = 0.5
 orphans.prepare()
 orphans.prepare()  # register() is called several times
 
-def work():
+def work(ready):
     if {deaf}:
         signal.signal(signal.SIGTERM, lambda *_: None)  # an engine that waits for requests
+    ready.set()
     time.sleep(120)
 
 async def main():
     heard = []
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, heard.append, "SIGTERM")
-    child = multiprocessing.get_context("fork").Process(target=work, name="{name}", daemon=True)
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
+    child = context.Process(target=work, args=(ready,), name="{name}", daemon=True)
     child.start()
     print(child.pid, flush=True)
     if {signaled}:
+        await asyncio.to_thread(ready.wait)
         os.kill(child.pid, signal.SIGTERM)
         await asyncio.sleep(1)
         print("heard", *heard, flush=True)
