@@ -1,6 +1,6 @@
 """Model folders with wrong things in them: no command ends in a traceback, whatever a file of theirs holds.
 
-Each case is a whole model's folder with one thing wrong, from a list that does not depend on how the reader works: every
+Each case is a whole model's folder with one thing wrong, from lists that know nothing of how the reader works: each
 field of a configuration and of a quantization with every kind of value, every file with every kind of content, and
 things that are no files. A command answers 0, or 1 with its answer, or 2 with one sentence.
 """
@@ -97,7 +97,7 @@ def test_every_field_with_every_kind_of_value(judge: Callable[[Path, str], None]
     config, folder = whole(name), tmp_path / "model"
     fields = sorted({*config, *MORE_FIELDS})
     for number, (field, value) in enumerate(itertools.product(fields, VALUES)):
-        if number % len(MODELS) == MODELS.index(name):  # each pair on one model: all pairs over the models
+        if number % (3 * len(MODELS)) == 3 * MODELS.index(name):  # 3 and 23 values share no factor: every field is met
             lay_out(folder, {**config, field: value})
             judge(folder, f"{field} = {value!r}")
 
@@ -105,7 +105,7 @@ def test_every_field_with_every_kind_of_value(judge: Callable[[Path, str], None]
 def test_every_quantization_with_every_kind_of_value(judge: Callable[[Path, str], None], tmp_path: Path) -> None:
     config, folder = whole("qwen3-8b"), tmp_path / "model"
     for number, (method, field, value) in enumerate(itertools.product(METHODS, QUANTIZATION_FIELDS, VALUES)):
-        if number % 11 == 0:
+        if number % 29 == 0:
             section = {"quant_method": method, field: value}
             if field == "config_groups" and not isinstance(value, dict):
                 section[field] = {"group_0": {"weights": value, "input_activations": value}}
@@ -116,7 +116,7 @@ def test_every_quantization_with_every_kind_of_value(judge: Callable[[Path, str]
 @pytest.mark.parametrize("file", FILES)
 def test_every_file_with_every_kind_of_content(judge: Callable[[Path, str], None], file: str, tmp_path: Path) -> None:
     folder = tmp_path / "model"
-    for content in CONTENTS:
+    for content in CONTENTS[FILES.index(file) % 2 :: 2] if file not in FILES[:4] else CONTENTS:
         lay_out(folder, whole("qwen3-8b"))
         (folder / file).write_bytes(content)
         judge(folder, f"{file}: {content[:40]!r}")
