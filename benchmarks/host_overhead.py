@@ -148,7 +148,7 @@ def engine(side: str, options: dict[str, Any], folder: Path, chosen: argparse.Na
 def per_step(decode: dict[str, Any]) -> dict[str, float]:
     """The figures of one decode step that are compared."""
     counters, steps = decode["counters"], decode["steps"]
-    copies, waits = counters["copies"], counters["synchronisations"]
+    copies, waits = counters["copies"], counters["synchronizations"]
     return {
         "host ms": decode["wall_ms"]["median"],
         "host CPU ms": decode["engine_thread_cpu_ms"]["median"],
@@ -164,7 +164,7 @@ def per_step(decode: dict[str, Any]) -> dict[str, float]:
 
 
 def startup(run: dict[str, Any]) -> dict[str, float]:
-    waits = run["startup"]["synchronisations"]
+    waits = run["startup"]["synchronizations"]
     return {
         "ready s": run["startup_s"],
         "of it imports s": run["import_s"],

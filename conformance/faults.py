@@ -21,7 +21,7 @@ from conformance.prompts import CHUNK_TOKENS
 Config = dict[str, Any]
 Weights = dict[str, Any]  # torch tensors by name
 
-WRONG_HISTORY = "wrong-history"  # the one fault that changes the prompts instead of the checkpoint
+WRONG_HISTORY = "wrong-history"  # changes the prompts instead of the checkpoint, as do those of media below
 HISTORY = range(CHUNK_TOKENS - 32, CHUNK_TOKENS)  # tokens that the engine misreads: the last ones before a chunk's end
 
 
@@ -48,6 +48,43 @@ def misread(prompt: list[int]) -> list[int]:
     if len(prompt) <= HISTORY.stop:
         return prompt
     return [*prompt[: HISTORY.start], *reversed(prompt[HISTORY.start : HISTORY.stop]), *prompt[HISTORY.stop :]]
+
+
+def swap_media(prompt: Any) -> Any:
+    """A prompt whose pictures, films or sounds have each other's contents at their own sizes; a lone one another's."""
+    if isinstance(prompt, list):
+        return prompt
+    swapped = dict(prompt)
+    for kind in ("image", "video", "audio"):
+        seeds = [facts[-1] for facts in prompt.get(kind, ())]
+        others = [*seeds[1:], seeds[0]] if len(seeds) > 1 else [seed + 7 for seed in seeds]
+        if seeds:
+            swapped[kind] = [[*facts[:-1], seed] for facts, seed in zip(prompt[kind], others, strict=True)]
+    return swapped
+
+
+def transpose_pictures(prompt: Any) -> Any:
+    """A prompt whose pictures are read with rows for columns, see media.for_engine()."""
+    return prompt if isinstance(prompt, list) else {**prompt, "transposed": True}
+
+
+ON_PROMPTS: dict[str, Callable[[Any], Any]] = {"swapped-pictures": swap_media, "wrong-grid": transpose_pictures}
+
+
+def _shifted_vision_positions(config: Config, weights: Weights) -> None:
+    """A tower's learned positions one place off; where it has none, rows and columns in the places of M-RoPE's time."""
+    learned = [
+        name
+        for name in weights
+        if re.search(r"(vision|visual|tower)", name) and re.search(r"pos_embed|position_embedding", name)
+    ]
+    for name in learned:
+        places = max(range(weights[name].dim() - 1), key=lambda dimension: weights[name].shape[dimension])
+        weights[name].copy_(weights[name].roll(1, dims=places))
+    for part in (config, config.get("text_config", {})):
+        sections = (part.get("rope_parameters") or {}).get("mrope_section")
+        if sections and not learned:
+            part["rope_parameters"]["mrope_section"] = [sections[1], sections[0], sections[2]]
 
 
 def _rope_theta(config: Config, weights: Weights) -> None:
@@ -138,6 +175,37 @@ def _no_offset(config: Config, weights: Weights) -> None:
     _fill(weights, r"\.input_offset$", 0.0)
 
 
+def _dropped_sink(config: Config, weights: Weights) -> None:
+    """A sink so low that it takes no share of the attention."""
+    for name, weight in weights.items():
+        if re.search(r"sinks?(_bias)?$", name):
+            weight.fill_(-30.0)
+
+
+def _swapped_latent(config: Config, weights: Weights) -> None:
+    """Each latent number is read as its neighbor, as by a cache that is a column off."""
+    for name, weight in weights.items():
+        if name.endswith("kv_b_proj.weight"):
+            weight.copy_(weight.roll(1, dims=1))
+
+
+def _shifted_convolution(config: Config, weights: Weights) -> None:
+    """Taps one token late: what a stale window of the convolution does."""
+    for name, weight in weights.items():
+        if re.search(r"conv(1d)?\.weight$", name) and weight.dim() == 3:
+            weight.copy_(weight.roll(1, dims=-1))
+
+
+def _no_expert_bias(config: Config, weights: Weights) -> None:
+    _fill(weights, r"experts\.(\d+\.)?\w+_(proj_)?bias$", 0.0)
+
+
+def _unscaled_experts(config: Config, weights: Weights) -> None:
+    """The factor of the routed experts left out."""
+    if "routed_scaling_factor" in config:
+        config["routed_scaling_factor"] = 1.0 if config["routed_scaling_factor"] != 1.0 else 2.5
+
+
 FAULTS: dict[str, Callable[[Config, Weights], None]] = {
     "rope-theta": _rope_theta,
     "rope-unscaled": _rope_unscaled,
@@ -152,6 +220,12 @@ FAULTS: dict[str, Callable[[Config, Weights], None]] = {
     "shifted-positions": _shifted_positions,
     "swapped-scales": _swapped_scales,
     "no-offset": _no_offset,
+    "dropped-sink": _dropped_sink,
+    "swapped-latent": _swapped_latent,
+    "shifted-convolution": _shifted_convolution,
+    "no-expert-bias": _no_expert_bias,
+    "unscaled-experts": _unscaled_experts,
+    "shifted-vision-positions": _shifted_vision_positions,
 }
 
 
@@ -169,6 +243,14 @@ MEANINGS = {
     "shifted-positions": "position embeddings one place off",
     "swapped-scales": "each output's scale in its neighbour's place",
     "no-offset": "the offset of quantized activations left out",
+    "dropped-sink": "attention sinks left out",
+    "swapped-latent": "each number of the latent cache read as its neighbor",
+    "shifted-convolution": "a convolution one token late: a stale window",
+    "no-expert-bias": "the experts' biases left out",
+    "unscaled-experts": "the factor of the routed experts left out",
+    "swapped-pictures": "pictures, films or sounds in each other's place",
+    "shifted-vision-positions": "the places of a picture's patches one off, or rows taken for time",
+    "wrong-grid": "pictures read with rows for columns",
     WRONG_HISTORY: "the last 32 tokens before a chunk's end misread: a stale cache or state",
 }
 

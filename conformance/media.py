@@ -70,7 +70,13 @@ def load(prompt: Media) -> dict[str, list[Any]]:
 
 def for_engine(prompt: Media) -> dict[str, Any]:
     """The prompt as vLLM takes it."""
+    from PIL.Image import Transpose
+
     media = load(prompt)
+    if prompt.get("transposed"):  # a deliberate fault, see faults.py
+        media["image"] = [image.transpose(Transpose.TRANSPOSE) for image in media.get("image", ())]
+        media["video"] = [frames.swapaxes(1, 2) for frames in media.get("video", ())]
+        media = {kind: made for kind, made in media.items() if made}
     if "audio" in media:
         media["audio"] = [(sound, SAMPLE_RATE) for sound in media["audio"]]
     if "video" in media:

@@ -16,6 +16,7 @@ FIRST_ORDINARY_TOKEN = 3
 
 WHOLE_LENGTHS = (1, 5, 63, 127)  # together within one chunk
 CHUNKED_LENGTHS = (129, 300, 420)
+FEW_WHOLE_LENGTHS, FEW_CHUNKED_LENGTHS = (5, 63), (300,)
 POOLING_LENGTHS = (3, 17, 64, 128, 129, 300) * 4  # a classifier gives one number a prompt: enough for statistics
 
 
@@ -49,6 +50,18 @@ def make_prompts(vocab_size: int, task: str, seed: int = 0) -> Prompts:
     if task != "generate":
         return Prompts([prompt(length) for length in POOLING_LENGTHS], [])
     return Prompts([prompt(length) for length in WHOLE_LENGTHS], [prompt(length) for length in CHUNKED_LENGTHS])
+
+
+def make_few_prompts(vocab_size: int, task: str, seed: int = 0) -> Prompts:
+    """Those of the registry's run, which asks the same of a hundred architectures: one of each kind."""
+    rng = random.Random(seed)
+
+    def prompt(length: int) -> list[int]:
+        return [rng.randrange(FIRST_ORDINARY_TOKEN, vocab_size) for _ in range(length)]
+
+    if task != "generate":
+        return Prompts([prompt(length) for length in POOLING_LENGTHS[:6]], [])
+    return Prompts([prompt(length) for length in FEW_WHOLE_LENGTHS], [prompt(length) for length in FEW_CHUNKED_LENGTHS])
 
 
 def make_covering_prompts(vocab_size: int, seed: int = 0) -> Prompts:

@@ -6,28 +6,36 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from ascend_facts import registry_results
 from ascend_facts.model_results import FEATURES, Cell, ModelResult, Outcome, Versions
 from conformance.architectures import Architecture
 from conformance.compare import LIMIT
+from conformance.registry import page
 from conformance.table_texts import TEXTS, Language, Texts
 
 
-def write(page: Path, results: Mapping[tuple[str, str], ModelResult], known: Mapping[str, Architecture]) -> None:
+def write(target: Path, results: Mapping[tuple[str, str], ModelResult], known: Mapping[str, Architecture]) -> None:
     """The page, and the Chinese one in the folder `zh` beside it."""
-    pages: tuple[tuple[Path, Language], ...] = ((page, "en"), (page.parent / "zh" / page.name, "zh"))
+    pages: tuple[tuple[Path, Language], ...] = ((target, "en"), (target.parent / "zh" / target.name, "zh"))
     for path, language in pages:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(render(results, known, language), encoding="utf-8")
 
 
 def render(
-    results: Mapping[tuple[str, str], ModelResult], known: Mapping[str, Architecture], language: Language = "en"
+    results: Mapping[tuple[str, str], ModelResult],
+    known: Mapping[str, Architecture],
+    language: Language = "en",
+    registry: registry_results.Results | None = None,
 ) -> str:
-    """The page for these results in one language, in the order of the architectures."""
+    """The page for these results in one language, in the order of the architectures; None: the shipped registry."""
+    registry = registry_results.load() if registry is None else registry
     texts = TEXTS[language]
     rows = [results[key] for key in results]
     chips = sorted({row.chip for row in rows})
-    parts = [texts.header.format(limit=f"{LIMIT:.0f}"), _feature_list(texts)]
+    parts = [texts.header.format(limit=f"{LIMIT:.0f}"), page.evidence(language)]
+    parts += [page.named_releases(results, registry, language), page.registry_section(registry, language)]
+    parts.append(_feature_list(texts))
     for chip in chips:
         of_chip = {row.name: row for row in rows if row.chip == chip}
         parts.append(_chip_section(chip, [of_chip[name] for name in known if name in of_chip], known, texts))

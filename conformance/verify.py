@@ -130,10 +130,14 @@ class Verifier:
         logs: Path,
         say: Callable[[str], None],
         seed: int = 0,
+        prompts: Prompts | None = None,
+        engine: Mapping[str, Any] | None = None,
     ):
+        """prompts, engine: in the place of those of the table's rows."""
+        self.common_engine = COMMON_ENGINE if engine is None else engine
         self.architecture, self.places = architecture, places
         self.cache, self.logs, self.say, self.seed = cache, logs, say, seed
-        self.prompts: Prompts = make_prompts(architecture.vocab_size, architecture.task, seed)
+        self.prompts = prompts or make_prompts(architecture.vocab_size, architecture.task, seed)
         if architecture.media:
             self.prompts = media.make_prompts(architecture, seed)
         self._answered: dict[tuple[str, Answered], np.ndarray] = {}  # by the reference, in each dtype
@@ -195,7 +199,7 @@ class Verifier:
             job: dict[str, Any] = {
                 "checkpoint": str(checkpoint),
                 "task": self.architecture.task,
-                "engine": {**COMMON_ENGINE, **remote, **setting.engine},
+                "engine": {**self.common_engine, **remote, **setting.engine},
                 "whole": prompts.whole,
                 "chunked": prompts.chunked,
                 "new_tokens": NEW_TOKENS,
@@ -279,6 +283,9 @@ class Verifier:
             prompts = None
             if fault == faults.WRONG_HISTORY:
                 prompts = Prompts(self.prompts.whole, [faults.misread(prompt) for prompt in self.prompts.chunked])
+            elif fault in faults.ON_PROMPTS:
+                change = faults.ON_PROMPTS[fault]
+                prompts = Prompts(*(list(map(change, part)) for part in (self.prompts.whole, self.prompts.chunked)))
             else:
                 checkpoint = self._faulty(checkpoint, fault, Path(folder) / checkpoint.name)
             answer = self.engine(checkpoint, chip, setting, prompts)
@@ -392,7 +399,7 @@ class Verifier:
 
     def _true_tokens(self, answer: Answer, name: str, correct_prompts: bool) -> list[int]:
         tokens = answer.arrays[f"{name}.tokens"]
-        if correct_prompts:
+        if correct_prompts and not self.architecture.media:
             check, index = name.split(".")
             prompts = self.prompts.whole if check == "whole" else self.prompts.chunked
             tokens = faults.undo_misreading(tokens, int(answer.arrays[f"{name}.prompt"]), prompts[int(index)])

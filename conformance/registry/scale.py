@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 VOCABULARY = 384
-LAYERS = 4
+LAYERS = 3
 HEADS = 4
 WIDTH = 256
 
@@ -34,7 +34,6 @@ SMALL: Mapping[str, int] = {
     "num_attention_heads": HEADS,
     "max_position_embeddings": 1024,
     "sliding_window": 96,
-    "original_max_position_embeddings": 128,
     "pad_token_id": 0,
     "bos_token_id": 1,
     "eos_token_id": 2,
@@ -48,13 +47,18 @@ NUMBER_OF_EXPERTS, CHOSEN_EXPERTS = 16, 4
 def scaled(config_class: type, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration as a dict; overrides come last and win."""
     default = config_class()
-    small = {**_small(default), **overrides}
+    small = {**_small(default), **_lists(default), **overrides}
     config = config_class(**{_own_name(config_class, name): value for name, value in small.items()})
-    found = {name: value for name, value in config.to_dict().items() if name not in ("transformers_version", "dtype")}
-    lengths = {getattr(default, name, None) for name in ("num_hidden_layers",)}
-    for name, value in found.items():
-        if name not in overrides and isinstance(value, list) and len(value) in lengths and len(value) > LAYERS:
-            found[name] = every_kind(value, int(config.num_hidden_layers))
+    return {name: value for name, value in config.to_dict().items() if name not in ("transformers_version", "dtype")}
+
+
+def _lists(default: Any) -> dict[str, list[Any]]:
+    """Lists with an entry a layer, such as the kinds of layers, as long as there are layers now."""
+    layers = getattr(default, "num_hidden_layers", None)
+    found = {}
+    for name, value in default.to_dict().items():
+        if isinstance(value, list | tuple) and len(value) == layers and layers > LAYERS:
+            found[name] = every_kind(list(value), LAYERS)
     return found
 
 

@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ascend_facts import registry_results
 from ascend_facts.quantized_format import not_run
+from ascend_facts.refused import refusal
 
 if TYPE_CHECKING:
     from ascend_facts.chips import ChipSpec
@@ -110,9 +112,18 @@ class Standing:
     rows: tuple[str, ...] = ()
 
 
-def standing(shape: ModelShape, chip: ChipSpec, rows: Iterable[ModelResult] | None = None) -> Standing:
-    """Whether a model's structure was run on this chip, from results; never inferred from another structure's."""
-    if reason := not_run(shape.stored, chip):
+def standing(
+    shape: ModelShape,
+    chip: ChipSpec,
+    rows: Iterable[ModelResult] | None = None,
+    registry: registry_results.Results | None = None,
+) -> Standing:
+    """Whether a model's structure was run on this chip, from results; never inferred from another structure's.
+
+    rows: of the table of models, whose sizes are the published model's; registry: one for each of vLLM's
+    architectures, with the configuration class's own defaults. None: those that ship.
+    """
+    if reason := not_run(shape.stored, chip) or refusal(shape.architecture):
         return Standing("refused", reason)
     seen = STANDS_FOR.get(chip.family, "")
     rows = shipped().values() if rows is None else rows
@@ -127,8 +138,14 @@ def standing(shape: ModelShape, chip: ChipSpec, rows: Iterable[ModelResult] | No
         return Standing("run", f"its {part} was run on an emulated {seen} (`ascend models {names[0]}`)", names)
     if wrong:
         return Standing("refused", f"its {part} gave wrong answers on an emulated {seen}: {', '.join(wrong)}", names)
-    if shape.is_latent:
-        return Standing("refused", "its latent attention (MLA) has no backend in this plugin yet")
+    registry = registry_results.load() if registry is None else registry
+    if (seen_there := registry.get((shape.architecture, seen))) is not None:
+        if seen_there.outcome == "right":
+            return Standing("run", f"its architecture was run as a tiny model on an emulated {seen}")
+        if seen_there.outcome == "refused":
+            return Standing("refused", seen_there.detail)
+        if seen_there.outcome == "wrong":
+            return Standing("refused", f"its architecture gave wrong answers on an emulated {seen}")
     return Standing(
         "not run yet", f"{shape.architecture} has not been run on {chip.name}: it may work, nobody has seen it"
     )

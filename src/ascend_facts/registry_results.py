@@ -34,8 +34,13 @@ class RegistryResult:
     dtype: str | None = None
     typical: float | None = None  # error as a multiple of the precision's own noise: median and worst position
     worst: float | None = None
+    faults: Mapping[str, bool] = field(default_factory=dict)  # deliberate fault -> was it caught
     date: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def good(self) -> bool:
+        return self.outcome not in ("neither", "wrong") and all(self.faults.values())
 
 
 Results = Mapping[tuple[str, str], RegistryResult]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from vllm import envs
 from vllm.config import CompilationMode, CUDAGraphMode
 
 from ascend_facts.chips import ChipSpec
+from ascend_facts.quantized_format import Quantization, not_run, read_quantization
+from ascend_facts.refused import refusal
 from ascend_plugin import detection, quantization
 from ascend_plugin.graphs import budget
 from ascend_plugin.log import plugin_logger
@@ -33,6 +35,8 @@ def apply_defaults(vllm_config: VllmConfig, chip: ChipSpec) -> None:
 
     Raises UnsupportedChoice for what vLLM would derive a great deal from.
     """
+    _check_architecture(vllm_config)
+    _check_weights(vllm_config, chip)
     _check_runner(vllm_config)
     quantization.detect(vllm_config)
     if _rounds_weights(vllm_config, chip):
@@ -65,6 +69,54 @@ def check_and_update(vllm_config: VllmConfig, chip: ChipSpec) -> None:
     _check_speculation(vllm_config)
     if vllm_config.model_config.enable_sleep_mode:
         raise UnsupportedChoice("Leave out --enable-sleep-mode: this plugin cannot give device memory back yet.")
+
+
+def _check_architecture(vllm_config: VllmConfig) -> None:
+    """Refuse what is known not to run, and what vLLM has in folders of CUDA and ROCm alone."""
+    if vllm_config.model_config is None:
+        return
+    from vllm.model_executor.models.registry import ModelRegistry
+
+    name = vllm_config.model_config.architecture
+    if known := refusal(name):
+        raise UnsupportedChoice(known)
+    registered = ModelRegistry.models.get(name)
+    module = getattr(registered, "module_name", "")
+    if module.startswith("vllm.models."):
+        raise UnsupportedChoice(
+            f"Use another model (`ascend models` lists those that were run): vLLM has {name} for CUDA and ROCm only "
+            f"({module})."
+        )
+    if name.startswith("Gemma4"):
+        # vLLM names a Triton backend for its two sizes of heads, unless FlashAttention 4 is there; ours take both.
+        vllm_config.attention_config.backend = None
+
+
+ONLINE = ("online", "fp8", "fp8_per_tensor", "fp8_per_block", "fp8_per_channel", "mxfp8", "experts_int8")
+
+
+def _check_weights(vllm_config: VllmConfig, chip: ChipSpec) -> None:
+    """Refuse formats of weights that no product here reads, and quantization while the model loads."""
+    model = vllm_config.model_config
+    if model is None:
+        return
+    stored = stored_quantization(model)
+    if reason := not_run(stored, chip):
+        raise UnsupportedChoice(f"Use another checkpoint: {reason}.")
+    if stored.method is None and model.quantization in ONLINE:
+        raise UnsupportedChoice(
+            f"Leave out --quantization {model.quantization}, or name a checkpoint that is quantized already, such as "
+            f"W8A8, AWQ or GPTQ: weights are not quantized while they are loaded on {chip.soc_version}."
+        )
+
+
+def stored_quantization(model: Any) -> Quantization:
+    """What a model's configuration says of its weights; ModelSlim's own description is read while they are loaded."""
+    section = getattr(model.hf_config, "quantization_config", None)
+    section = section or getattr(model.hf_text_config, "quantization_config", None)
+    if section is not None and not isinstance(section, dict):
+        section = section.to_dict()
+    return read_quantization({"quantization_config": section} if section else {}, {})
 
 
 def _check_runner(vllm_config: VllmConfig) -> None:
@@ -112,7 +164,7 @@ def _rounds_weights(vllm_config: VllmConfig, chip: ChipSpec) -> bool:
 def _prepare_float32(vllm_config: VllmConfig, chip: ChipSpec) -> None:
     """Keep the cache of a float32 model in float16 where products are float16. Raises UnsupportedChoice.
 
-    Such a model adds and normalises in float32 and multiplies in float16 (see ops.linear.rounded_product).
+    Such a model adds and normalizes in float32 and multiplies in float16 (see ops.linear.rounded_product).
     """
     model = vllm_config.model_config
     if model.dtype != torch.float32 or not chip.rounds_float32_products:

@@ -16,10 +16,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "soft cap and window": {"soft_cap": 5.0, "window": 40},
     "window within a block": {"soft_cap": 5.0, "window": 3},
     "ALiBi": {"alibi": True},
+    "sinks": {"sinks": True},
+    "sinks and window": {"sinks": True, "window": 40},
+    "latent": {"value_size": 24},
+    "latent and window": {"value_size": 24, "window": 40},
 }
+SINKS = torch.linspace(-1.0, 3.0, HEADS)
 
 
-def by_definition(query, keys, values, first: int, scale: float, soft_cap=None, window=None, slopes=None):
+def by_definition(query, keys, values, first: int, scale: float, soft_cap=None, window=None, slopes=None, sinks=None):
     """One sequence: query [S, heads, size] at positions first, first + 1 ...; keys, values [L, kv heads, size]."""
     group = query.shape[1] // keys.shape[1]
     keys, values = (x.double().repeat_interleave(group, dim=1) for x in (keys, values))
@@ -30,7 +35,11 @@ def by_definition(query, keys, values, first: int, scale: float, soft_cap=None, 
     if slopes is not None:
         scores = scores + slopes.double()[:, None, None] * distance
     hidden = distance > 0 if window is None else (distance > 0) | (distance <= -window)
-    return torch.einsum("hsl,lhd->shd", scores.masked_fill(hidden, -torch.inf).softmax(-1), values)
+    scores = scores.masked_fill(hidden, -torch.inf)
+    if sinks is not None:  # one more key, without a value
+        column = sinks.double()[:, None, None].expand(-1, scores.shape[1], 1)
+        scores = torch.cat([scores, column], dim=-1)
+    return torch.einsum("hsl,lhd->shd", scores.softmax(-1)[..., : len(keys)], values)
 
 
 def make_step(lengths: list[tuple[int, int]], heads: int, kv_heads: int, size: int, seed: int):
@@ -53,10 +62,15 @@ def make_layer(device: str, variant: dict[str, Any], lengths: list[tuple[int, in
     from ascend_plugin.attention.metadata import AscendMetadata, Phase
 
     unfused.SCRATCH_VALUES, unfused.QUERY_TOKENS = scratch, 48
-    query, pages, table = make_step(lengths, HEADS, KV_HEADS, SIZE, seed=len(lengths))
+    kv_heads = 1 if "value_size" in variant else KV_HEADS
+    query, pages, table = make_step(lengths, HEADS, kv_heads, SIZE, seed=len(lengths))
     slopes = SLOPES.tolist() if variant.get("alibi") else None
     window, soft_cap = variant.get("window"), variant.get("soft_cap")
-    layer = unfused.UnfusedPagedAttention(HEADS, KV_HEADS, SIZE, SCALE, window, soft_cap, slopes)
+    sinks = SINKS.to(device) if variant.get("sinks") else None
+    heads = HEADS, 1 if "value_size" in variant else KV_HEADS, SIZE
+    layer = unfused.UnfusedPagedAttention(
+        *heads, SCALE, window, soft_cap, slopes, sinks, value_size=variant.get("value_size")
+    )
     totals = torch.tensor([total for _, total in lengths], dtype=torch.int32)
     step = AscendMetadata(
         phase=Phase.DECODE if decoding else Phase.MIXED,
@@ -68,7 +82,8 @@ def make_layer(device: str, variant: dict[str, Any], lengths: list[tuple[int, in
         slot_mapping=torch.empty(0),
         causal=True,
     )
-    return layer, query.to(device), pages.to(device).unbind(), step
+    keys, values = pages.to(device).unbind()
+    return layer, query.to(device), (keys, keys if "value_size" in variant else values), step
 
 
 def largest_error(
@@ -76,15 +91,18 @@ def largest_error(
 ) -> float:
     """Root mean square error over that of the values, the worst of the requests'."""
     layer, query, pages, step = make_layer(device, variant, lengths, decoding, scratch)
-    out = torch.full_like(query, torch.nan)
+    size = variant.get("value_size", SIZE)
+    out = torch.full_like(query[..., :size], torch.nan)
     layer.attend(query, pages, step, out)
     options = {"soft_cap": variant.get("soft_cap"), "window": variant.get("window")}
     options["slopes"] = SLOPES if variant.get("alibi") else None
+    options["sinks"] = SINKS if variant.get("sinks") else None
     query, found, table = query.cpu(), out.cpu(), step.block_table.cpu().long()
     begin, worst = 0, 0.0
     for row, (new, total) in enumerate(lengths):
         keys, values = (part.cpu()[table[row]].flatten(0, 1)[:total] for part in pages)
-        expected = by_definition(query[begin : begin + new], keys, values, total - new, SCALE, **options)
+        new_queries = query[begin : begin + new]
+        expected = by_definition(new_queries, keys, values[..., :size], total - new, SCALE, **options)
         error = (found[begin : begin + new].double() - expected).pow(2).mean().sqrt() / expected.pow(2).mean().sqrt()
         worst, begin = max(worst, float(error)), begin + new
     return worst
@@ -103,7 +121,7 @@ def host_traffic(variant: dict[str, Any], lengths: list[tuple[int, int]]) -> lis
     layer.attend(query, pages, step, out)
     stats = counters.stats()
     copies = [stats["copies"][name]["count"] for name in ("host_to_device", "device_to_host")]
-    return copies + [stats["synchronisations"][name] for name in ("stream", "device", "blocking_copy", "event")]
+    return copies + [stats["synchronizations"][name] for name in ("stream", "device", "blocking_copy", "event")]
 
 
 MIXED = [(5, 5), (1, 70), (1, 1), (100, 100), (60, 131), (1, 33)]

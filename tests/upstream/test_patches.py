@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from torch import nn
 from ascend_plugin import compat
 from tests.upstream.source import file_of, text_of
 
-MOST_PATCHES = 8
+MOST_PATCHES = 9
 FOLDER = Path(compat.__file__).parent
 LAYERS = "vllm.model_executor.layers"
 
@@ -59,6 +60,27 @@ def test_nothing_outside_of_compat_sets_a_name_of_vllm() -> None:
                 if isinstance(target, ast.Attribute) and ast.unparse(target.value).split(".")[0] in foreign:
                     found.append(f"{path.name}:{node.lineno} {ast.unparse(target)}")
     assert found == []
+
+
+def test_torchvision_beside_the_cpu_build_imports_with_its_fake_forms_left_out_only() -> None:
+    if importlib.util.find_spec("torchvision") is None:
+        pytest.skip("torchvision is not installed")
+    use = (
+        "import torch, torchvision\n"
+        "from torchvision.transforms.v2 import functional\n"
+        "print(tuple(functional.resize(torch.zeros(3, 8, 8, dtype=torch.uint8), [4, 2]).shape))\n"
+    )
+    patched = (
+        "import sys\n"
+        "from ascend_plugin.compat import torchvision as patch\n"
+        "patch.apply(); patch.apply()\n"
+        "assert not {'torch', 'torchvision'} & sys.modules.keys(), 'applying it must import nothing'\n"
+    )
+    environment = {**os.environ, "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
+    options = {"capture_output": True, "text": True, "check": False, "env": environment}
+    bare, done = (subprocess.run([sys.executable, "-c", script], **options) for script in (use, patched + use))
+    assert done.stdout.splitlines()[-1] == "(3, 4, 2)", done.stderr[-2000:]
+    assert "torchvision::nms does not exist" in bare.stderr, "torchvision imports by itself: take the patch away"
 
 
 def test_torchvision_is_needed() -> None:
@@ -109,6 +131,34 @@ def test_expert_routing_is_needed() -> None:
     assert "fused_topk(" in text_of(f"{router}.FusedTopKRouter._compute_routing")
 
 
+def test_choice_by_bias_is_needed() -> None:
+    routers = f"{LAYERS}.fused_moe.router"
+    assert "ops.topk_sigmoid(" in text_of(f"{routers}.fused_topk_bias_router.vllm_topk_sigmoid")
+    for name in ("fused_topk_bias_router", "grouped_topk_router", "zero_expert_router"):
+        assert "fused_topk_bias(" in text_of(f"{routers}.{name}").replace("def fused_topk_bias(", "")
+
+
+def test_routed_scale_is_needed() -> None:
+    scale = text_of(f"{LAYERS}.fused_moe.runner.moe_runner.MoERunner._maybe_apply_routed_scale_to_output")
+    assert "shared_output *= 1.0 / self.routed_scaling_factor" in scale
+
+
+def test_the_decoder_layers_that_make_up_for_the_factor_are_known() -> None:
+    from ascend_plugin.ops.routed_scale import COMPENSATING
+
+    folder = file_of("vllm.model_executor.models.registry")
+    assert folder is not None
+    dividing = "1.0 / self.routed_scaling_factor"
+    found = {
+        node.name
+        for path in folder.parent.glob("*.py")
+        if dividing in (text := path.read_text(encoding="utf-8"))
+        for node in ast.parse(text).body
+        if isinstance(node, ast.ClassDef) and dividing in (ast.get_source_segment(text, node) or "")
+    }
+    assert {name for name in found if name.endswith("DecoderLayer")} == set(COMPENSATING)
+
+
 def test_recurrent_states_is_needed() -> None:
     assert "batch_memcpy" in text_of("vllm.v1.worker.mamba_utils.do_mamba_copy_block")
     assert "data_ptr()" in text_of("vllm.v1.worker.mamba_utils.collect_mamba_copy_meta")
@@ -129,3 +179,11 @@ def test_nothing_that_leaves_with_0_34_is_used() -> None:
     leaving = re.compile(r"vllm\.ir\b|from vllm import ir\b|ir_op_priority|import_ir_kernels|IrOpPriority")
     found = [path.name for path in FOLDER.parent.rglob("*.py") if leaving.search(path.read_text())]
     assert found == []
+
+
+def test_picture_positions_is_needed() -> None:
+    """Upstream still makes places on the device, picture by picture."""
+    text = text_of("vllm.model_executor.models.qwen3_vl.pos_embed_interpolate_native")
+    assert "device=device" in text and "h_floor + 1" in text
+    loop = text_of("vllm.model_executor.models.qwen3_vl.Qwen3_VisionTransformer.fast_pos_embed_interpolate")
+    assert re.search(r"for t, h, w in grid_thw:\n\s+outputs.append", loop)

@@ -18,7 +18,7 @@ class Linear final : public AtbOperation {
     require(!parameters.enAccum || on_a2_or_a3(), invalid, "enAccum is supported on Atlas A2 and A3 only.");
     require(!parameters.enAccum || !parameters.hasBias, invalid, "enAccum and hasBias exclude each other.");
     require(parameters.outDataType == ACL_DT_UNDEFINED, invalid,
-            "the emulator implements no quantised Linear: torch_npu sends none.");
+            "the emulator implements no quantized Linear: torch_npu sends none.");
   }
 
  protected:

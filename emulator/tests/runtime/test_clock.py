@@ -105,7 +105,7 @@ def test_copies_take_their_launches_and_bytes(start: Start, size_bytes: int) -> 
     assert start().call(time_copies, 10, size_bytes) == pytest.approx(10 * copy_ms(size_bytes), rel=1e-3)
 
 
-def test_dilation_slows_the_wall_clock_not_modelled_time(start: Start) -> None:
+def test_dilation_slows_the_wall_clock_not_modeled_time(start: Start) -> None:
     worker = start(ASCEND_EMULATOR_TIME_DILATION="3")
     assert worker.call(time_copies, 10, 3 * MIB) == pytest.approx(10 * copy_ms(3 * MIB), rel=1e-3)
 
@@ -175,11 +175,11 @@ def account_for_copies() -> dict[str, int]:
         for _ in range(2):
             cann.call("aclmdlRIExecuteAsync", graph, stream)
         cann.call("aclrtSynchronizeStream", stream)
-        accounted: dict[str, int] = counters.stats()["modelled_ns"]
+        accounted: dict[str, int] = counters.stats()["modeled_ns"]
         return accounted
 
 
-def test_modelled_time_is_accounted_for_by_task(start: Start) -> None:
+def test_modeled_time_is_accounted_for_by_task(start: Start) -> None:
     """A replay is the sum of its tasks and no task of its own."""
     assert start().call(account_for_copies) == {"Memcpy": pytest.approx(16 * copy_ms(3 * MIB) * 1e6, rel=1e-3)}
 
@@ -218,7 +218,7 @@ def query_before_and_after() -> tuple[bool, bool]:
     return before, event.query()
 
 
-def test_an_event_is_reached_when_its_modelled_time_has_come(start: Start) -> None:
+def test_an_event_is_reached_when_its_modeled_time_has_come(start: Start) -> None:
     assert start().call(query_before_and_after) == (False, True)
 
 
@@ -318,7 +318,7 @@ def compute_and_time() -> tuple[float, list[float]]:
     return float(start.elapsed_time(end)), y.tolist()
 
 
-def test_both_computes_and_takes_modelled_time(start: Start) -> None:
+def test_both_computes_and_takes_modeled_time(start: Start) -> None:
     elapsed_ms, result = start("both").call(compute_and_time)
     assert elapsed_ms >= CHIP.launch_us / 1e3
     assert result == [0, 2, 4, 6]

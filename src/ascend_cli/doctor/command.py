@@ -21,7 +21,8 @@ def doctor(
         bool, typer.Option("--probe", help="Try every form of an operator that the plugin launches, on the chip.")
     ] = False,
     first_run: Annotated[
-        str, typer.Option(metavar="MODEL", help="Run a model eager, batched, in graphs, on two chips; name what differs.")
+        str,
+        typer.Option(metavar="MODEL", help="Run a model eager, batched, in graphs, on two chips; name what differs."),
     ] = "",
     import_: Annotated[
         str, typer.Option("--import", metavar="BUNDLE", help="Read the bundle that `pytest --hardware` wrote.")

@@ -13,7 +13,11 @@ import typer
 
 from ascend_cli import options
 from ascend_cli.errors import OK, UsageError
+from ascend_facts import registry_results
 from ascend_facts.model_results import FEATURES, LANGUAGE_PART, SCHEMA, ModelResult, shipped
+from ascend_facts.refused import refusal
+from ascend_facts.registry_results import OUTCOMES as REGISTRY_OUTCOMES
+from ascend_facts.registry_results import RegistryResult
 
 # A result of one letter or word a cell, so that all features fit a terminal.
 OUTCOMES = {"pass": "yes", "refused": "refused", "fails": "WRONG", "impossible": "-"}
@@ -32,30 +36,37 @@ def models(
     """Which models run on which chip, and with which features, as it was tested.
 
     Each result is a tiny model with the published structure, run by vLLM on an emulated chip and compared with
-    transformers in float32. A feature without a result has not been run; nothing is inferred.
+    transformers in float32. A feature without a result has not been run; nothing is inferred. A model without a row is
+    answered by its architecture's result in the run of vLLM's registry.
     """
     from ascend_cli.output import emit_json
 
-    found, why = _rows(name)
+    found, architectures, why = _rows(name)
+    registry = [] if found or name is None else _of_registry(architectures)
     if chip is not None:
         from ascend_cli.hardware import chip_named
 
         wanted = chip_named(chip).name
         found = [row for row in found if row.chip == wanted]
+        registry = [result for result in registry if result.chip == wanted]
     if json:
-        emit_json({"schema": SCHEMA, "results": found, "why": why})
-        return OK
-    _print(name, found, why)
+        emit_json({"schema": SCHEMA, "results": found, "registry": registry, "why": why})
+    elif registry:
+        _print_registry(registry)
+    else:
+        _print(name, found, why)
     return OK
 
 
-def _rows(name: str | None) -> tuple[list[ModelResult], str]:
-    """(rows, why there are none) of a name: a row's own, the release's, else those of the model's architecture."""
+def _rows(name: str | None) -> tuple[list[ModelResult], tuple[str, ...], str]:
+    """(rows, architectures, why there are no rows) of a name: a row's own, the release's, else the architecture's."""
     rows = list(shipped().values())
     if name is None:
-        return rows, ""
+        return rows, (), ""
     if named := [row for row in rows if row.name == name]:
-        return named, ""
+        return named, (), ""
+    if (name, "310P3") in registry_results.load() or (name, "910B3") in registry_results.load():
+        return [row for row in rows if row.architecture == name], (name,), ""
     from ascend_cli.registry.cards import find_model
 
     architectures: tuple[str, ...] = ()
@@ -73,7 +84,10 @@ def _rows(name: str | None) -> tuple[list[ModelResult], str]:
     wanted = set(release["rows"]) if release else set()
     chosen = [row for row in rows if row.name in wanted and (not architectures or row.architecture in architectures)]
     chosen = chosen or [row for row in rows if row.architecture in architectures]
-    return chosen, str(release.get("why", "")) if release and not chosen else ""
+    if release and "architecture" in release and not architectures:
+        architectures = (release["architecture"],)
+    why = next(filter(None, map(refusal, architectures)), "") or (str(release.get("why", "")) if release else "")
+    return chosen, architectures, "" if chosen else why
 
 
 @cache
@@ -92,6 +106,27 @@ def architectures_of(config: Mapping[str, Any]) -> tuple[str, ...]:
     named = config.get("architectures")
     names = tuple(name for name in named if isinstance(name, str)) if isinstance(named, list) else ()
     return (*names, *(LANGUAGE_PART[name] for name in names if name in LANGUAGE_PART))
+
+
+def _of_registry(architectures: tuple[str, ...]) -> list[RegistryResult]:
+    """What came of these architectures of vLLM's registry, the first of them that was run."""
+    results = registry_results.load()
+    for name in architectures:
+        if here := [result for result in results.values() if result.name == name]:
+            return here
+    return []
+
+
+def _print_registry(results: list[RegistryResult]) -> None:
+    from ascend_cli.output import console
+
+    for result in results:
+        meaning = REGISTRY_OUTCOMES[result.outcome]
+        notes = f" ({', '.join(result.notes)})" if result.notes else ""
+        detail = f": {result.detail}" if result.detail else ""
+        console().print(f"{result.name} on {result.chip}: {result.outcome}{notes}, {meaning}{detail}")
+    versions = ", ".join(f"{package} {version}" for package, version in sorted(results[0].versions.items()))
+    console().print(f"As a tiny model of the architecture, on emulated chips; run {results[0].date} with {versions}.")
 
 
 def _print(name: str | None, rows: list[ModelResult], why: str) -> None:

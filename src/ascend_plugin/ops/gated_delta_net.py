@@ -1,4 +1,4 @@
-"""vLLM's gated delta net layer (Qwen3-Next, Qwen3.5) on stock operators, with its state in vLLM's cache.
+"""vLLM's gated delta net layer (Qwen3-Next, Qwen3.5, OLMo Hybrid) on stock operators, with its state in vLLM's cache.
 
 The mathematics is in gated_delta_rule.py, what recurrent layers have in common in recurrent.py.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 from vllm.model_executor.custom_op import op_registry_oot
+from vllm.model_executor.layers.mamba.gdn.olmo_gdn_linear_attn import OlmoHybridGatedDeltaNetAttention
 from vllm.model_executor.layers.mamba.gdn.qwen_gdn_linear_attn import QwenGatedDeltaNetAttention
 from vllm.model_executor.layers.mamba.mamba_utils import MambaStateShapeCalculator
 
@@ -15,8 +16,23 @@ from ascend_plugin.ops import gated_delta_rule as rule
 from ascend_plugin.ops.recurrent import Inputs, RecurrentLayer
 
 
-class AscendGatedDeltaNet(RecurrentLayer, QwenGatedDeltaNetAttention):
-    """The layer's projections are vLLM's; what lies between them is the rule in stock operators."""
+class GatedDeltaRecurrence(RecurrentLayer):
+    """The rule, for layers whose convolution gives [q | k | v]; beside it come log-decay and rate."""
+
+    def advance(self, mixed: torch.Tensor, beside: Inputs, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return rule.step(*self._heads(mixed), *beside, state)
+
+    def run_sequences(
+        self, mixed: torch.Tensor, beside: Inputs, state: torch.Tensor, plan: rule.ChunkPlan
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        rounded = detection.current_chip().forms.compensated_products
+        return rule.chunked(*self._heads(mixed), *beside, state, plan, rounded)
+
+    def _heads(self, mixed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        keys = self.key_dim // self.tp_size
+        q, k, v = mixed.split([keys, keys, self.value_dim // self.tp_size], dim=-1)
+        q, k = (rule.unit(x.unflatten(-1, (-1, self.head_k_dim))) for x in (q, k))
+        return q, k, v.unflatten(-1, (-1, self.head_v_dim)).float()
 
     def get_state_shape(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Of one slot; drafts need no wider window, because the state after each token has a slot of its own."""
@@ -28,6 +44,10 @@ class AscendGatedDeltaNet(RecurrentLayer, QwenGatedDeltaNetAttention):
             self.head_v_dim,
             self.conv_kernel_size,
         )
+
+
+class AscendGatedDeltaNet(GatedDeltaRecurrence, QwenGatedDeltaNetAttention):
+    """The layer's projections are vLLM's; what lies between them is the rule in stock operators."""
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         qkvz, _ = self.in_proj_qkvz(hidden_states)
@@ -48,23 +68,26 @@ class AscendGatedDeltaNet(RecurrentLayer, QwenGatedDeltaNetAttention):
         b, a = self.split_ba(ba)
         return qkvz[:, :width], qkvz[:, width:].unflatten(-1, (-1, self.head_v_dim)), b, a
 
-    def advance(self, mixed: torch.Tensor, beside: Inputs, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return rule.step(*self._heads(mixed), *beside, state)
 
-    def run_sequences(
-        self, mixed: torch.Tensor, beside: Inputs, state: torch.Tensor, plan: rule.ChunkPlan
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        rounded = detection.current_chip().forms.compensated_products
-        return rule.chunked(*self._heads(mixed), *beside, state, plan, rounded)
+class AscendOlmoHybrid(GatedDeltaRecurrence, OlmoHybridGatedDeltaNetAttention):
+    """OLMo Hybrid's, whose rate may reach 2 (a state that is overshot) and whose projections are split otherwise."""
 
-    def _heads(self, mixed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        keys = self.key_dim // self.tp_size
-        q, k, v = mixed.split([keys, keys, self.value_dim // self.tp_size], dim=-1)
-        q, k = (rule.unit(x.unflatten(-1, (-1, self.head_k_dim))) for x in (q, k))
-        return q, k, v.unflatten(-1, (-1, self.head_v_dim)).float()
+    def forward(self, hidden_states: torch.Tensor, output: torch.Tensor) -> None:
+        tokens = hidden_states.shape[0]
+        qkv, gate = self.in_proj_qkvg(hidden_states)[0].tensor_split([self.conv_dim // self.tp_size], dim=-1)
+        b, a = self.b_proj(hidden_states)[0], self.a_proj(hidden_states)[0]
+        g, rate = rule.gates(a, b, self.A_log, self.dt_bias)
+        if self.allow_neg_eigval:
+            rate = 2.0 * rate
+        mixed = hidden_states.new_zeros(tokens, self.num_v_heads // self.tp_size, self.head_v_dim)
+        self.mix((qkv, g, rate), mixed)
+        normed = self.o_norm(mixed.flatten(0, 1), gate.reshape(-1, self.head_v_dim))
+        output[:tokens] = self.o_proj(normed.view(tokens, -1))[0]
 
 
 def register() -> None:
-    """Put this in the place of vLLM's, for models that are made from now on. Can be repeated."""
-    if QwenGatedDeltaNetAttention.__name__ not in op_registry_oot:
-        QwenGatedDeltaNetAttention.register_oot(AscendGatedDeltaNet, name=QwenGatedDeltaNetAttention.__name__)
+    """Put these in the place of vLLM's, for models that are made from now on. Can be repeated."""
+    replaced = (QwenGatedDeltaNetAttention, AscendGatedDeltaNet), (OlmoHybridGatedDeltaNetAttention, AscendOlmoHybrid)
+    for layer, ours in replaced:
+        if layer.__name__ not in op_registry_oot:
+            layer.register_oot(ours, name=layer.__name__)

@@ -56,7 +56,7 @@ class PackedInputs:
         own_tables = ("set_per_group_attn_metadata", "set_per_group_block_table")  # of Step 3.5 and Gemma 4
         return (
             not runner.enable_prompt_embeds
-            and not runner.supports_mm_inputs
+            and not runner.is_multimodal_pruning_enabled  # which moves positions once pictures are encoded
             and not runner.model_config.is_encoder_decoder
             and runner.parallel_config.data_parallel_size == 1
             and runner.dcp_world_size == 1
@@ -367,9 +367,11 @@ class PackedInputs:
             slot_mapping=slots_by_layer,
             is_padding=self.buffer.on_device(layout)["is_padding"],
         ):
+            input_ids, embeddings, others = runner.graph_inputs(desc.num_tokens, requests)
             runner.model(
-                input_ids=runner.input_ids.gpu[: desc.num_tokens],
+                input_ids=input_ids,
                 positions=runner._get_positions(desc.num_tokens),
                 intermediate_tensors=runner.dummy_intermediate_tensors(desc.num_tokens),
-                inputs_embeds=None,
+                inputs_embeds=embeddings,
+                **others,
             )

@@ -10,6 +10,7 @@ import torch
 from ascend_cli.doctor.probe import cases_fused_infer
 from ascend_cli.doctor.probe.bench import Bench
 from ascend_cli.doctor.probe.case import LONG, MASK_SIZE, Case, WrongResult
+from ascend_cli.doctor.probe.references import ahead, attended
 from ascend_facts.chips import ChipSpec
 
 NZ, NZ_COLUMNS = 29, 16
@@ -26,7 +27,9 @@ def attention(chip: ChipSpec) -> Iterator[Case]:
     for heads, kv_heads, size in GROUPS:
         shape = f"{heads}/{kv_heads} heads of {size}"
         for tokens in (1, 15, 16, 17, 300):
-            yield Case(f"_npu_flash_attention_v3, {shape}, {tokens} tokens", partial(prefill, heads, kv_heads, size, [tokens]))
+            yield Case(
+                f"_npu_flash_attention_v3, {shape}, {tokens} tokens", partial(prefill, heads, kv_heads, size, [tokens])
+            )
         yield Case(f"_npu_paged_attention, {shape}", partial(decode, heads, kv_heads, size))
     yield Case("_npu_flash_attention_v3, several sequences", partial(prefill, 8, 4, 128, [3, 1, 40]))
     yield Case("_npu_paged_attention, 4/2 heads of 256, blocks of 64", partial(decode, 4, 2, 256))
@@ -36,24 +39,6 @@ def attention(chip: ChipSpec) -> Iterator[Case]:
     for past in (16, 300):
         yield Case(f"_npu_paged_attention_splitfuse, window, {past} keys before", partial(chunk, past, False))
     yield Case("_npu_flash_attention_unpad, an encoder's", encode)
-
-
-# ---------------------------------------------------------------- reference
-
-
-def attended(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, hidden: torch.Tensor | None) -> torch.Tensor:
-    """[T, heads, size] in float64 of query [T, heads, size], keys and values [L, kv heads, size]; hidden [T, L] bool."""
-    repeats = query.shape[1] // keys.shape[1]
-    keys, values = (part.double().repeat_interleave(repeats, dim=1) for part in (keys, values))
-    scores = torch.einsum("qhd,khd->hqk", query.double(), keys) * query.shape[-1] ** -0.5
-    if hidden is not None:
-        scores = scores.masked_fill(hidden, float("-inf"))
-    return torch.einsum("hqk,khd->qhd", scores.softmax(-1), values)
-
-
-def ahead(tokens: int, keys: int) -> torch.Tensor:
-    """[tokens, keys] bool: what the last `tokens` of `keys` must not see."""
-    return torch.arange(keys)[None] > torch.arange(keys - tokens, keys)[:, None]
 
 
 def block_size(chip: ChipSpec, size: int) -> int:
@@ -69,7 +54,9 @@ def _nz(matrix: torch.Tensor) -> torch.Tensor:
     return matrix.reshape(1, rows, columns // NZ_COLUMNS, NZ_COLUMNS).transpose(1, 2).contiguous()
 
 
-def _caches(bench: Bench, keys: list[torch.Tensor], values: list[torch.Tensor]) -> tuple[list[torch.Tensor], torch.Tensor]:
+def _caches(
+    bench: Bench, keys: list[torch.Tensor], values: list[torch.Tensor]
+) -> tuple[list[torch.Tensor], torch.Tensor]:
     """Both caches in FRACTAL_NZ with every sequence in them, and the block table, whose blocks are in disorder."""
     import torch_npu
 

@@ -1,4 +1,4 @@
-"""FusedInferAttentionScore as Ascend 910B and later run it: packed and by rectangles, over half-pages, with its scratch."""
+"""FusedInferAttentionScore as Ascend 910B and later run it: packed, by rectangles, over half-pages, with scratch."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 
 from ascend_cli.doctor.probe.bench import Bench
 from ascend_cli.doctor.probe.case import Case, WrongResult
+from ascend_cli.doctor.probe.references import ahead, attended
 from ascend_facts.chips import ChipSpec
 
 CAUSAL, BAND, NO_MASK = 3, 4, 0
@@ -25,8 +26,12 @@ def attention(chip: ChipSpec) -> Iterator[Case]:
         for heads, kv_heads, size in GROUPS:
             shape = f"{heads}/{kv_heads} heads of {size}, {name}"
             packed = partial(packed_batch, heads, kv_heads, size, dtype)
-            yield Case(f"FusedInferAttentionScore TND, prompts, {shape}", partial(packed, [1, 15, 17, 300], [0] * 4, None))
-            yield Case(f"FusedInferAttentionScore TND, decoding, {shape}", partial(packed, [1] * 4, [0, 126, 128, 999], None))
+            yield Case(
+                f"FusedInferAttentionScore TND, prompts, {shape}", partial(packed, [1, 15, 17, 300], [0] * 4, None)
+            )
+            yield Case(
+                f"FusedInferAttentionScore TND, decoding, {shape}", partial(packed, [1] * 4, [0, 126, 128, 999], None)
+            )
         chunks = partial(packed_batch, 4, 2, 128, dtype, [3, 16, 1])
         for past in (2047, 2049, 5000):
             yield Case(f"FusedInferAttentionScore TND, {past} keys before, {name}", partial(chunks, [past] * 3, None))
@@ -41,8 +46,6 @@ def attention(chip: ChipSpec) -> Iterator[Case]:
 
 
 def _reference(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int | None) -> torch.Tensor:
-    from ascend_cli.doctor.probe.cases_attention import ahead, attended
-
     tokens, keys = len(q), len(k)
     hidden = ahead(tokens, keys)
     if window is not None:
@@ -50,7 +53,9 @@ def _reference(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int | 
     return attended(q, k, v, hidden)
 
 
-def _paged(bench: Bench, kinds: list[list[torch.Tensor]], half: bool = False) -> tuple[list[torch.Tensor], torch.Tensor]:
+def _paged(
+    bench: Bench, kinds: list[list[torch.Tensor]], half: bool = False
+) -> tuple[list[torch.Tensor], torch.Tensor]:
     """Caches [blocks, block, kv heads * size] and the block table; as half-pages of one tensor where asked for."""
     sequences, width = len(kinds[0]), max(-(-len(each) // BLOCK) for each in kinds[0])
     order = torch.randperm(sequences * width, generator=torch.Generator().manual_seed(4)) + 1
@@ -72,11 +77,12 @@ def _paged(bench: Bench, kinds: list[list[torch.Tensor]], half: bool = False) ->
 
 
 def _arguments(
-    bench: Bench, layout: str, heads: tuple[int, int], size: int, lengths: list[int], keys: list[int], table: torch.Tensor,
-    mask: tuple[torch.Tensor | None, int], window: int | None,
+    bench: Bench, layout: str, heads: tuple[int, int], size: int, lengths: list[int], keys: list[int],
+    table: torch.Tensor, mask: tuple[torch.Tensor | None, int], window: int | None,
 ) -> dict[str, Any]:  # fmt: skip
     return {
-        "atten_mask": mask[0], "actual_seq_lengths": lengths, "actual_seq_lengths_kv": keys, "block_table": bench.put(table),
+        "atten_mask": mask[0], "actual_seq_lengths": lengths, "actual_seq_lengths_kv": keys,
+        "block_table": bench.put(table),
         "num_heads": heads[0], "num_key_value_heads": heads[1], "scale": size**-0.5, "input_layout": layout,
         "block_size": BLOCK, "sparse_mode": mask[1], "pre_tokens": UNLIMITED if window is None else window - 1,
         "next_tokens": UNLIMITED if window is None else 0,
@@ -111,7 +117,11 @@ def packed_batch(
     out = bench.inside(torch.full_like(q, 7.0))
     ends = torch.tensor(new).cumsum(0).tolist()
     mask = _mask(bench), CAUSAL if window is None else BAND
-    _launch([bench.put(q), *caches], out, _arguments(bench, "TND", (heads, kv_heads), size, ends, totals, table, mask, window))
+    _launch(
+        [bench.put(q), *caches],
+        out,
+        _arguments(bench, "TND", (heads, kv_heads), size, ends, totals, table, mask, window),
+    )
     rows = zip(q.split(new), *kinds, strict=True)
     bench.close(out, torch.cat([_reference(*row, window) for row in rows]))
 
@@ -170,8 +180,6 @@ def write_cache(dtype: torch.dtype, bench: Bench) -> None:
 
 
 def encode(dtype: torch.dtype, bench: Bench) -> None:
-    from ascend_cli.doctor.probe.cases_attention import attended
-
     lengths, heads, size = [5, 33, 1], 4, 64
     q, k, v = (bench.randn(sum(lengths), heads, size, dtype=dtype) for _ in range(3))
     out = bench.inside(torch.full_like(q, 7.0))
@@ -192,7 +200,9 @@ def scratch(bench: Bench) -> None:
     heads, kv_heads, size, past = 4, 2, 128, [3, 130, 255]
     q, kinds, totals = _batch(bench, heads, kv_heads, size, bench.half, [1] * 3, past)
     caches, table = _paged(bench, kinds)
-    arguments = _arguments(bench, "TND", (heads, kv_heads), size, [1, 2, 3], totals, table, (_mask(bench), CAUSAL), None)
+    arguments = _arguments(
+        bench, "TND", (heads, kv_heads), size, [1, 2, 3], totals, table, (_mask(bench), CAUSAL), None
+    )
     tensors = [bench.put(q), *caches]
     longest = {**arguments, "actual_seq_lengths_kv": [table.shape[1] * BLOCK] * 3}
     asked = torch_npu._npu_fused_infer_attention_score_get_max_workspace(*tensors, **longest)

@@ -146,7 +146,11 @@ def rotate_views(bench: Bench) -> None:
 
 def rotate_many(heads: int, bench: Bench) -> None:
     tokens, size = 50, 128
-    q, k, angles = bench.randn(1, tokens, heads - 8, size), bench.randn(1, tokens, 8, size), _angles(bench, tokens, size)
+    q, k, angles = (
+        bench.randn(1, tokens, heads - 8, size),
+        bench.randn(1, tokens, 8, size),
+        _angles(bench, tokens, size),
+    )
     there = bench.put(q), bench.put(k)
     _rotated(bench, *there, angles)
     bench.close(there[0], _turned(q, *angles))
@@ -160,9 +164,7 @@ def rotate_interleaved(bench: Bench) -> None:
     angle = torch.rand(9, 64, generator=torch.Generator().manual_seed(2)).repeat_interleave(2, -1)[None, :, None]
     cos, sin = angle.cos().to(bench.half), angle.sin().to(bench.half)
     there = bench.put(q), bench.put(k)
-    torch_npu.npu_apply_rotary_pos_emb(
-        *there, bench.put(cos), bench.put(sin), layout="BSND", rotary_mode="interleave"
-    )
+    torch_npu.npu_apply_rotary_pos_emb(*there, bench.put(cos), bench.put(sin), layout="BSND", rotary_mode="interleave")
     bench.close(there[0], _turned(q, cos, sin, half=False))
 
 
@@ -187,7 +189,8 @@ def embedding(bench: Bench) -> None:
     for dtype in (torch.int32, torch.int64):
         for count in (1, 9, 112):
             ids = bench.randint(0, 1000, (count,)).to(dtype)
-            found = bench.launched(lambda ids=bench.put(ids): torch.nn.functional.embedding(ids, there))
+            moved = bench.put(ids)
+            found = bench.launched(lambda moved=moved: torch.nn.functional.embedding(moved, there))
             bench.same(found, table[ids.long()])
 
 

@@ -159,7 +159,9 @@ def weight_only_time(bench: Bench) -> None:
     bench.facts["weight_only_us"] = round(found, 2)
     bench.facts["sixteen_bit_us"] = round(usual, 2)
     if found > 1.3 * usual and bench.times_count:
-        raise WrongResult(f"{found:.0f} us where weights of sixteen bits take {usual:.0f}: it lays them out in every call")
+        raise WrongResult(
+            f"{found:.0f} us where weights of sixteen bits take {usual:.0f}: it lays them out in every call"
+        )
 
 
 def _experts(bench: Bench) -> tuple[torch.Tensor, torch.Tensor, list[int]]:

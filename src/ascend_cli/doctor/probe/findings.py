@@ -158,7 +158,9 @@ class Seen:
         return [name for name in self._by_name if name.startswith(prefix)]
 
 
-def forms_of(outcomes: Sequence[Outcome], facts: Mapping[str, Any], chip: ChipSpec, times_count: bool) -> dict[str, Any]:
+def forms_of(
+    outcomes: Sequence[Outcome], facts: Mapping[str, Any], chip: ChipSpec, times_count: bool
+) -> dict[str, Any]:
     """Fields of chips.Forms that the outcomes decide; what they leave open stays as the chip table has it."""
     seen = Seen(outcomes)
     gating = "npu_moe_gating_top_k_softmax, "

@@ -78,7 +78,9 @@ def keep(result: probes.ProbeResult, output: Path | None, whole: bool) -> Path |
         try:
             result.write(path)
         except OSError as error:
-            raise UsageError(f"the result cannot be written to {path} ({error.strerror}): give --output FILE") from error
+            raise UsageError(
+                f"the result cannot be written to {path} ({error.strerror}): give --output FILE"
+            ) from error
     return path
 
 
@@ -156,10 +158,12 @@ def _plain(value: Any) -> Any:
 
 def _where(result: probes.ProbeResult, kept: Path | None) -> str:
     if kept is None and result.of.emulated:
-        return f"Not kept: an emulated chip's result is for tests. --output FILE writes it, {probes.VARIABLE}=FILE reads it."
+        return f"Not kept, for the chip is emulated: --output FILE writes it, {probes.VARIABLE}=FILE reads it."
     if kept is None:
         why = "a part of the groups" if result.of.file else "a version that is not known here"
-        return f"Not kept, for it is of {why}: --output FILE writes it, {probes.VARIABLE}=FILE makes the plugin read it."
+        return (
+            f"Not kept, for it is of {why}: --output FILE writes it, {probes.VARIABLE}=FILE makes the plugin read it."
+        )
     if kept == result.of.file:
-        return f"Kept in {kept}: the plugin reads it at its next start ({probes.VARIABLE}={probes.NONE} keeps it from that)."
+        return f"Kept in {kept}: the plugin reads it at its next start, unless {probes.VARIABLE}={probes.NONE} is set."
     return f"Written to {kept}: {probes.VARIABLE}={kept} makes the plugin read it."

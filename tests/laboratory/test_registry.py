@@ -1,0 +1,109 @@
+"""The registry's run: names, scaled configurations, what counts as right, and how results are kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ascend_facts import registry_results as kept
+from ascend_facts.chips import find
+from ascend_facts.model_results import Cell, ModelResult, standing
+from ascend_facts.model_shape import read_model_shape
+from ascend_facts.refused import refusal
+from ascend_facts.registry_results import RegistryResult
+from conformance.registry.names import data, registered
+from conformance.registry.run import EXCUSED, outcome_of
+from conformance.registry.scale import LAYERS, every_kind, scaled
+
+QWEN3 = {
+    "architectures": ["Qwen3ForCausalLM"],
+    "model_type": "qwen3",
+    "hidden_size": 1024,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "vocab_size": 151936,
+    "torch_dtype": "bfloat16",
+}
+
+
+def result(name: str, outcome: str, chip: str = "310P3", **more: object) -> RegistryResult:
+    return RegistryResult(name, "text generation", chip, outcome, "why", **more)  # type: ignore[arg-type]
+
+
+def test_the_registry_is_read_from_vllms_source() -> None:
+    known = registered()
+    assert known["LlamaForCausalLM"][0] == "text generation"
+    assert known["BertModel"][0] == "pooling"
+    assert sum(kind == "text generation" for kind, _ in known.values()) > 100
+
+
+def test_data_is_of_architectures_that_exist() -> None:
+    assert set(data()) <= set(registered())
+
+
+def test_no_refused_architecture_is_called_right() -> None:
+    for (name, chip), row in kept.load().items():
+        assert refusal(name) is None or row.outcome != "right", f"{name} runs on {chip}: take its refusal away"
+
+
+def test_a_configuration_is_scaled_and_keeps_what_code_depends_on() -> None:
+    from transformers import Qwen3MoeConfig
+
+    config = scaled(Qwen3MoeConfig, {"moe_intermediate_size": 64})
+    assert (config["num_hidden_layers"], config["num_local_experts"], config["num_experts_per_tok"]) == (LAYERS, 16, 4)
+    assert (config["num_attention_heads"], config["num_key_value_heads"]) == (4, 2)
+    assert config["moe_intermediate_size"] == 64
+
+
+def test_every_kind_of_layer_is_left() -> None:
+    assert every_kind(["mamba"] * 7 + ["attention"] + ["mamba"] * 8, 4) == ["mamba", "mamba", "mamba", "attention"]
+    assert every_kind(["a", "b", "c", "d", "e"], 3) == ["a", "b", "c"]
+
+
+def cells(**outcomes: str) -> ModelResult:
+    row = ModelResult("x", "text generation", "310P3")
+    row.cells = {name.replace("_", " "): Cell(outcome, "why", 1.0) for name, outcome in outcomes.items()}  # type: ignore[arg-type]
+    return row
+
+
+def test_what_a_run_comes_to() -> None:
+    assert outcome_of(cells(prefill="pass", prefix_cache="pass")) == ("right", "", ())
+    assert outcome_of(cells(prefill="refused"))[0] == "refused"
+    assert outcome_of(cells(prefill="pass", chunked_prefill="fails"))[:2] == ("wrong", "why")
+    died = cells(prefill="pass")
+    died.cells["prefill"] = Cell("fails", "the engine died")
+    assert outcome_of(died)[:2] == ("neither", "the engine died")
+    eager = cells(prefill="pass")
+    eager.cells["decode, graph"] = Cell("fails", next(iter(EXCUSED)), 1.0)
+    assert outcome_of(eager) == ("right", "", ("no graphs",))
+
+
+def test_results_survive_storage(tmp_path: Path) -> None:
+    rows = [
+        result("A", "right", notes=("no graphs",), faults={"dropped-sink": True}, versions={"vllm": "1"}),
+        result("B", "refused", versions={"vllm": "2"}),
+    ]
+    everything = {(row.name, row.chip): row for row in rows}
+    kept.store(tmp_path / "r.json", everything)
+    assert kept.load(tmp_path / "r.json") == everything
+    assert kept.load(tmp_path / "none.json") == {}
+
+
+def test_the_count_leaves_out_what_could_not_be_built() -> None:
+    rows = [result("A", "right"), result("B", "refused"), result("C", "not built"), result("D", "right", "910B3")]
+    counted = kept.counts(rows)
+    assert counted["310P3", "text generation"] == {"right": 1, "refused": 1, "not built": 1}
+    assert kept.share_right(counted["310P3", "text generation"]) == 0.5
+    assert kept.share_right(counted["910B3", "text generation"]) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("outcome", "said"), [("right", "run"), ("refused", "refused"), ("wrong", "refused"), ("neither", "not run yet")]
+)
+def test_a_structure_without_a_row_stands_as_its_architecture_does(outcome: str, said: str) -> None:
+    registry = {("Qwen3ForCausalLM", "310P3"): result("Qwen3ForCausalLM", outcome)}
+    assert standing(read_model_shape(QWEN3), find("310P3"), [], registry).outcome == said
