@@ -83,7 +83,7 @@ def _check_media(vllm_config: VllmConfig) -> None:
             f"Serve another model than {model.architecture}: decoders that look at an encoder's output (Whisper and "
             "its kin) have no attention here yet. Qwen3-ASR turns speech into text without one."
         )
-    if not model.is_multimodal_model:
+    if not model.is_multimodal_model or model.multimodal_config is None:
         return
     if model.is_mm_prefix_lm:
         raise UnsupportedChoice(
