@@ -180,7 +180,7 @@ def test_rows_of_wrong_kinds_are_refused_by_name(changes: dict[str, Any], word: 
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    file = tmp_path / "new" / "rows.json"
+    file = tmp_path / "new" / "newer" / "rows.json"
     save([row(notes=("多",))], file)
     assert [each.name for each in file.parent.iterdir()] == ["rows.json"]
     text = file.read_text(encoding="utf-8")
@@ -282,6 +282,7 @@ def test_knees() -> None:
     assert knee([at(1, 100), at(2, 100, refused="why")]) == [None, None]
     assert knee([at(1, 100, refused="why"), at(2, 100)]) == [None, None]
     assert knee([at(1, 0), at(2, 100)]) == [None, None]
+    assert knee([at(None, 100), at(None, 100)]) == [None, None]
     assert knee([]) == []
 
 
@@ -302,10 +303,10 @@ def test_the_least_time_of_an_offline_run() -> None:
     step_ms = max((2e9 + 256 * 12 * 2 * 2) / 1e12, (2e9 * 256 + 4 * pairs) / 1e14) * 1e3
     prompt_s = (2e10 + 4 * 50) / 1e14
     found = _offline_floor_s(placement, Workload(10, 4, 512))
-    assert found == pytest.approx(8 * step_ms / 1e3 + 512 * prompt_s)
+    assert found == pytest.approx(8 * step_ms / 1e3 + 512 * prompt_s, rel=1e-12)
     # Fewer prompts than a batch: 6 prompts, 4 steps of 6.
     step_ms = (2e9 + 6 * 12 * 2 * 2) / 1e12 * 1e3
-    assert _offline_floor_s(placement, Workload(10, 4, 6)) == pytest.approx(4 * step_ms / 1e3 + 6 * prompt_s)
+    assert _offline_floor_s(placement, Workload(10, 4, 6)) == pytest.approx(4 * step_ms / 1e3 + 6 * prompt_s, rel=1e-12)
 
 
 def real(kind: str = "serve", load: Workload = LOAD, **changes: Any) -> Row:
