@@ -84,7 +84,7 @@ def _modeled_ns(worker: Any) -> dict[str, int]:
     from ascend_emulator import counters
 
     torch_npu.npu.synchronize()
-    modeled: dict[str, int] = counters.stats()["modelled_ns"]
+    modeled: dict[str, int] = counters.stats()["modeled_ns"]
     return modeled
 
 

@@ -44,9 +44,12 @@ HOST_TIME_BOUND = 0.7
 STARTUP_BOUND = 0.5
 
 
+COMPARED = ("smollm2", "qwen3-0.6b", "qwen3-32b")  # unless asked otherwise
+
+
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks host_overhead", description=__doc__)
-    parser.add_argument("--shapes", nargs="+", choices=list(SHAPES), default=list(SHAPES))
+    parser.add_argument("--shapes", nargs="+", choices=list(SHAPES), default=list(COMPARED))
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
     parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=list(SIDES))
     parser.add_argument("--requests", nargs="+", type=int, default=[1, 8, 64])
@@ -145,7 +148,7 @@ def engine(side: str, options: dict[str, Any], folder: Path, chosen: argparse.Na
 def per_step(decode: dict[str, Any]) -> dict[str, float]:
     """The figures of one decode step that are compared."""
     counters, steps = decode["counters"], decode["steps"]
-    copies, waits = counters["copies"], counters["synchronisations"]
+    copies, waits = counters["copies"], counters["synchronizations"]
     return {
         "host ms": decode["wall_ms"]["median"],
         "host CPU ms": decode["engine_thread_cpu_ms"]["median"],
@@ -161,7 +164,7 @@ def per_step(decode: dict[str, Any]) -> dict[str, float]:
 
 
 def startup(run: dict[str, Any]) -> dict[str, float]:
-    waits = run["startup"]["synchronisations"]
+    waits = run["startup"]["synchronizations"]
     return {
         "ready s": run["startup_s"],
         "of it imports s": run["import_s"],

@@ -54,6 +54,7 @@ class Architecture:
     faults: tuple[str, ...] = ()
     extras: tuple[str, ...] = ()  # engine starts beyond those of every architecture, see verify.EXTRAS
     media: Mapping[str, str] = field(default_factory=dict)  # kind -> its placeholder in a prompt, see media.py
+    renames: Mapping[str, str] = field(default_factory=dict)  # pattern -> the published name of such weights
     processor: Mapping[str, Any] = field(default_factory=dict)  # what reads the media, see multimodal.toml
 
     def checkpoint_name(self, seed: int) -> str:
@@ -62,7 +63,7 @@ class Architecture:
         facts = [BUILDER_VERSION, seed, versions, self.model_class, self.engine_class, self.layout, self.branch_gain]
         facts += [self.scheme] if self.scheme else []
         facts += ["draft head"] if self.drafts_itself else []
-        facts += [dict(self.processor)] if self.media else []
+        facts += [dict(self.processor), dict(self.renames)] if self.media else []
         digest = hashlib.sha256(json.dumps([*facts, dict(self.config)], sort_keys=True).encode()).hexdigest()
         return f"{self.name}-{digest[:12]}"
 

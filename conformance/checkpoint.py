@@ -1,6 +1,6 @@
 """Tiny checkpoints with a published architecture's structure and seeded weights whose logits say something.
 
-Default initialisation (std 0.02) gives nearly flat logits: every wrong answer then looks right within rounding. Here
+Default initialization (std 0.02) gives nearly flat logits: every wrong answer then looks right within rounding. Here
 each matrix keeps unit scale, attention is peaked enough that positions matter, every norm weight and bias differs
 from its neutral value, and the output matrix spreads logits over a few units. `measure` states the outcome in
 numbers.
@@ -13,13 +13,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 from conformance import media, media_reference, quantized
 from conformance.architectures import FACTS, Architecture
@@ -81,6 +82,8 @@ def write_checkpoint(
         media.write_processor(architecture, staging)
     facts = _facts(architecture, model, staging)
     model.to(torch.bfloat16).save_pretrained(staging)
+    if architecture.renames:
+        rename_weights(staging, architecture.renames)
     if head is not None:
         add_draft_head(head, staging)
     if stored is not None:
@@ -93,6 +96,15 @@ def write_checkpoint(
     shutil.rmtree(directory, ignore_errors=True)
     staging.rename(directory)
     return directory
+
+
+def rename_weights(directory: Path, renames: Mapping[str, str]) -> None:
+    """Give the weights of a checkpoint the names that the published one has, where transformers writes others."""
+    file = directory / "model.safetensors"
+    weights = load_file(file)
+    for pattern, published in renames.items():
+        weights = {re.sub(pattern, published, name): weight for name, weight in weights.items()}
+    save_file(weights, file, metadata={"format": "pt"})
 
 
 def draft_head_of(
@@ -122,8 +134,8 @@ def _facts(architecture: Architecture, model: transformers.PreTrainedModel, fold
         facts["informativeness"] = asdict(found)
         facts["complaint"] = found.complaint(architecture.vocab_size, positions)
     elif architecture.media:
-        prompts = [prompt for prompt in media.make_prompts(architecture).whole if len(prompt) > 1]
-        facts["effect"] = media_reference.effect(model, media_reference.read_processor(folder), prompts)
+        seen: list[Any] = [prompt for prompt in media.make_prompts(architecture).whole if len(prompt) > 1]
+        facts["effect"] = media_reference.effect(model, media_reference.read_processor(folder), seen)
         facts["complaint"] = media_reference.complaint(facts["effect"])
     return facts
 
@@ -149,7 +161,8 @@ def _draw(
     if re.search(r"(position|token_type)_embedding|pos_embed|class_embed|cls_token", name):
         return 0.5 * noise
     if re.search(r"patch_embed", name) and parameter.dim() > 1:
-        return noise / parameter[0].numel() ** 0.5
+        patch_root: float = parameter[0].numel() ** 0.5
+        return noise / patch_root
     if re.search(r"embed|wte", name):
         return noise * (LOGIT_STD / parameter.shape[-1] ** 0.5 if tied else 1.0)
     fan_in = parameter.shape[-1] if "experts" in name else parameter[0].numel()  # experts are [experts, out, in]

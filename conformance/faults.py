@@ -21,7 +21,7 @@ from conformance.prompts import CHUNK_TOKENS
 Config = dict[str, Any]
 Weights = dict[str, Any]  # torch tensors by name
 
-WRONG_HISTORY = "wrong-history"  # the one fault that changes the prompts instead of the checkpoint
+WRONG_HISTORY = "wrong-history"  # changes the prompts instead of the checkpoint, as do those of media below
 HISTORY = range(CHUNK_TOKENS - 32, CHUNK_TOKENS)  # tokens that the engine misreads: the last ones before a chunk's end
 
 
@@ -48,6 +48,43 @@ def misread(prompt: list[int]) -> list[int]:
     if len(prompt) <= HISTORY.stop:
         return prompt
     return [*prompt[: HISTORY.start], *reversed(prompt[HISTORY.start : HISTORY.stop]), *prompt[HISTORY.stop :]]
+
+
+def swap_media(prompt: Any) -> Any:
+    """A prompt whose pictures, films or sounds have each other's contents at their own sizes; a lone one another's."""
+    if isinstance(prompt, list):
+        return prompt
+    swapped = dict(prompt)
+    for kind in ("image", "video", "audio"):
+        seeds = [facts[-1] for facts in prompt.get(kind, ())]
+        others = [*seeds[1:], seeds[0]] if len(seeds) > 1 else [seed + 7 for seed in seeds]
+        if seeds:
+            swapped[kind] = [[*facts[:-1], seed] for facts, seed in zip(prompt[kind], others, strict=True)]
+    return swapped
+
+
+def transpose_pictures(prompt: Any) -> Any:
+    """A prompt whose pictures are read with rows for columns, see media.for_engine()."""
+    return prompt if isinstance(prompt, list) else {**prompt, "transposed": True}
+
+
+ON_PROMPTS: dict[str, Callable[[Any], Any]] = {"swapped-pictures": swap_media, "wrong-grid": transpose_pictures}
+
+
+def _shifted_vision_positions(config: Config, weights: Weights) -> None:
+    """A tower's learned positions one place off; where it has none, rows and columns in the places of M-RoPE's time."""
+    learned = [
+        name
+        for name in weights
+        if re.search(r"(vision|visual|tower)", name) and re.search(r"pos_embed|position_embedding", name)
+    ]
+    for name in learned:
+        places = max(range(weights[name].dim() - 1), key=lambda dimension: weights[name].shape[dimension])
+        weights[name].copy_(weights[name].roll(1, dims=places))
+    for part in (config, config.get("text_config", {})):
+        sections = (part.get("rope_parameters") or {}).get("mrope_section")
+        if sections and not learned:
+            part["rope_parameters"]["mrope_section"] = [sections[1], sections[0], sections[2]]
 
 
 def _rope_theta(config: Config, weights: Weights) -> None:
@@ -188,6 +225,7 @@ FAULTS: dict[str, Callable[[Config, Weights], None]] = {
     "shifted-convolution": _shifted_convolution,
     "no-expert-bias": _no_expert_bias,
     "unscaled-experts": _unscaled_experts,
+    "shifted-vision-positions": _shifted_vision_positions,
 }
 
 
@@ -210,6 +248,9 @@ MEANINGS = {
     "shifted-convolution": "a convolution one token late: a stale window",
     "no-expert-bias": "the experts' biases left out",
     "unscaled-experts": "the factor of the routed experts left out",
+    "swapped-pictures": "pictures, films or sounds in each other's place",
+    "shifted-vision-positions": "the places of a picture's patches one off, or rows taken for time",
+    "wrong-grid": "pictures read with rows for columns",
     WRONG_HISTORY: "the last 32 tokens before a chunk's end misread: a stale cache or state",
 }
 

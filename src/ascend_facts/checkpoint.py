@@ -17,6 +17,9 @@ from pathlib import Path
 from ascend_facts.model_shape import Kind, ModelShape, Weights
 
 LARGEST_HEADER_BYTES = 100 << 20  # the format's own limit
+INDEX = "model.safetensors.index.json"
+LARGEST_INDEX_BYTES = 64 << 20  # a name of each tensor, a model of 100,000 tensors has ten megabytes
+FILE_NAME = re.compile(r"[^/\x00-\x1f][^\x00-\x1f]{0,254}\.safetensors")
 BITS_OF_DTYPE = {"F64": 64, "I64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16, "I16": 16, "U16": 16}
 BITS_OF_DTYPE |= {"F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "I8": 8, "U8": 8, "BOOL": 8, "F4": 4}
 PACKED_NAMES = ("qweight", "weight_packed", "blocks")  # several weights to a value
@@ -105,16 +108,35 @@ def _tensors(file: Path) -> Iterator[Tensor]:
         yield Tensor(name, dtype, tuple(sizes))
 
 
+def indexed_files(folder: Path) -> set[str]:
+    """Names of the files that the weights' index promises; empty without an index.
+
+    Raises UnreadableCheckpoint for an index that is broken, or names what is no file of this folder.
+    """
+    index = folder / INDEX
+    if not index.exists():
+        return set()
+    try:
+        if index.stat().st_size > LARGEST_INDEX_BYTES:
+            raise UnreadableCheckpoint(f"{INDEX} is larger than any index: download it again")
+        names = set(json.loads(index.read_text(encoding="utf-8-sig"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        if isinstance(error, UnreadableCheckpoint):
+            raise
+        raise UnreadableCheckpoint(f"{INDEX} cannot be read ({type(error).__name__}): download it again") from error
+    for name in names:
+        if not isinstance(name, str) or FILE_NAME.fullmatch(name) is None or ".." in name.split("/"):
+            raise UnreadableCheckpoint(f"{INDEX} names {str(name)[:80]!r}, which is no file of weights")
+    return names
+
+
 def is_complete(folder: Path) -> bool:
     """Whether every file that the index names is there; a folder without an index needs one file at least."""
-    index = folder / "model.safetensors.index.json"
-    if not index.is_file():
-        return any(folder.glob("*.safetensors"))
     try:
-        files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        files = indexed_files(folder)
+    except UnreadableCheckpoint:
         return False
-    return bool(files) and all(isinstance(name, str) and (folder / name).is_file() for name in files)
+    return all((folder / name).is_file() for name in files) if files else any(folder.glob("*.safetensors"))
 
 
 def measured(shape: ModelShape, folder: Path) -> ModelShape:

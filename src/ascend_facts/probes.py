@@ -113,8 +113,8 @@ def parse(document: Mapping[str, Any]) -> ProbeResult:
     of = Installation(document["soc"], document["cann"], document["driver"], bool(document["emulated"]))
     known = {"schema", "soc", "cann", "driver", "emulated", "forms", "facts", "findings", "cases"}
     about = {name: value for name, value in document.items() if name not in known}
-    parts = (document.get(name, []) for name in ("findings", "cases"))
-    return ProbeResult(of, dict(document["forms"]), dict(document.get("facts", {})), *map(list, parts), about)
+    findings, cases = (list(document.get(name, [])) for name in ("findings", "cases"))
+    return ProbeResult(of, dict(document["forms"]), dict(document.get("facts", {})), findings, cases, about)
 
 
 def installation(soc: str) -> Installation:
@@ -122,7 +122,7 @@ def installation(soc: str) -> Installation:
     homes = [home for home in (os.environ.get("ASCEND_HOME_PATH"), *CANN_HOMES) if home]
     cann = next((file for home in homes for name in CANN_FILES if _version(file := Path(home) / name)), None)
     emulated = cann is not None and EMULATOR in _text(cann)
-    return Installation(soc, cann and _version(cann), _version(DRIVER_FILE), emulated)
+    return Installation(soc, None if cann is None else _version(cann), _version(DRIVER_FILE), emulated)
 
 
 def _text(file: Path) -> str:

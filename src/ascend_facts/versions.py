@@ -16,6 +16,7 @@ class Row:
     transformers: str
     pythons: tuple[str, ...]
     torch: tuple[str, ...]
+    torchvision: tuple[str, ...]  # the release for each torch
 
     @property
     def tested_torch(self) -> str:
@@ -29,4 +30,5 @@ class Row:
 @cache
 def row() -> Row:
     table = tomllib.loads(Path(__file__).with_name("versions.toml").read_text(encoding="utf-8"))
-    return Row(table["vllm"], table["transformers"], tuple(table["pythons"]), tuple(table["torch"]))
+    lists = (tuple(table[name]) for name in ("pythons", "torch", "torchvision"))
+    return Row(table["vllm"], table["transformers"], *lists)

@@ -15,6 +15,8 @@ ENVIRONMENT_DEFAULTS = {
     "VLLM_WORKER_MULTIPROC_METHOD": "fork",
     # One BLAS thread a worker: the host only launches, and spinning threads slow launches down.
     "OMP_NUM_THREADS": "1",
+    # HCCL waits half an hour (1,836 s) for a rank that is gone. No step takes minutes; a 310P counts in steps of 68 s.
+    "HCCL_EXEC_TIMEOUT": "204",
 }
 
 
@@ -26,8 +28,9 @@ def register() -> str | None:
     """
     if importlib.util.find_spec("torch_npu") is None:
         return None
-    from ascend_plugin import detection, preconditions
+    from ascend_plugin import compat, detection, preconditions
 
+    compat.prepare_process()  # where there is no chip too: whoever imports vLLM imports torchvision
     if detection.soc_version() is None:
         if reason := detection.load_error():
             preconditions.warn_of_missing_cann(reason)
@@ -36,9 +39,7 @@ def register() -> str | None:
     preconditions.refuse_other_vllm()
     for name, value in ENVIRONMENT_DEFAULTS.items():
         os.environ.setdefault(name, value)
-    from ascend_plugin import compat
     from ascend_plugin.service import orphans
 
-    compat.prepare_process()
     orphans.prepare()
     return PLATFORM

@@ -173,7 +173,7 @@ def _rounds_weights(vllm_config: VllmConfig, chip: ChipSpec) -> bool:
 def _prepare_float32(vllm_config: VllmConfig, chip: ChipSpec) -> None:
     """Keep the cache of a float32 model in float16 where products are float16. Raises UnsupportedChoice.
 
-    Such a model adds and normalises in float32 and multiplies in float16 (see ops.linear.rounded_product).
+    Such a model adds and normalizes in float32 and multiplies in float16 (see ops.linear.rounded_product).
     """
     model = vllm_config.model_config
     if model.dtype != torch.float32 or not chip.rounds_float32_products:

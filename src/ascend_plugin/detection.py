@@ -1,6 +1,6 @@
 """Which chip is in this machine, asked of CANN without creating a device context.
 
-A context in a front-end process would cost device memory and break forked children, so nothing here initialises
+A context in a front-end process would cost device memory and break forked children, so nothing here initializes
 torch_npu: aclrtGetSocName reads the driver's answer and needs neither aclInit nor a device
 (runtime source, acl_rt_impl_base.cpp).
 """

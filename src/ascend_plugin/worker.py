@@ -17,6 +17,7 @@ from vllm.v1.worker.utils import request_memory
 from ascend_plugin import compat, distributed, log, memory, ops, quantization
 from ascend_plugin.cache import kv_cache
 from ascend_plugin.log import plugin_logger
+from ascend_plugin.phases import phase
 from ascend_plugin.runner.model_runner import AscendModelRunner
 
 logger = plugin_logger(__name__)
@@ -25,6 +26,7 @@ logger = plugin_logger(__name__)
 class AscendWorker(Worker):
     """vLLM's worker, opening an Ascend device where the base class opens a CUDA one."""
 
+    @phase("it was opened")
     def init_device(self) -> None:
         """Bind this process to its chip, join the process groups and take the memory baseline."""
         compat.prepare_worker_process()
@@ -68,9 +70,26 @@ class AscendWorker(Worker):
         torch.npu.set_compile_mode(jit_compile=False)
         return device
 
+    @phase("weights were loaded")
     def load_model(self, **options: Any) -> None:
         super().load_model(**options)
         quantization.report_expansions()
+
+    @phase("the KV cache was allocated")
+    def initialize_from_config(self, *arguments: Any, **named: Any) -> None:
+        super().initialize_from_config(*arguments, **named)
+
+    @phase("graphs were captured")
+    def compile_or_warm_up_model(self) -> Any:
+        return super().compile_or_warm_up_model()
+
+    @phase("a step was computed")
+    def execute_model(self, *arguments: Any, **named: Any) -> Any:
+        return super().execute_model(*arguments, **named)
+
+    @phase("tokens were sampled")
+    def sample_tokens(self, *arguments: Any, **named: Any) -> Any:
+        return super().sample_tokens(*arguments, **named)
 
     def _make_model_runner(self) -> AscendModelRunner:
         return AscendModelRunner(self.vllm_config, self.device)
@@ -78,6 +97,7 @@ class AscendWorker(Worker):
     def _maybe_get_memory_pool_context(self, tag: str) -> AbstractContextManager[None]:
         return nullcontext()  # the base class's pools serve sleep mode, which needs CUDA's virtual memory
 
+    @phase("memory was measured in a profile run")
     @torch.inference_mode()
     def determine_available_memory(self) -> int:
         """Bytes for the KV cache: requested memory less weights, the measured peak of a profile run, and graphs."""

@@ -74,9 +74,9 @@ def test_a_decode_step(run_engines: Callable, models: list[Path], mode: str, ope
         for name in ("host_to_device", "device_to_host"):
             assert per_step(deep[pair], "copies", name, "count") == 1  # none of them in a layer
         for name in ("stream", "device", "blocking_copy"):
-            assert per_step(deep[pair], "synchronisations", name) == 0
+            assert per_step(deep[pair], "synchronizations", name) == 0
         # For the step's output; and, if the last step's inputs are not through yet, for those.
-        assert per_step(deep[pair], "synchronisations", "event") <= 2
+        assert per_step(deep[pair], "synchronizations", "event") <= 2
         assert per_step(deep[pair], "events", "waits") <= 1
 
 

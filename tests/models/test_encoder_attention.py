@@ -80,7 +80,7 @@ def traffic(pictures: int, layers: int) -> dict[str, int]:
         AscendEncoderAttention.forward_oot(make_layer(72), *tensors, cu_seqlens=ends)
     torch.npu.synchronize()
     stats = counters.stats()
-    waits = stats["synchronisations"]
+    waits = stats["synchronizations"]
     return {
         "launches": stats["launches_total"],
         "read back": stats["copies"]["device_to_host"]["count"],

@@ -121,7 +121,7 @@ def host_traffic(variant: dict[str, Any], lengths: list[tuple[int, int]]) -> lis
     layer.attend(query, pages, step, out)
     stats = counters.stats()
     copies = [stats["copies"][name]["count"] for name in ("host_to_device", "device_to_host")]
-    return copies + [stats["synchronisations"][name] for name in ("stream", "device", "blocking_copy", "event")]
+    return copies + [stats["synchronizations"][name] for name in ("stream", "device", "blocking_copy", "event")]
 
 
 MIXED = [(5, 5), (1, 70), (1, 1), (100, 100), (60, 131), (1, 33)]

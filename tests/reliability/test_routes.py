@@ -48,7 +48,7 @@ def test_every_route_and_key(served: Running) -> None:
         row = {name: outcome(served, method, path, headers) for name, headers in KEYS.items()}
         row["good"] = outcome(served, method, path, served.headers)
         table[f"{method} {path}"] = row
-    assert len(table) > 40
+    assert len(table) >= 40
     golden = json.loads(GOLDEN.read_text())
     assert table == golden, f"review {GOLDEN.name}; this server's table is:\n{json.dumps(table, indent=1)}"
     record("R10", "routes", len(table))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -59,6 +60,27 @@ def test_nothing_outside_of_compat_sets_a_name_of_vllm() -> None:
                 if isinstance(target, ast.Attribute) and ast.unparse(target.value).split(".")[0] in foreign:
                     found.append(f"{path.name}:{node.lineno} {ast.unparse(target)}")
     assert found == []
+
+
+def test_torchvision_beside_the_cpu_build_imports_with_its_fake_forms_left_out_only() -> None:
+    if importlib.util.find_spec("torchvision") is None:
+        pytest.skip("torchvision is not installed")
+    use = (
+        "import torch, torchvision\n"
+        "from torchvision.transforms.v2 import functional\n"
+        "print(tuple(functional.resize(torch.zeros(3, 8, 8, dtype=torch.uint8), [4, 2]).shape))\n"
+    )
+    patched = (
+        "import sys\n"
+        "from ascend_plugin.compat import torchvision as patch\n"
+        "patch.apply(); patch.apply()\n"
+        "assert not {'torch', 'torchvision'} & sys.modules.keys(), 'applying it must import nothing'\n"
+    )
+    environment = {**os.environ, "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
+    options = {"capture_output": True, "text": True, "check": False, "env": environment}
+    bare, done = (subprocess.run([sys.executable, "-c", script], **options) for script in (use, patched + use))
+    assert done.stdout.splitlines()[-1] == "(3, 4, 2)", done.stderr[-2000:]
+    assert "torchvision::nms does not exist" in bare.stderr, "torchvision imports by itself: take the patch away"
 
 
 def test_torchvision_is_needed() -> None:
@@ -122,7 +144,7 @@ def test_routed_scale_is_needed() -> None:
 
 
 def test_the_decoder_layers_that_make_up_for_the_factor_are_known() -> None:
-    from ascend_plugin.compat.routed_scale import COMPENSATED
+    from ascend_plugin.ops.routed_scale import COMPENSATING
 
     folder = file_of("vllm.model_executor.models.registry")
     assert folder is not None
@@ -134,7 +156,7 @@ def test_the_decoder_layers_that_make_up_for_the_factor_are_known() -> None:
         for node in ast.parse(text).body
         if isinstance(node, ast.ClassDef) and dividing in (ast.get_source_segment(text, node) or "")
     }
-    assert {name for name in found if name.endswith("DecoderLayer")} == set(COMPENSATED)
+    assert {name for name in found if name.endswith("DecoderLayer")} == set(COMPENSATING)
 
 
 def test_recurrent_states_is_needed() -> None:
@@ -157,3 +179,11 @@ def test_nothing_that_leaves_with_0_34_is_used() -> None:
     leaving = re.compile(r"vllm\.ir\b|from vllm import ir\b|ir_op_priority|import_ir_kernels|IrOpPriority")
     found = [path.name for path in FOLDER.parent.rglob("*.py") if leaving.search(path.read_text())]
     assert found == []
+
+
+def test_picture_positions_is_needed() -> None:
+    """Upstream still makes places on the device, picture by picture."""
+    text = text_of("vllm.model_executor.models.qwen3_vl.pos_embed_interpolate_native")
+    assert "device=device" in text and "h_floor + 1" in text
+    loop = text_of("vllm.model_executor.models.qwen3_vl.Qwen3_VisionTransformer.fast_pos_embed_interpolate")
+    assert re.search(r"for t, h, w in grid_thw:\n\s+outputs.append", loop)

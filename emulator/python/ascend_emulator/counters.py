@@ -1,4 +1,4 @@
-"""What the emulated chips of this process did: launches by operator, copies, synchronisations, graphs, memory."""
+"""What the emulated chips of this process did: launches by operator, copies, synchronizations, graphs, memory."""
 
 from __future__ import annotations
 

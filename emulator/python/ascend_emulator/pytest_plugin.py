@@ -99,7 +99,7 @@ def npu(request: pytest.FixtureRequest) -> Iterator[Npu]:
 
     with ExitStack() as stack:
         if request.param == HARDWARE:
-            environment = {**os.environ, "ASCEND_EMULATOR": "0"}
+            environment = {"ASCEND_EMULATOR": "0", **os.environ}  # set it to 1 to let an emulated chip stand in
         else:
             environment = stack.enter_context(emulate(chip=request.param)).environment
         worker = Worker(environment)

@@ -55,7 +55,7 @@ struct Workspace {
 };
 
 // An operator: the first members are constants from signatures.txt, the rest is filled by the kernel files'
-// static initialisers. `args` is always the operator's own argument struct.
+// static initializers. `args` is always the operator's own argument struct.
 struct Operator {
   const char* name;     // "aclnnAdd"
   uint32_t products;    // mask of emulator::Product

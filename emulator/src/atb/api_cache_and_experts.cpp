@@ -79,7 +79,7 @@ void load(const CacheLoad& c) {
 struct TopkDiv {
   TensorView x, bias, mapping_count, mapping, y, indices;
   int64_t groups, kept_groups, best, k;
-  bool normalises, sigmoid;
+  bool normalizes, sigmoid;
   float scale;
 };
 
@@ -137,7 +137,7 @@ void run_topk(const TopkDiv& p) {
     float total = 0;
     for (int64_t i = 0; i < p.k; ++i) total += own[order[i]];
     for (int64_t i = 0; i < p.k; ++i) {
-      p.y.data_as<float>()[token * p.k + i] = p.normalises ? own[order[i]] / total * p.scale : own[order[i]];
+      p.y.data_as<float>()[token * p.k + i] = p.normalizes ? own[order[i]] / total * p.scale : own[order[i]];
       auto index = static_cast<int32_t>(order[i]);
       if (p.mapping.defined()) {
         const int64_t copy = token % std::max<int32_t>(1, p.mapping_count.data_as<int32_t>()[index]);
@@ -178,7 +178,7 @@ atb::Status AtbPagedCacheLoad(void*, uint64_t, atb::Operation* operation, atb::C
 
 atb::Status AtbFusedAddTopkDivGetWorkspaceSize(const aclTensor* x, const aclTensor* add_num, const aclTensor* mapping_num,
                                                const aclTensor* mapping_table, uint32_t groups, uint32_t kept_groups, uint32_t n,
-                                               uint32_t k, int activation, bool normalises, float scale, bool maps_experts,
+                                               uint32_t k, int activation, bool normalizes, float scale, bool maps_experts,
                                                aclTensor* y, aclTensor* indices, uint64_t* workspace_size,
                                                atb::Operation** operation, atb::Context* context) {
   return emulator::prepare("AtbFusedAddTopkDiv", workspace_size, operation, context, [&]() -> emulator::ApiLaunch {
@@ -186,7 +186,7 @@ atb::Status AtbFusedAddTopkDivGetWorkspaceSize(const aclTensor* x, const aclTens
     emulator::require(activation == emulator::kSigmoid, atb::ERROR_INVALID_PARAM, "activationType must be ACTIVATION_SIGMOID.");
     const emulator::TopkDiv p{view_of(x), view_of(add_num), maps_experts ? view_of(mapping_num) : emulator::TensorView{},
                               maps_experts ? view_of(mapping_table) : emulator::TensorView{}, view_of(y), view_of(indices), groups,
-                              kept_groups, n, k, normalises, true, scale};
+                              kept_groups, n, k, normalizes, true, scale};
     check_topk(p);
     return {{.vector_flops = 10.0 * static_cast<double>(p.x.numel()), .read_bytes = emulator::bytes_of(p.x),
              .written_bytes = emulator::bytes_of(p.y) + emulator::bytes_of(p.indices)},

@@ -25,8 +25,8 @@ class QuantPerChannel final : public AtbOperation {
   std::vector<Combination> combinations() const override {
     std::vector<Combination> result;
     for (aclDataType dtype : {ACL_FLOAT16, ACL_BF16}) {
-      const Kind values{dtype, ACL_FORMAT_ND}, quantised{ACL_INT8, ACL_FORMAT_ND};
-      result.push_back({values, values, quantised, quantised});
+      const Kind values{dtype, ACL_FORMAT_ND}, quantized{ACL_INT8, ACL_FORMAT_ND};
+      result.push_back({values, values, quantized, quantized});
     }
     return result;
   }

@@ -2,6 +2,7 @@
 #include <memory>
 
 #include "atb/operation.h"
+#include "core/cost.h"
 #include "math/gemm.h"
 
 namespace emulator {
@@ -17,7 +18,7 @@ class Linear final : public AtbOperation {
     require(!parameters.enAccum || on_a2_or_a3(), invalid, "enAccum is supported on Atlas A2 and A3 only.");
     require(!parameters.enAccum || !parameters.hasBias, invalid, "enAccum and hasBias exclude each other.");
     require(parameters.outDataType == ACL_DT_UNDEFINED, invalid,
-            "the emulator implements no quantised Linear: torch_npu sends none.");
+            "the emulator implements no quantized Linear: torch_npu sends none.");
   }
 
  protected:
@@ -67,7 +68,7 @@ class Linear final : public AtbOperation {
     const ::atb::Tensor third = input_count() == 3 ? inputs[2] : ::atb::Tensor();
     const int64_t k = weight.desc.shape.dims[parameters_.transposeB ? 1 : 0];
     Work work;
-    work.cube_flops = 2.0 * k * element_count(y.desc);
+    work.cube_flops = product_flops(y.desc.shape.dims[0], y.desc.shape.dims[1], k);
     for (const auto& input : inputs) work.read_bytes += input.dataSize;
     work.written_bytes = y.dataSize;
     return std::make_shared<FunctionTask>("Linear", work, [=, parameters = parameters_] {

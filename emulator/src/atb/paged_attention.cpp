@@ -35,7 +35,7 @@ void check_parameters(const Parameters& p) {
   if (!on_a2_or_a3()) {
     require(p.mlaVHeadSize == 0, invalid, "multi-head latent attention is supported on Atlas A2 and A3 only.");
     require(p.quantType == Parameters::TYPE_QUANT_UNDEFINED, invalid,
-            "quantised caches are supported on Atlas A2 and A3 only.");
+            "quantized caches are supported on Atlas A2 and A3 only.");
   }
   if (p.calcType == Parameters::CALC_TYPE_SPEC) {
     const bool permitted = on_atlas_inference()
@@ -44,7 +44,7 @@ void check_parameters(const Parameters& p) {
                                : p.maskType == Parameters::MASK_TYPE_SPEC || p.mlaVHeadSize > 0;
     require(permitted, invalid, "CALC_TYPE_SPEC does not take this mask type.");
     require(p.quantType == Parameters::TYPE_QUANT_UNDEFINED, invalid,
-            "CALC_TYPE_SPEC does not take a quantised cache.");
+            "CALC_TYPE_SPEC does not take a quantized cache.");
   }
   if (p.mlaVHeadSize > 0) {
     require(p.kvHeadNum == 1, invalid, "multi-head latent attention needs kvHeadNum 1.");
@@ -61,7 +61,7 @@ void check_parameters(const Parameters& p) {
       p.compressType == Parameters::COMPRESS_TYPE_UNDEFINED && p.scaleType == Parameters::SCALE_TYPE_TOR &&
           p.inputLayout == ::atb::infer::TYPE_BSND && !p.batchRunStatusEnable && !p.hasQuantOffset,
       invalid,
-      "the emulator implements neither compressed heads, logN scaling, BNSD, dynamic batch nor quantisation offsets.");
+      "the emulator implements neither compressed heads, logN scaling, BNSD, dynamic batch nor quantization offsets.");
 }
 
 class PagedAttention final : public AtbOperation {
@@ -72,7 +72,7 @@ class PagedAttention final : public AtbOperation {
   }
 
  protected:
-  size_t input_count() const override { return query_lengths_index() + (spec() ? 1 : 0) + (dequantises() ? 2 : 0); }
+  size_t input_count() const override { return query_lengths_index() + (spec() ? 1 : 0) + (dequantizes() ? 2 : 0); }
 
   std::vector<Combination> combinations() const override {
     std::vector<Combination> result;
@@ -102,7 +102,7 @@ class PagedAttention final : public AtbOperation {
                 "the key and value caches must agree in their first three dimensions.");
       }
     }
-    if (dequantises()) {
+    if (dequantizes()) {
       for (size_t i : {inputs.size() - 2, inputs.size() - 1}) {
         require(element_count(inputs[i]) == kv_heads() * inputs[1].shape.dims[3], ::atb::ERROR_INVALID_TENSOR_DIM,
                 "a cache's scales must be [kvHeadNum * dim].");
@@ -144,7 +144,7 @@ class PagedAttention final : public AtbOperation {
   bool mla() const { return parameters_.mlaVHeadSize > 0; }
   bool spec() const { return parameters_.calcType == Parameters::CALC_TYPE_SPEC; }
   bool has_mask() const { return parameters_.maskType != Parameters::UNDEFINED; }
-  bool dequantises() const { return parameters_.quantType == Parameters::TYPE_DEQUANT_FUSION; }
+  bool dequantizes() const { return parameters_.quantType == Parameters::TYPE_DEQUANT_FUSION; }
   int64_t kv_heads() const { return parameters_.kvHeadNum > 0 ? parameters_.kvHeadNum : parameters_.headNum; }
 
   // query, key cache, [value cache], block table, context lengths, [mask], [query lengths], [key and value scales]
@@ -154,13 +154,13 @@ class PagedAttention final : public AtbOperation {
 
   Combination combination(aclDataType dtype, aclFormat cache, aclFormat mask, aclDataType scale) const {
     const Kind values{dtype, ACL_FORMAT_ND}, lengths{ACL_INT32, ACL_FORMAT_ND};
-    const Kind cached{dequantises() ? ACL_INT8 : dtype, cache};
+    const Kind cached{dequantizes() ? ACL_INT8 : dtype, cache};
     Combination result{values, cached};
     if (!mla()) result.push_back(cached);
     result.insert(result.end(), {lengths, lengths});
     if (has_mask()) result.push_back({dtype, mask});
     if (spec()) result.push_back(lengths);
-    if (dequantises()) result.insert(result.end(), {{scale, ACL_FORMAT_ND}, {scale, ACL_FORMAT_ND}});
+    if (dequantizes()) result.insert(result.end(), {{scale, ACL_FORMAT_ND}, {scale, ACL_FORMAT_ND}});
     result.push_back(values);
     return result;
   }
@@ -190,7 +190,7 @@ class PagedAttention final : public AtbOperation {
     require(key[3] == inputs[0].shape.dims[2], status, "query and key cache have different head sizes.");
     require(!mla() || value_dim <= key[3], status, "mlaVHeadSize must not exceed the key's head size.");
     require(key[1] % 16 == 0, status, "the block size must be a multiple of 16.");
-    if (spec() || dequantises()) {
+    if (spec() || dequantizes()) {
       require(mla() || value_dim == key[3], status, "key and value cache have different head sizes.");
       require(mla() || (key[3] <= 256 && key[3] * key[1] <= kBlockLimit), status,
               "the head size must not exceed 256, nor block_size * head_size 128 * 128.");
@@ -275,7 +275,7 @@ class PagedAttention final : public AtbOperation {
     plan.context_lengths = std::make_shared<Lengths>(inputs[table_index() + 1]);
     if (has_mask()) plan.mask = inputs[mask_index()];
     if (spec()) plan.query_lengths = Lengths(inputs[query_lengths_index()]).read();
-    if (dequantises()) {
+    if (dequantizes()) {
       plan.key_scale = inputs[inputs.size() - 2];
       plan.value_scale = inputs[inputs.size() - 1];
     }

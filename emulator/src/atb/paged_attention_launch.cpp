@@ -12,7 +12,7 @@ using Parameters = ::atb::infer::PagedAttentionParam;
 
 namespace {
 
-// Scales of a dequantising cache come as float32, or as the cube unit's form: float32 bits in the low half of an int64.
+// Scales of a dequantizing cache come as float32, or as the cube unit's form: float32 bits in the low half of an int64.
 std::vector<float> read_scales(const ::atb::Tensor& tensor) {
   const int64_t count = element_count(tensor.desc);
   std::vector<float> scales(count);

@@ -1,4 +1,4 @@
-// RmsNorm of layer type NORM with static int8 quantisation, the only form that torch_npu sends:
+// RmsNorm of layer type NORM with static int8 quantization, the only form that torch_npu sends:
 // q = round((x / rms(x) * gamma + beta) / scale + offset), saturated.
 #include <algorithm>
 #include <cmath>
@@ -25,7 +25,7 @@ class RmsNormOperation final : public AtbOperation {
             invalid, "the emulator implements RMS_NORM_NORM with QUANT_INT8 only: torch_npu sends no other form.");
     require(!norm.rstd && norm.precisionMode == Parameters::HIGH_PRECISION_MODE &&
                 norm.modelType == Parameters::LLAMA_MODEL,
-            invalid, "rstd, precisionMode and modelType cannot be set with quantisation.");
+            invalid, "rstd, precisionMode and modelType cannot be set with quantization.");
   }
 
  protected:
@@ -34,8 +34,8 @@ class RmsNormOperation final : public AtbOperation {
   std::vector<Combination> combinations() const override {
     std::vector<Combination> result;
     for (aclDataType dtype : {ACL_FLOAT16, ACL_BF16}) {
-      const Kind values{dtype, ACL_FORMAT_ND}, quantised{ACL_INT8, ACL_FORMAT_ND};
-      result.push_back({values, values, values, values, quantised, quantised});
+      const Kind values{dtype, ACL_FORMAT_ND}, quantized{ACL_INT8, ACL_FORMAT_ND};
+      result.push_back({values, values, values, values, quantized, quantized});
     }
     return result;
   }
@@ -64,7 +64,7 @@ class RmsNormOperation final : public AtbOperation {
     return std::make_shared<FunctionTask>(
         "RmsNorm", work, [=, y = outputs[0], epsilon = parameters_.normParam.epsilon] {
           const int64_t count = element_count(x.desc);
-          std::vector<float> normalised(count);
+          std::vector<float> normalized(count);
           RmsNorm norm;
           norm.cols = element_count(gamma.desc);
           norm.rows = count / norm.cols;
@@ -73,12 +73,12 @@ class RmsNormOperation final : public AtbOperation {
           norm.gamma = device_data(gamma);
           norm.bias = device_data(beta);
           norm.epsilon = epsilon;
-          norm.y_float = normalised.data();
+          norm.y_float = normalized.data();
           rms_norm(norm);
           const float inverse_scale = 1.0f / load_float(device_data(scale), scale.desc.dtype, 0);
           const float shift = load_float(device_data(offset), ACL_INT8, 0);
-          for (float& value : normalised) value = value * inverse_scale + shift;
-          from_float(normalised.data(), device_data(y), ACL_INT8, count);
+          for (float& value : normalized) value = value * inverse_scale + shift;
+          from_float(normalized.data(), device_data(y), ACL_INT8, count);
         });
   }
 

@@ -52,7 +52,7 @@ void check_parameters(const Parameters& p) {
               p.clampType == Parameters::CLAMP_TYPE_UNDEFINED && p.inputLayout == ::atb::infer::TYPE_BSND &&
               p.mlaVHeadSize == 0 && p.windowSize == 0 && !p.batchRunStatusEnable,
           invalid,
-          "the emulator implements neither quantisation, logN scaling, clamping, BNSD, merged caches, sliding windows "
+          "the emulator implements neither quantization, logN scaling, clamping, BNSD, merged caches, sliding windows "
           "nor dynamic batch.");
   if (p.calcType == Parameters::PREFIX_ENCODER) check_prefix_parameters(p);
 }

@@ -4,7 +4,7 @@
 // Modelled time. Host time runs on as it is; each stream has a Timeline, the moment at which the work queued so far
 // ends. A task starts when the host has submitted it and the stream is free, and moves that moment by its cost:
 // end = max(end, submitted) + cost. An event takes the stream's end; a stream that waits for it moves its own end to
-// at least that; a query compares with now, and whoever synchronises sleeps until then.
+// at least that; a query compares with now, and whoever synchronizes sleeps until then.
 //
 // ASCEND_EMULATOR_TIME_DILATION=k slows the modelled machine: a modelled second takes k seconds of the wall clock, so
 // that the host seems k times as fast (Gupta et al., "Time-warped network emulation", NSDI 2006). A small machine

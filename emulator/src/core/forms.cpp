@@ -1,15 +1,27 @@
 #include "core/forms.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <mutex>
+#include <set>
 
 namespace emulator {
 namespace {
 
+const char* path() {
+  static const char* const value = [] {
+    const char* set = std::getenv("ASCEND_EMULATOR_FORMS");
+    return set == nullptr || *set == '\0' ? nullptr : set;
+  }();
+  return value;
+}
+
 struct Table {
   std::mutex mutex;
-  std::map<std::string, uint64_t> counts;
+  std::set<std::string> known;
 };
 
 Table& table() {
@@ -17,29 +29,22 @@ Table& table() {
   return instance;
 }
 
+// One write, so that lines of several processes do not mix.
+void append(const std::string& line) {
+  const int file = open(path(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
+  if (file < 0 || write(file, line.data(), line.size()) != static_cast<ssize_t>(line.size())) {
+    std::fprintf(stderr, "ascend-emulator: ASCEND_EMULATOR_FORMS: \"%s\" cannot be written.\n", path());
+  }
+  if (file >= 0) close(file);
+}
+
 }  // namespace
 
-bool records_forms() {
-  static const bool wanted = [] {
-    const char* value = std::getenv("ASCEND_EMULATOR_FORMS");
-    return value != nullptr && std::strcmp(value, "1") == 0;
-  }();
-  return wanted;
-}
+bool records_forms() { return path() != nullptr; }
 
 void record_form(const std::string& form) {
   const std::lock_guard lock(table().mutex);
-  ++table().counts[form];
-}
-
-std::map<std::string, uint64_t> recorded_forms() {
-  const std::lock_guard lock(table().mutex);
-  return table().counts;
-}
-
-void clear_forms() {
-  const std::lock_guard lock(table().mutex);
-  table().counts.clear();
+  if (table().known.insert(form).second) append(form + "\n");
 }
 
 std::string form_of(aclDataType dtype, aclFormat format, int rank, bool is_view) {

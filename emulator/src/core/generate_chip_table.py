@@ -1,8 +1,8 @@
-"""Write the chip table as a C++ initialiser list: generate_chip_table.py FOLDER chip_table.inc.
+"""Write the chip table as a C++ initializer list: generate_chip_table.py FOLDER chip_table.inc.
 
-FOLDER holds chips.toml and chips.py, which reads it.
+FOLDER holds chips.toml, time_model.toml and chips.py, which reads them.
 
-The output is the body of an array, one designated initialiser of `struct Chip` (core/chips.h) a line:
+The output is the body of an array, one designated initializer of `struct Chip` (core/chips.h) a line:
 
     constexpr Chip kChips[] = {
     #include "chip_table.inc"
@@ -36,7 +36,7 @@ def literal(value: Any) -> str:
 
 
 def row(chip: Any) -> str:
-    """One designated initialiser, in the declaration order of struct Chip."""
+    """One designated initializer, in the declaration order of struct Chip."""
     memory = [chip.usable_memory_bytes(position) for position in range(2)]
     values = {
         "name": literal(chip.name),
@@ -56,6 +56,9 @@ def row(chip: Any) -> str:
         "fp16_tflops": chip.fp16_tflops,
         "int8_tops": chip.int8_tops,
         "launch_us": chip.launch_us,
+        "bandwidth_share": chip.bandwidth_share,
+        "cube_share": chip.cube_share,
+        "l2_share": chip.l2_share,
         "fp8_tflops": chip.fp8_tflops,
         "cube_mhz": chip.cube_mhz,
         "vector_mhz": chip.vector_mhz,

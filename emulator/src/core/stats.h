@@ -1,4 +1,4 @@
-// What the emulator counts: the reason why a test on it can see a needless synchronisation or copy.
+// What the emulator counts: the reason why a test on it can see a needless synchronization or copy.
 #pragma once
 
 #include <atomic>

@@ -99,7 +99,7 @@ Queries load_queries(const Rows& rows) {
 // ---- Keys and values ----
 
 // An int8 operand packed as floats gets its scale and offset; columns or rows of the panel are tokens.
-void dequantise(const Rows& rows, const KeyValue& kv, Keys keys, float* panel, int64_t width, bool tokens_along_columns) {
+void dequantize(const Rows& rows, const KeyValue& kv, Keys keys, float* panel, int64_t width, bool tokens_along_columns) {
   const int64_t channel0 = rows.kv_head * kv.dim;
   for (int64_t t = 0; t < keys.count; ++t) {
     const bool by_token = kv.token_scale != nullptr;
@@ -138,7 +138,7 @@ void score_part(const Rows& rows, const KeyValue& kv, int64_t sequence_offset, K
   const int64_t width = round_up(keys.count, 16);
   float* panel = scratch(ScratchSlot::kAttentionKeys, kv.dim * width);
   k.pack({address_of(kv, offset), kv.dtype, true, kv.token_stride, kv.chunk_stride}, 0, kv.dim, 0, keys.count, panel, width);
-  if (kv.dtype == ACL_INT8) dequantise(rows, kv, keys, panel, width, true);
+  if (kv.dtype == ACL_INT8) dequantize(rows, kv, keys, panel, width, true);
   p.b = panel;
   p.line_stride = width;
   p.columns = width;
@@ -169,7 +169,7 @@ void add_values(const Rows& rows, Keys keys, const float* weights, float* output
   float* panel = scratch(ScratchSlot::kAttentionKeys, keys.count * p.columns);
   k.pack({address_of(kv, offset), kv.dtype, false, kv.token_stride, kv.chunk_stride}, 0, keys.count, 0, kv.dim, panel,
          p.columns);
-  if (kv.dtype == ACL_INT8) dequantise(rows, kv, keys, panel, p.columns, false);
+  if (kv.dtype == ACL_INT8) dequantize(rows, kv, keys, panel, p.columns, false);
   p.b = panel;
   p.line_stride = p.columns;
   k.outer(p);

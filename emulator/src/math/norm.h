@@ -1,4 +1,4 @@
-// Root-mean-square and layer normalisation of rows, fp32 inside.
+// Root-mean-square and layer normalization of rows, fp32 inside.
 #pragma once
 
 #include <acl/acl.h>
@@ -7,14 +7,14 @@
 
 namespace emulator {
 
-// One normalised row set: rows are contiguous and `cols` wide. Null pointers mean "absent".
+// One normalized row set: rows are contiguous and `cols` wide. Null pointers mean "absent".
 struct RmsNorm {
   int64_t rows = 0, cols = 0;
   aclDataType dtype = ACL_FLOAT16;  // of x, residual, sum and y
   const void* x = nullptr;
   const void* residual = nullptr;   // added to x first
   void* sum = nullptr;              // that sum, rounded to dtype; may be x or residual
-  bool round_sum = true;            // normalise the rounded sum; false: the exact one
+  bool round_sum = true;            // normalize the rounded sum; false: the exact one
   const void* gamma = nullptr;
   aclDataType gamma_dtype = ACL_FLOAT16;
   float gamma_offset = 0.0f;        // 1 for Gemma: y = x / rms * (1 + gamma)
@@ -22,7 +22,7 @@ struct RmsNorm {
   const void* bias = nullptr;       // added after gamma; gamma_dtype
   float epsilon = 1e-6f;
   void* y = nullptr;
-  float* y_float = nullptr;         // the result before rounding, for fused casts and quantisation
+  float* y_float = nullptr;         // the result before rounding, for fused casts and quantization
   float* rstd = nullptr;            // [rows], 1 / rms
 };
 

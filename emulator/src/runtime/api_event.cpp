@@ -72,7 +72,7 @@ aclError aclrtStreamWaitEvent(aclrtStream stream, aclrtEvent event) {
 }
 
 aclError aclrtStreamWaitEventWithTimeout(aclrtStream stream, aclrtEvent event, int32_t timeout_ms) {
-  return aclrtStreamWaitEvent(stream, event);  // a wait that never ends shows at the next synchronisation
+  return aclrtStreamWaitEvent(stream, event);  // a wait that never ends shows at the next synchronization
 }
 
 aclError aclrtResetEvent(aclrtEvent event, aclrtStream stream) {

@@ -60,7 +60,7 @@ aclError aclrtGetDeviceSatMode(aclrtFloatOverflowMode* mode) {
 }
 
 aclError aclrtSetOpWaitTimeout(uint32_t timeout_s) {
-  return ACL_SUCCESS;  // a wait that never ends shows as the time-out of the synchronisation behind it
+  return ACL_SUCCESS;  // a wait that never ends shows as the time-out of the synchronization behind it
 }
 
 aclError aclrtSetOpExecuteTimeOut(uint32_t timeout_s) {

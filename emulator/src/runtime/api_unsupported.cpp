@@ -65,7 +65,7 @@ int32_t rtKernelLaunch(const void* stub, uint32_t blocks, void* arguments, uint3
   return unsupported("rtKernelLaunch", kNoBinaries);
 }
 int32_t rtGetC2cCtrlAddr(uint64_t* address, uint32_t* length) {
-  return unsupported("rtGetC2cCtrlAddr", "synchronisation between cores");
+  return unsupported("rtGetC2cCtrlAddr", "synchronization between cores");
 }
 
 // libprofapi: with no profiler attached CANN drops reports and succeeds, and none can attach here.

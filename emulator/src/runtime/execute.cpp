@@ -2,7 +2,7 @@
 
 #include "core/clock.h"
 #include "core/faults.h"
-#include "core/modelled_time.h"
+#include "core/modeled_time.h"
 #include "runtime/device.h"
 #include "runtime/stream.h"
 
@@ -39,7 +39,7 @@ void execute(Task& task, Stream& stream) {
   if (!Clock::models_time() || task.kind() == TaskKind::kHostCallback) return run_with_faults(task, stream);
   const int64_t start = Clock::timeline().end_ns();
   run_with_faults(task, stream);
-  add_modelled_time(task.name(), Clock::timeline().end_ns() - start);
+  add_modeled_time(task.name(), Clock::timeline().end_ns() - start);
 }
 
 }  // namespace emulator

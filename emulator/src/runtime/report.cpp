@@ -11,9 +11,8 @@
 #include "core/chips.h"
 #include "core/config.h"
 #include "core/fork.h"
-#include "core/forms.h"
 #include "core/json.h"
-#include "core/modelled_time.h"
+#include "core/modeled_time.h"
 #include "core/stats.h"
 #include "runtime/device.h"
 #include "runtime/graph.h"
@@ -69,7 +68,7 @@ uint64_t format_casts(const Counts& counts) {
   return sum;
 }
 
-std::string synchronisations() {
+std::string synchronizations() {
   const auto& syncs = stats().syncs;
   Object object;
   uint64_t total = 0;
@@ -143,13 +142,12 @@ std::string stats_json() {
       .add("launches_total", sum_of(eager))
       .add("graph_launches", json_of(replayed))
       .add("graph_launches_total", sum_of(replayed))
-      .add("forms", json_of(recorded_forms()))
       .add("graphs", Object()
                          .add("captures", counted.graph_captures)
                          .add("replays", counted.graph_replays)
                          .add("updates", counted.graph_updates)
                          .json())
-      .add("synchronisations", synchronisations())
+      .add("synchronizations", synchronizations())
       .add("copies", copies())
       .add("events", Object()
                          .add("records", counted.event_records)
@@ -159,7 +157,7 @@ std::string stats_json() {
       .add("host_callbacks", counted.host_callbacks)
       .add("format_casts", format_casts(eager) + format_casts(replayed))
       .add("memory", memory())
-      .add("modelled_ns", json_of(modelled_time_ns()))
+      .add("modeled_ns", json_of(modeled_time_ns()))
       .json();
 }
 
@@ -181,10 +179,9 @@ void reset_stats() {
     device_at(id).reset_peak();
     for (Stream* stream : device_at(id).streams()) stream->reset_launch_counts();
   }
-  clear_forms();
   clear_retired_launches();
   Graph::reset_replay_counts();
-  reset_modelled_time();
+  reset_modeled_time();
 }
 
 void write_stats_at_exit() {

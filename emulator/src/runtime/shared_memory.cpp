@@ -50,7 +50,7 @@ SharedPages share(void* address) {
   }
   Allocation& allocation = found->second;
   if (allocation.physical == nullptr) {
-    // Private pages become pages of the shared file. The caller has synchronised: nothing writes meanwhile.
+    // Private pages become pages of the shared file. The caller has synchronized: nothing writes meanwhile.
     auto& file = physical_file();
     auto physical = std::make_unique<PhysicalMemory>(PhysicalMemory{.device = allocation.device,
                                                                     .file = file.descriptor(),

@@ -220,7 +220,7 @@ class Chip:
         return code, executor, workspace.value
 
     def call(self, name: str, /, **given: Any) -> Answer:
-        """Both phases and a synchronisation; a failed device is reset for the next call."""
+        """Both phases and a synchronization; a failed device is reset for the next call."""
         code, executor, size = self.prepare(name, **given)
         if code != 0:
             return Answer(code, 1, self._message(), size)

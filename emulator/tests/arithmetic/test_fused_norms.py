@@ -1,4 +1,4 @@
-"""Normalisation fused with what surrounds it: addition, quantization, groups of channels, SiLU, a latent cache."""
+"""Normalization fused with what surrounds it: addition, quantization, groups of channels, SiLU, a latent cache."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def grouped_product(draw: random.Random) -> Call:
     return "GroupedMatmulV5", given
 
 
-def quantised_product(draw: random.Random) -> Call:
+def quantized_product(draw: random.Random) -> Call:
     rows, inner, columns = draw.choice([1, 3, 16, 65]), draw.choice([32, 64, 96, 33]), draw.choice([16, 64, 65])
     transposed = draw.random() < 0.4
     sizes = (columns, inner) if transposed else (inner, columns)
@@ -271,7 +271,7 @@ def norms_and_products(draw: random.Random) -> Call:
 
 
 MAKERS: tuple[Callable[[random.Random], Call], ...] = (
-    attention, attention, grouped_product, quantised_product, experts, experts, cache_and_rotary, indexed,
+    attention, attention, grouped_product, quantized_product, experts, experts, cache_and_rotary, indexed,
     norms_and_products,
 )  # fmt: skip
 

@@ -69,7 +69,7 @@ def ranks(communicators: int = 1) -> list[Rank]:
 
 
 def outcome(rank: Rank) -> tuple[int, str]:
-    """What a synchronisation of the rank's stream answers."""
+    """What a synchronization of the rank's stream answers."""
     cann.set_device(rank.device)
     code = answer("aclrtSynchronizeStream", rank.stream)
     if code in (0, HANGS):

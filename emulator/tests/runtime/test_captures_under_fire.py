@@ -143,7 +143,7 @@ def use_before_the_end() -> dict[str, int]:
     }
     cann.call("aclmdlRICaptureEnd", stream, ctypes.byref(graph))
     codes["replay after the end"] = code_of("aclmdlRIExecuteAsync", graph, other)
-    codes["synchronise"] = answer("aclrtSynchronizeStream", other)
+    codes["synchronize"] = answer("aclrtSynchronizeStream", other)
     return codes
 
 
@@ -155,7 +155,7 @@ def test_a_graph_is_used_once_its_capture_has_ended(npu: Npu) -> None:
         "destroy": 107026,
         "id": 0,
         "replay after the end": 0,
-        "synchronise": 0,
+        "synchronize": 0,
     }
 
 

@@ -34,15 +34,15 @@ def a_known_program() -> dict[str, Any]:
     return stats()
 
 
-def test_launches_copies_and_synchronisations_are_counted(npu: Npu) -> None:
+def test_launches_copies_and_synchronizations_are_counted(npu: Npu) -> None:
     stats = npu.call(a_known_program)
     assert stats["launches"] == {"aclnnAdd": 3, "aclnnInplaceMuls": 1}
     assert stats["launches_total"] == 4
     assert stats["copies"]["host_to_device"] == {"count": 1, "bytes": 1024, "blocking_count": 0}
     assert stats["copies"]["device_to_host"]["count"] == 1
     assert stats["copies"]["device_to_host"]["bytes"] == 1024
-    assert stats["synchronisations"]["stream"] >= 1
-    assert stats["synchronisations"]["device"] == 0
+    assert stats["synchronizations"]["stream"] >= 1
+    assert stats["synchronizations"]["device"] == 0
 
 
 def memory_of_a_peak() -> dict[str, int]:

@@ -34,7 +34,7 @@ def start(emulated: Callable[..., Machine], tmp_path: Path) -> Iterator[Start]:
 
 
 def add_until_error(times: int) -> tuple[int, str]:
-    """How many additions were launched before one, or the synchronisation after them, raised."""
+    """How many additions were launched before one, or the synchronization after them, raised."""
     import torch
 
     value = torch.zeros(4, device="npu")
@@ -48,7 +48,7 @@ def add_until_error(times: int) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(("code", "cause"), [(507014, "timed out"), (507015, "AI core"), (507018, "AI CPU")])
-def test_a_failed_launch_shows_at_the_synchronisation(start: Start, code: int, cause: str) -> None:
+def test_a_failed_launch_shows_at_the_synchronization(start: Start, code: int, cause: str) -> None:
     worker = start({"kind": "launch", "operator": "aclnnAdds", "nth": 3, "code": code})
     steps, text = worker.call(add_until_error, 10)
     assert steps == 2
@@ -190,12 +190,12 @@ def test_a_fault_that_cannot_be_is_refused(start: Start, fault: dict[str, Any], 
 )
 def test_a_bad_setting_is_named(start: Start, variable: str, value: str, accepted: str) -> None:
     """As the library itself reads it: the Python side checks the same before."""
-    text = start().call(initialise_with, variable, value)
+    text = start().call(initialize_with, variable, value)
     assert f'{variable}="{value}"' in text
     assert accepted in text
 
 
-def initialise_with(variable: str, value: str) -> str:
+def initialize_with(variable: str, value: str) -> str:
     import ctypes
     import os
 

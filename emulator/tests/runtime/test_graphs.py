@@ -183,14 +183,14 @@ def illegal_calls() -> dict[str, int]:
     size, host = ctypes.c_size_t(SIZE), ctypes.create_string_buffer(SIZE)
     cann.call("aclmdlRICaptureBegin", stream, 0)  # GLOBAL: forbids blocking calls of every thread
     codes = {
-        "synchronise the stream": code_of("aclrtSynchronizeStream", stream),
-        "synchronise the device": code_of("aclrtSynchronizeDevice"),
+        "synchronize the stream": code_of("aclrtSynchronizeStream", stream),
+        "synchronize the device": code_of("aclrtSynchronizeDevice"),
         "blocking copy": code_of("aclrtMemcpy", host, size, memory, size, cann.DEVICE_TO_HOST),
         "blocking fill": code_of("aclrtMemset", memory, size, 0, size),
         "query": code_of("aclrtStreamQuery", stream, ctypes.byref(ctypes.c_int())),
         "destroy": code_of("aclrtDestroyStream", stream),
         "capture again": code_of("aclmdlRICaptureBegin", stream, 0),
-        "synchronise another stream": code_of("aclrtSynchronizeStream", other),
+        "synchronize another stream": code_of("aclrtSynchronizeStream", other),
         "allocate": code_of("aclrtMalloc", ctypes.byref(ctypes.c_void_p()), size, 0),
         "wait for an event of outside": code_of("aclrtStreamWaitEvent", stream, outside),
     }
@@ -202,14 +202,14 @@ def illegal_calls() -> dict[str, int]:
 
 def test_what_a_capture_forbids_has_canns_code(npu: Npu) -> None:
     assert npu.call(illegal_calls) == {
-        "synchronise the stream": 107027,
-        "synchronise the device": 107027,
+        "synchronize the stream": 107027,
+        "synchronize the device": 107027,
         "blocking copy": 107030,
         "blocking fill": 107030,
         "query": 107027,
         "destroy": 107027,
         "capture again": 107027,
-        "synchronise another stream": 0,
+        "synchronize another stream": 0,
         "allocate": 0,
         "wait for an event of outside": 107024,
         "end": 507903,

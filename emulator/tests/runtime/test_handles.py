@@ -217,7 +217,7 @@ def streams_that_are_none() -> dict[str, int]:
     mark = cann.create("aclrtCreateEventExWithFlag", 1)
     handles = {"gone": gone, "wild": ctypes.c_void_p(0x1234), "event": mark, "memory": cann.malloc(SIZE)}
     calls = {
-        "synchronise": lambda handle: ("aclrtSynchronizeStream", handle),
+        "synchronize": lambda handle: ("aclrtSynchronizeStream", handle),
         "record": lambda handle: ("aclrtRecordEvent", mark, handle),
         "destroy": lambda handle: ("aclrtDestroyStream", handle),
         "capture": lambda handle: ("aclmdlRICaptureBegin", handle, cann.RELAXED),

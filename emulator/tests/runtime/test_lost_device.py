@@ -53,7 +53,7 @@ def event_waits_after_a_record(before_the_loss: bool) -> dict[str, int]:
     status = ctypes.c_int()
     if before_the_loss:
         codes["query"] = code_of("aclrtQueryEventStatus", mark, ctypes.byref(status))
-    codes["synchronise"] = answer("aclrtSynchronizeEvent", mark)
+    codes["synchronize"] = answer("aclrtSynchronizeEvent", mark)
     codes["with a limit"] = answer("aclrtSynchronizeEventWithTimeout", mark, 1000)
     gate.set()
     return codes
@@ -62,7 +62,7 @@ def event_waits_after_a_record(before_the_loss: bool) -> dict[str, int]:
 def test_an_event_that_a_lost_chip_will_not_reach(doomed: Worker) -> None:
     assert doomed.call(event_waits_after_a_record, before_the_loss=True) == {
         "query": LOST,
-        "synchronise": LOST,
+        "synchronize": LOST,
         "with a limit": LOST,
     }
 
@@ -70,7 +70,7 @@ def test_an_event_that_a_lost_chip_will_not_reach(doomed: Worker) -> None:
 def test_an_event_that_a_lost_chip_refused_to_record(doomed: Worker) -> None:
     assert doomed.call(event_waits_after_a_record, before_the_loss=False) == {
         "record": LOST,
-        "synchronise": LOST,
+        "synchronize": LOST,
         "with a limit": LOST,
     }
 
@@ -83,7 +83,7 @@ def torch_event_after_a_failure() -> list[str]:
     errors = []
     mark = torch.npu.Event()
 
-    def synchronise() -> int:
+    def synchronize() -> int:
         try:
             mark.synchronize()
         except RuntimeError as error:
@@ -103,7 +103,7 @@ def torch_event_after_a_failure() -> list[str]:
     except RuntimeError as error:
         errors.append(str(error))
     record()
-    assert bounded(synchronise) != HANGS
+    assert bounded(synchronize) != HANGS
     return errors
 
 
@@ -247,7 +247,7 @@ def drop_a_record(how: str) -> dict[str, int]:
         cann.call("aclrtRecordEvent", mark, stream)
         assert code_of("aclmdlRICaptureTaskUpdateEnd", stream) == 107040
     return {
-        "synchronise": answer("aclrtSynchronizeEvent", mark),
+        "synchronize": answer("aclrtSynchronizeEvent", mark),
         "wait": answer("aclrtStreamWaitEvent", cann.stream(), mark),
         "time": code_of("aclrtEventGetTimestamp", mark, ctypes.byref(ctypes.c_uint64())),
     }
@@ -255,4 +255,4 @@ def drop_a_record(how: str) -> dict[str, int]:
 
 @pytest.mark.parametrize("how", ["destroyed stream", "refused update"])
 def test_a_dropped_record_holds_nobody(doomed: Worker, how: str) -> None:
-    assert doomed.call(drop_a_record, how) == {"synchronise": 0, "wait": 0, "time": 107006}
+    assert doomed.call(drop_a_record, how) == {"synchronize": 0, "wait": 0, "time": 107006}

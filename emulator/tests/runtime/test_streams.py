@@ -117,7 +117,7 @@ def test_elapsed_time_is_that_between_the_records(npu: Npu) -> None:
     assert npu.call(elapsed_around_a_pause) >= 50
 
 
-def synchronise_with_a_limit() -> int:
+def synchronize_with_a_limit() -> int:
     cann.set_device()
     gate, stream = threading.Event(), cann.stream()
     keep = cann.host_function(stream, gate.wait)
@@ -132,8 +132,8 @@ def synchronise_with_a_limit() -> int:
     return 0
 
 
-def test_a_synchronisation_gives_up_at_its_time_limit(npu: Npu) -> None:
-    assert npu.call(synchronise_with_a_limit) == 507046
+def test_a_synchronization_gives_up_at_its_time_limit(npu: Npu) -> None:
+    assert npu.call(synchronize_with_a_limit) == 507046
 
 
 def callbacks_on_a_thread_of_the_program() -> list[str]:

@@ -116,6 +116,6 @@ def first_of_many(slots: int) -> bool:
     return status.value == 1
 
 
-def test_a_slot_is_taken_for_the_modelled_time_of_its_task() -> None:
+def test_a_slot_is_taken_for_the_modeled_time_of_its_task() -> None:
     with process(clock="timing", ASCEND_EMULATOR_STREAM_SLOTS="16") as worker:
         assert worker.call(first_of_many, 16)

@@ -238,7 +238,7 @@ def launch_without_workspace() -> int:
     return launched
 
 
-def modelled_ns(name: str) -> int:
+def modeled_ns(name: str) -> int:
     """Modelled time of one launch of a form that a rule makes slower (a modelled clock only)."""
     from ascend_emulator import counters
 
@@ -275,7 +275,7 @@ def modelled_ns(name: str) -> int:
     counters.reset_stats()
     answer = chip.call(operator, **given)
     assert answer.ran, answer
-    times: dict[str, int] = counters.stats()["modelled_ns"]
+    times: dict[str, int] = counters.stats()["modeled_ns"]
     return times[f"aclnn{operator}"]
 
 

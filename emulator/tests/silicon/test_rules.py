@@ -195,10 +195,10 @@ def test_row_index_copy_is_refused(strict: Npu, lenient: Npu, other_chip: Npu) -
 )
 def test_what_the_ai_cpu_and_the_layouts_cost(machines: Machines, slow: str, fast: str | None) -> None:
     strict, lenient = (machines("310P3", rules, "timing") for rules in ("all", "none"))
-    with_rule, without = strict.call(chip.modelled_ns, slow), lenient.call(chip.modelled_ns, slow)
+    with_rule, without = strict.call(chip.modeled_ns, slow), lenient.call(chip.modeled_ns, slow)
     assert with_rule > 2 * without
     if fast is not None:
-        assert strict.call(chip.modelled_ns, fast) == lenient.call(chip.modelled_ns, fast)
+        assert strict.call(chip.modeled_ns, fast) == lenient.call(chip.modeled_ns, fast)
 
 
 def test_empty_context_leaves_its_row(machines: Machines) -> None:

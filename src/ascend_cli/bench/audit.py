@@ -14,7 +14,7 @@ NOT_AUDITED = (
     "TOKENS NOT AUDITED: the server shows no counters at /metrics, so the prompts' tokens are what the client meant to "
     "send; let this machine reach /metrics"
 )
-TOLERANCE = 0.02  # random prompts are text, and tokenise back to a few tokens more or less
+TOLERANCE = 0.02  # random prompts are text, and tokenize back to a few tokens more or less
 
 
 def audit(workload: Workload, run: Run, is_chat: bool) -> str | None:

@@ -66,7 +66,7 @@ def _row(
         runs=runs,
         chip=data["chip"],
         tensor_parallel_size=entry["tensor_parallel_size"],
-        weight_format="fp16",  # the page's --dtype float16
+        weight_format="fp16",  # the published command's --dtype float16
         engine=data["engine"],
         created=data["created"],
         label="published Atlas 300I Duo figures",

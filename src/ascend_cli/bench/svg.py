@@ -1,6 +1,6 @@
 """Small charts as inline SVG: lines over a number axis and grouped bars. No script, no fonts, no network.
 
-Colours come from CSS classes (`series-0` ...) so that one style sheet serves light and dark pages.
+Colors come from CSS classes (`series-0` ...) so that one style sheet serves light and dark pages.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from ascend_cli import options
 from ascend_cli.errors import BAD_ANSWER, OK, UsageError
 
 if TYPE_CHECKING:
+    from ascend_cli.deploy.service import Service
     from ascend_cli.hardware.npu_smi import Reading
 
 
@@ -48,6 +49,11 @@ class Flavour(StrEnum):
     mindcluster = "mindcluster"
     cce = "cce"
     hami = "hami"
+
+
+class Architecture(StrEnum):
+    x86_64 = "x86_64"
+    aarch64 = "aarch64"
 
 
 class MultiNode(StrEnum):
@@ -98,6 +104,9 @@ def deploy(
     proxy: Annotated[
         bool | None, typer.Option("--proxy/--no-proxy", help="An allow-listing proxy in front (compose, k8s).")
     ] = None,
+    monitoring: Annotated[
+        bool, typer.Option("--monitoring", help="Prometheus, its rules and a Grafana dashboard (compose, k8s).")
+    ] = False,
     flavor: Annotated[
         Flavour, typer.Option("--k8s-flavor", help="Device plugin of the cluster.")
     ] = Flavour.mindcluster,
@@ -116,7 +125,14 @@ def deploy(
     ] = False,
     build: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="With --target dockerfile: build the image from the repository there."),
+        typer.Option(metavar="FOLDER", help="The repository: --target dockerfile builds the image from it."),
+    ] = None,
+    offline_bundle: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Wheels, images, weights list and checksums for a host without a network."),
+    ] = None,
+    architecture: Annotated[
+        Architecture | None, typer.Option("--arch", help="With --offline-bundle: the host's, if not this machine's.")
     ] = None,
     json: options.Json = False,
     extra: Annotated[list[str] | None, typer.Argument(metavar="-- FLAGS", help="More flags for vllm serve.")] = None,
@@ -128,7 +144,7 @@ def deploy(
     """
     from ascend_cli import net
     from ascend_cli.deploy import render, service
-    from ascend_cli.deploy.images import check_mirror, find_image, own_reference, proxy_image
+    from ascend_cli.deploy.images import check_mirror, find_image, monitoring_images, own_reference, proxy_image
     from ascend_cli.deploy.kubernetes import Cluster
     from ascend_cli.deploy.names import check_name, check_namespace
     from ascend_cli.hardware import chip_named
@@ -141,8 +157,10 @@ def deploy(
         if build is not None:
             return _build(text, own_reference(spec), build)
         return _write(text, output, json, "dockerfile", {"image": own_reference(spec)})
-    if build is not None:
+    if build is not None and offline_bundle is None:
         raise UsageError("--build is of --target dockerfile: build the image first, then deploy with it")
+    if architecture is not None and offline_bundle is None:
+        raise UsageError("--arch is of --offline-bundle: elsewhere the image's architecture is the host's")
     if not model:
         raise UsageError("name a model: a folder with config.json, a hub id, or one of `ascend plan --list`")
     if open_form and target is not Target.docker:
@@ -185,8 +203,11 @@ def deploy(
         open_form=open_form,
         interactive=interactive,
         proxy=(target in (Target.compose, Target.k8s)) if proxy is None else proxy,
+        monitoring=service.Monitoring(*monitoring_images(mirror)) if monitoring else service.Monitoring(),
         extra=tuple(extra or ()),
     )
+    if monitoring and target not in (Target.compose, Target.k8s):
+        raise UsageError("--monitoring is of --target compose and k8s: elsewhere `ascend top` shows chips and server")
     if chosen.proxy and target not in (Target.compose, Target.k8s):
         raise UsageError("--proxy needs two containers: use --target compose or k8s")
     found = find_image(spec, tag, system.value, mirror, image, image_of.value if image_of else "")
@@ -199,6 +220,10 @@ def deploy(
         text = render.render_systemd(built)
     else:
         text = render.render_kubernetes(built, cluster)
+    if offline_bundle is not None:
+        if open_form or interactive:
+            raise UsageError("--offline-bundle is for a service: leave --open and --interactive out")
+        return _bundle(offline_bundle, build or Path(), built, target.value, text, architecture, json)
     facts: dict[str, object] = {
         "image": found.reference,
         "chip": spec.name,
@@ -214,7 +239,7 @@ def _build(dockerfile: str, reference: str, repository: Path) -> int:
 
     from ascend_cli.output import notice
 
-    if not (repository / "constraints.txt").is_file():
+    if not (repository / "requirements/row.lock").is_file():
         raise UsageError(f"--build {repository} is not the root of the ascend-plugin repository: name that folder")
     command = ["docker", "build", "-t", reference, "-f", "-", str(repository)]
     notice("+ " + " ".join(command))
@@ -223,6 +248,34 @@ def _build(dockerfile: str, reference: str, repository: Path) -> int:
     except OSError as error:
         raise UsageError(f"docker cannot be started ({error.strerror}): install it, or build what -o writes") from error
     return OK if done.returncode == 0 else BAD_ANSWER
+
+
+def _bundle(
+    folder: Path,
+    repository: Path,
+    built: Service,
+    target: str,
+    text: str,
+    architecture: Architecture | None,
+    json: bool,
+) -> int:
+    """Make a bundle; what is missing of it makes the answer bad."""
+    import os
+
+    from ascend_cli.deploy import bundle
+    from ascend_cli.output import emit_json, notice
+
+    machine = architecture.value if architecture else os.uname().machine
+    facts = bundle.make(folder, repository, built, target, text, machine, notice)
+    missing = facts["missing"]
+    assert isinstance(missing, list)
+    if json:
+        emit_json(facts)
+    else:
+        print(folder)
+    for one in missing:
+        notice(f"ascend deploy: missing: {one}")
+    return BAD_ANSWER if missing else OK
 
 
 def _reading() -> Reading | None:

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
-from ascend_cli.deploy import document, proxy
+from ascend_cli.deploy import document, monitoring, proxy
+from ascend_cli.deploy.dashboard import dashboard
 from ascend_cli.deploy.service import CACHE, CONTAINER_PORT, HOST_CACHE, USER, Service
 from ascend_cli.deploy.start import KEY_FILE, start_with_key
 
 CONFINED: dict[str, Any] = {"cap_drop": ["ALL"], "security_opt": ["no-new-privileges:true"], "read_only": True}
 DOCKER_RESOLVER = "127.0.0.11"  # Docker's own, inside its networks
+PROMETHEUS_PORT, GRAFANA_PORT = 9090, 3000
+RULE_FILE = "/etc/prometheus/ascend-rules.yml"
+DASHBOARDS = "/etc/grafana/ascend"
+VIEWER_ONLY = {  # who reaches this machine's loopback may look; nobody can log in, so there is no password to guess
+    "GF_AUTH_ANONYMOUS_ENABLED": "true",
+    "GF_AUTH_ANONYMOUS_ORG_ROLE": "Viewer",
+    "GF_AUTH_DISABLE_LOGIN_FORM": "true",
+    "GF_AUTH_BASIC_ENABLED": "false",
+    "GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION": "true",
+    "GF_ANALYTICS_REPORTING_ENABLED": "false",
+    "GF_ANALYTICS_CHECK_FOR_UPDATES": "false",
+    "GF_PLUGINS_PREINSTALL_DISABLED": "true",
+}
 
 
 def render(service: Service, comments: list[str]) -> str:
@@ -26,7 +41,53 @@ def _file(service: Service) -> dict[str, Any]:
         found["services"]["proxy"] = _proxy(service)
         found["networks"] = {"inside": {"internal": True}, "outside": {}}
         found["configs"] = {"proxy": {"content": proxy.configuration(service, service.name, DOCKER_RESOLVER)}}
+    if service.monitoring:
+        _add_monitoring(found, service)
     return found
+
+
+def _add_monitoring(found: dict[str, Any], service: Service) -> None:
+    """Prometheus and Grafana beside the server, both on loopback; Grafana shows, and has no account to log in with."""
+    inside = ["inside", "outside"] if service.proxy else ["default"]
+    chips = f"host.docker.internal:{monitoring.EXPORTER_PORT}"
+    server = f"{service.name}:{CONTAINER_PORT}"
+    found["services"]["prometheus"] = {
+        "image": service.monitoring.prometheus_image,
+        "restart": "unless-stopped",
+        **CONFINED,
+        "networks": inside,
+        "ports": [f"127.0.0.1:{PROMETHEUS_PORT}:{PROMETHEUS_PORT}"],
+        "extra_hosts": ["host.docker.internal:host-gateway"],  # where npu-exporter or `ascend top --export` listens
+        "volumes": [{"type": "volume", "source": "prometheus", "target": "/prometheus"}],
+        "configs": [
+            {"source": "prometheus", "target": "/etc/prometheus/prometheus.yml"},
+            {"source": "rules", "target": RULE_FILE},
+        ],
+    }
+    found["services"]["grafana"] = {
+        "image": service.monitoring.grafana_image,
+        "restart": "unless-stopped",
+        **CONFINED,
+        "tmpfs": ["/tmp"],
+        "networks": inside,
+        "ports": [f"127.0.0.1:{GRAFANA_PORT}:{GRAFANA_PORT}"],
+        "volumes": [{"type": "volume", "source": "grafana", "target": "/var/lib/grafana"}],
+        "environment": VIEWER_ONLY,
+        "configs": [
+            {"source": "datasource", "target": "/etc/grafana/provisioning/datasources/ascend.yaml"},
+            {"source": "provider", "target": "/etc/grafana/provisioning/dashboards/ascend.yaml"},
+            {"source": "dashboard", "target": f"{DASHBOARDS}/ascend.json"},
+        ],
+    }
+    contents = {
+        "prometheus": document.dump([monitoring.configuration(server, chips, RULE_FILE)], []),
+        "rules": document.dump([monitoring.rules()], []),
+        "datasource": document.dump([monitoring.datasource(f"http://prometheus:{PROMETHEUS_PORT}")], []),
+        "provider": document.dump([monitoring.provider(DASHBOARDS)], []),
+        "dashboard": json.dumps(dashboard(), indent=1) + "\n",
+    }
+    found.setdefault("configs", {}).update({name: {"content": text} for name, text in contents.items()})
+    found["volumes"] = {"prometheus": {}, "grafana": {}}
 
 
 def _server(service: Service) -> dict[str, Any]:

@@ -139,3 +139,10 @@ def proxy_image(mirror: str = "none") -> str:
     check_mirror(mirror)
     proxy = catalogue()["proxy"]
     return f"{proxy['mirrors'][mirror]}{proxy['image']}"
+
+
+def monitoring_images(mirror: str = "none") -> tuple[str, str]:
+    """Prometheus's and Grafana's images, from the same mirror."""
+    check_mirror(mirror)
+    found = catalogue()["monitoring"]
+    return found["mirrors"][mirror] + found["prometheus"], found["mirrors"][mirror] + found["grafana"]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
-from ascend_cli.deploy import document, proxy
+from ascend_cli.deploy import document, monitoring, proxy
+from ascend_cli.deploy.dashboard import dashboard
 from ascend_cli.deploy.service import CACHE, CONTAINER_PORT, HCCN_CONF, HCCN_TOOL, USER, Service
 from ascend_cli.deploy.start import CHECK_KEY, serve_line
 from ascend_facts.chips import ChipSpec
 
+OPERATOR = "monitoring.coreos.com/v1"
 JOIN = 'export HCCL_IF_IP="$(hostname -i)" GLOO_SOCKET_IFNAME=eth0 HCCL_SOCKET_IFNAME=eth0'
+MONITORING_NAMESPACE = "monitoring"  # where the Prometheus operator's own stack runs, unless it was put elsewhere
 LONG_START_S = 1800  # half an hour: the weights are read, the graphs captured
 
 
@@ -50,6 +54,11 @@ def render(service: Service, cluster: Cluster, comments: list[str]) -> str:
         head.append(
             f"{cluster.nodes} nodes of {service.ranks} chips, joined by Ray: tensor parallel inside a node, "
             "pipeline parallel between nodes."
+        )
+    if service.monitoring:
+        head.append(
+            "Monitoring needs the Prometheus operator, its stack in the namespace "
+            f"{MONITORING_NAMESPACE}, and MindCluster's npu-exporter for the chips."
         )
     main = {"lws": _leader_worker_set, "ray": _ray_cluster}.get(cluster.multi_node, _deployment)
     selector = _labels(service) | ({"role": "leader"} if cluster.nodes > 1 else {})
@@ -277,7 +286,46 @@ def _surroundings(service: Service, cluster: Cluster, selector: dict[str, str]) 
         data = {"default.conf": proxy.configuration(service, "127.0.0.1")}
         metadata = _metadata(service, cluster, "-proxy")
         found.append({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
-    return found
+    return [*found, *(_monitoring(service, cluster, selector) if service.monitoring else ())]
+
+
+def _monitoring(service: Service, cluster: Cluster, selector: dict[str, str]) -> list[dict[str, Any]]:
+    """For the Prometheus operator: what to scrape, the rules, and the dashboard where Grafana's sidecar looks for it.
+
+    The chips' metrics are npu-exporter's, a DaemonSet of MindCluster's.
+    """
+    chips = {"matchExpressions": [{"key": "app", "operator": "In", "values": ["npu-exporter"]}]}
+
+    def scraped(name: str, job: str, spec: dict[str, Any]) -> dict[str, Any]:
+        labelled = [{"action": "replace", "targetLabel": "job", "replacement": job}]
+        spec["podMetricsEndpoints"][0]["relabelings"] = labelled
+        metadata = _metadata(service, cluster, f"-{name}")
+        return {"apiVersion": OPERATOR, "kind": "PodMonitor", "metadata": metadata, "spec": spec}
+
+    interval = f"{monitoring.SCRAPE_S}s"
+    server = {"selector": {"matchLabels": selector}, "podMetricsEndpoints": [{"port": "http", "interval": interval}]}
+    exporter = {
+        "selector": chips,
+        "namespaceSelector": {"any": True},
+        "podMetricsEndpoints": [{"targetPort": monitoring.EXPORTER_PORT, "interval": interval}],
+    }
+    board = _metadata(service, cluster, "-dashboard") | {"labels": {"grafana_dashboard": "1"}}
+    return [
+        scraped("server", monitoring.SERVER_JOB, server),
+        scraped("chips", monitoring.CHIP_JOB, exporter),
+        {
+            "apiVersion": OPERATOR,
+            "kind": "PrometheusRule",
+            "metadata": _metadata(service, cluster, "-rules"),
+            "spec": monitoring.rules(),
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": board,
+            "data": {"ascend.json": json.dumps(dashboard(), indent=1) + "\n"},
+        },
+    ]
 
 
 def _network_policy(service: Service, cluster: Cluster) -> dict[str, Any]:
@@ -291,6 +339,13 @@ def _network_policy(service: Service, cluster: Cluster) -> dict[str, Any]:
     if not service.model_dir:
         egress.append({"ports": [{"protocol": "TCP", "port": 443}]})
     clients = {"podSelector": {"matchLabels": {f"{service.name}-client": "true"}}}
+    ingress: list[dict[str, Any]] = [
+        {"from": [clients], "ports": [{"protocol": "TCP", "port": port}]},
+        {"from": [own]},
+    ]
+    if service.monitoring:
+        watcher = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": MONITORING_NAMESPACE}}}
+        ingress.append({"from": [watcher], "ports": [{"protocol": "TCP", "port": CONTAINER_PORT}]})
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -298,7 +353,7 @@ def _network_policy(service: Service, cluster: Cluster) -> dict[str, Any]:
         "spec": {
             "podSelector": {"matchLabels": _labels(service)},
             "policyTypes": ["Ingress", "Egress"],
-            "ingress": [{"from": [clients], "ports": [{"protocol": "TCP", "port": port}]}, {"from": [own]}],
+            "ingress": ingress,
             "egress": egress,
         },
     }

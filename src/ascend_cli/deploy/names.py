@@ -18,7 +18,7 @@ IMAGE = re.compile(
     r"(?::(?P<tag>\w[\w.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?",
     re.ASCII,
 )
-RESERVED = ("proxy",)  # a container that compose files have of their own
+RESERVED = ("proxy", "prometheus", "grafana")  # containers that compose files have of their own
 
 
 def check_name(name: str, target: str, option: str = "--name") -> str:

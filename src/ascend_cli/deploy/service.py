@@ -13,6 +13,7 @@ from ascend_cli.errors import UsageError
 from ascend_cli.hardware.npu_smi import Reading
 from ascend_cli.registry.cards import Model
 from ascend_cli.registry.parsers import parser_flags
+from ascend_cli.serving.decide import LIMITS
 from ascend_cli.serving.flags import ServeFlags, spelled
 from ascend_facts.chips import ChipSpec
 from ascend_facts.memory_plan import DEFAULT_MEMORY_FRACTION, MemoryPlan, plan_memory, refusal, request_on
@@ -39,6 +40,17 @@ HUB_ENDPOINTS = {"hf": "", "hf-mirror": "https://hf-mirror.com", "modelscope": "
 
 
 @dataclass(frozen=True)
+class Monitoring:
+    """The images that watch a server; false where nothing does."""
+
+    prometheus_image: str = ""
+    grafana_image: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.prometheus_image)
+
+
+@dataclass(frozen=True)
 class Options:
     """The choices of `ascend deploy` that shape the service, as typed."""
 
@@ -61,6 +73,7 @@ class Options:
     open_form: bool = False
     interactive: bool = False
     proxy: bool = False
+    monitoring: Monitoring = Monitoring()
     extra: tuple[str, ...] = ()
 
 
@@ -84,6 +97,7 @@ class Service:
     proxy: bool
     api_key_file: str | None
     proxy_image: str = ""
+    monitoring: Monitoring = Monitoring()
     environment: dict[str, str] = field(default_factory=dict)
     serve_arguments: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -174,6 +188,7 @@ def build_service(model: Model, chip: ChipSpec, image: Image, options: Options, 
         proxy=options.proxy,
         api_key_file=None if options.open_form else str(_key_file(options)),
         proxy_image=options.proxy_image,
+        monitoring=options.monitoring,
         environment=_environment(model_dir, options, image),
         serve_arguments=tuple(_serve_arguments(model, image, argument, ranks, memory, options)),
         warnings=tuple(_warnings(image, options, devices, needed, model_dir, here)),
@@ -325,6 +340,8 @@ def _serve_arguments(
         arguments += ["--host", "0.0.0.0", "--port", str(CONTAINER_PORT)]
         arguments += ["--max-model-len", str(options.max_model_len or _context(memory))]
         arguments += ["--max-num-seqs", str(options.max_num_seqs or SEQUENCES), "--disable-fastapi-docs"]
+        if image.is_own:  # another's image has not this project's package
+            arguments += ["--middleware", LIMITS]
         return [*arguments, *options.extra]
     if options.port != CONTAINER_PORT:  # on the host's network
         arguments += ["--port", str(options.port)]

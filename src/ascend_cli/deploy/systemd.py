@@ -20,7 +20,7 @@ def render(service: Service, ascend: str, comments: list[str]) -> str:
     """The unit: systemd starts no service whose credential is missing, and `ascend serve` none with an empty one."""
     key = f"/etc/{service.name}/api-key"
     flags = ["--host", "127.0.0.1", "--port", str(service.port)]
-    skipped = {"--model", "--host", "--port"}
+    skipped = {"--model", "--host", "--port", "--middleware"}  # `ascend serve` has its own
     words = list(service.serve_arguments)
     while words:
         word = words.pop(0)

@@ -49,8 +49,9 @@ def doctor(
         raise UsageError("--probe, --first-run, --import and --vllm-version exclude each other: give one of them")
     if probe:
         from ascend_cli.doctor.probe import run as probing
+        from ascend_cli.doctor.probe.case import GROUPS
 
-        return probing.probe(index, tuple(group or probing.GROUPS), output, json, quiet)
+        return probing.probe(index, tuple(group or GROUPS), output, json, quiet)
     if first_run:
         from ascend_cli.doctor.first_run.command import first_run as run_first
 

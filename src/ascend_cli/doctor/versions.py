@@ -138,6 +138,12 @@ def check_packages(versions: dict[str, str | None] | None = None) -> Iterator[Fi
     for package in ("torch", "torch_npu"):
         yield _package(package, found.get(package), *supported_row.torch)
     yield _package("vllm", found.get("vllm"), supported_row.vllm)
+    if not found.get("torchvision"):
+        release = dict(zip(supported_row.torch, supported_row.torchvision, strict=True))
+        torch = (found.get("torch") or supported_row.tested_torch).split("+")[0]
+        fix = f"pip install --no-deps torchvision=={release.get(torch, supported_row.torchvision[0])}"
+        why = "models with pictures do not start without it, text models do"
+        yield note("torchvision", "torchvision is not installed", why, fix)
     plugin = found.get("ascend-plugin")
     yield ok("ascend-plugin", f"ascend-plugin {plugin}") if plugin else _package("ascend-plugin", None)
     if found.get("vllm-ascend"):
@@ -164,7 +170,7 @@ def _package(package: str, version: str | None, *wanted: str) -> Finding:
 
 
 def installed() -> dict[str, str | None]:
-    names = ("torch", "torch_npu", "vllm", "ascend-plugin", "vllm-ascend", "triton")
+    names = ("torch", "torch_npu", "torchvision", "vllm", "ascend-plugin", "vllm-ascend", "triton")
     return {name: _installed(name) for name in names}
 
 

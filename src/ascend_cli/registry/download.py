@@ -21,6 +21,7 @@ from typing import Any
 
 from ascend_cli.errors import NothingDone, UsageError
 from ascend_cli.web import is_loopback
+from ascend_facts.checkpoint import UnreadableCheckpoint, indexed_files
 
 MIRROR = "https://hf-mirror.com"
 MODELSCOPE = "https://www.modelscope.cn"
@@ -40,6 +41,7 @@ UNWANTED = (
 )
 CHUNK_BYTES = 1 << 20
 LONGEST_HEADER_BYTES = 100 << 20  # safetensors' own limit
+MOST_SHARDS = 10_000  # of one model; the largest published ones have some hundreds
 SHARD = re.compile(r"(.+)-(\d+)-of-(\d+)(\.safetensors)", re.ASCII)
 TIMEOUT_S = 60.0
 ATTEMPTS = 5
@@ -101,19 +103,20 @@ def incomplete_files(folder: Path) -> list[str]:
     weights are of another kind has nothing to hold them against.
     """
     wanted = {file.name for file in folder.glob("*.safetensors")}
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        try:
-            wanted |= set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (OSError, ValueError, KeyError, AttributeError, TypeError):
-            return [f"{index.name} cannot be read"]
+    try:
+        wanted |= indexed_files(folder)
+    except UnreadableCheckpoint as error:
+        return [str(error)]
     for name in list(wanted):
-        if shard := SHARD.fullmatch(str(name)):
-            width, last = len(shard[2]), int(shard[3])
+        if shard := SHARD.fullmatch(name):
+            width, digits = len(shard[2]), len(shard[3])
+            last = int(shard[3]) if digits <= width else MOST_SHARDS + 1
+            if last > MOST_SHARDS:
+                return [f"{name[:80]} names more parts than any model has"]
             wanted |= {f"{shard[1]}-{number:0{width}d}-of-{shard[3]}{shard[4]}" for number in range(1, last + 1)}
     if not wanted:
         return ["no *.safetensors"]
-    problems = ((str(name), _problem_of(folder / str(name))) for name in sorted(wanted, key=str))
+    problems = ((name, _problem_of(folder / name)) for name in sorted(wanted))
     return [f"{name} {problem}" for name, problem in problems if problem]
 
 

@@ -10,7 +10,9 @@ import atexit
 import gc
 import os
 import sys
+import tempfile
 import traceback
+from pathlib import Path
 from typing import NoReturn
 
 
@@ -23,7 +25,13 @@ def main() -> NoReturn:
     gc.freeze()
     gc.enable()
     sys.argv[0] = "vllm"
-    end(_code(run_vllm))
+    with tempfile.TemporaryDirectory(prefix="ascend-serve-") as folder:
+        last_words = Path(folder) / "last-words"
+        os.environ["ASCEND_LAST_WORDS"] = str(last_words)
+        code = _code(run_vllm)
+        if code and last_words.is_file():
+            print(last_words.read_text(encoding="utf-8"), file=sys.stderr)
+    end(code)
 
 
 def _code(run: object) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +27,10 @@ def top(
     api_key_file: Annotated[
         Path | None, typer.Option("--api-key-file", help="File with the server's API key, if its /metrics wants one.")
     ] = None,
+    export: Annotated[
+        str,
+        typer.Option(metavar="[HOST:]PORT", help="Serve the chips' figures to Prometheus instead, at /metrics."),
+    ] = "",
     json: options.Json = False,
 ) -> int:
     """Chips (memory, utilisation, temperature) beside the served model's tokens a second, queue and cache.
@@ -36,6 +41,8 @@ def top(
     """
     import time
 
+    if export:
+        return _export(export)
     from ascend_cli.output import console, emit_json
     from ascend_cli.secret import read_key
     from ascend_cli.top.sample import rates, take
@@ -67,6 +74,25 @@ def top(
                 live.update(draw(url, first, second), refresh=True)
     except KeyboardInterrupt:
         return OK
+
+
+def _export(address: str) -> int:
+    """Serve until Ctrl-C. Raises UsageError where there is no chip to tell of."""
+    from ascend_cli.hardware import Host
+    from ascend_cli.hardware.npu_smi import NpuSmiError
+    from ascend_cli.output import notice
+    from ascend_cli.top.export import parse_address, server
+
+    where = parse_address(address)
+    try:
+        found = Host().npu_smi()
+    except NpuSmiError as error:
+        raise UsageError(f"npu-smi does not tell of the chips here ({error}): `ascend doctor`") from error
+    with server(where) as serving:
+        notice(f"{len(found.chips)} chips at http://{where[0]}:{where[1]}/metrics; Ctrl-C ends it")
+        with suppress(KeyboardInterrupt):
+            serving.serve_forever()
+    return OK
 
 
 def draw(url: str, first: Sample, second: Sample) -> Group:

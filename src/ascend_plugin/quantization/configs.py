@@ -58,7 +58,7 @@ class AscendFp8Config(Fp8Config):
         stored_otherwise = experts and self.store_dtype == "mxfp4"
         if stored_otherwise or not (linear or experts) or self._is_skipped(prefix):
             return super().get_quant_method(layer, prefix)
-        return DequantizedFp8Linear(self) if linear else DequantizedFp8Experts(self, layer.moe_config)
+        return DequantizedFp8Linear(self) if linear else DequantizedFp8Experts(self, layer.moe_config)  # type: ignore[arg-type]
 
     def _is_skipped(self, prefix: str) -> bool:
         return is_layer_skipped(

@@ -27,7 +27,7 @@ from ascend_plugin.cache import kv_cache
 from ascend_plugin.graphs import budget
 from ascend_plugin.graphs.wrapper import AscendGraphWrapper
 from ascend_plugin.missing_kernels import explained
-from ascend_plugin.ops import sampling, structured_output
+from ascend_plugin.ops import routed_scale, sampling, structured_output
 from ascend_plugin.ops.noise import HostNoise
 from ascend_plugin.runner.accepted import AcceptedTokens
 from ascend_plugin.runner.dummy_run import dummy_run_context
@@ -69,6 +69,7 @@ class AscendModelRunner(GPUModelRunner):
         drafter = getattr(getattr(self, "drafter", None), "model", None)
         for model in (self.get_model(), drafter):
             if isinstance(model, torch.nn.Module):
+                routed_scale.find_compensated(model)
                 compat.prepare_model(model, self.chip)
 
     def _limit_graphs(self) -> None:
@@ -172,6 +173,22 @@ class AscendModelRunner(GPUModelRunner):
                 batch_size=self.max_num_tokens, dtype=self.model_config.dtype, device=self.device
             )
         return self.sync_and_gather_intermediate_tensors(tokens, None, False)
+
+    def graph_inputs(
+        self, tokens: int, requests: int
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, dict[str, Any]]:
+        """Token ids, embeddings and further arguments of a forward pass as _preprocess() is going to hand them on.
+
+        A model with pictures takes embeddings in every step, of text too.
+        """
+        from vllm.distributed.parallel_state import get_pp_group
+
+        if self.supports_mm_inputs and get_pp_group().is_first_rank:
+            return *self._prepare_mm_inputs(tokens), {
+                **self._init_model_kwargs(num_reqs=0),
+                **self._dummy_mm_kwargs(requests),
+            }
+        return self.input_ids.gpu[:tokens], None, {}
 
     def graph_count(self) -> int:
         if self.compilation_config.cudagraph_mode == CUDAGraphMode.NONE:

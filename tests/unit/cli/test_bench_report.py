@@ -26,7 +26,7 @@ def test_report_is_written(ascend: Ascend, tmp_path: Path) -> None:
     assert (tmp_path / "report.html").exists()
 
 
-def test_markdown_shows_the_pages_tables_side_by_side() -> None:
+def test_markdown_shows_the_published_tables_side_by_side() -> None:
     text = markdown_report(published_rows(), "Page")
     assert "<th>--num-prompts 20 --max-concurrency 1</th><th>--num-prompts 200 --max-concurrency 8</th>" in text
     assert "| qwen3-32b | 4 x 310P3 | 256/128 | 8 | 0.37 | 47.31 | one run | 2212.6 | 149.52 | 52.8% |" in text

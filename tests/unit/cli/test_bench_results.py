@@ -62,7 +62,7 @@ def row(*runs: Run, workload: Workload = WORKLOAD, **changes: object) -> Row:
 
 # -------------------------------------------------------------------------- published Atlas 300I Duo figures
 
-PAGE_TABLE = """============ Serving Benchmark Result ============
+PUBLISHED_TABLE = """============ Serving Benchmark Result ============
 Successful requests:                     20
 Failed requests:                         0
 Maximum request concurrency:             1
@@ -88,13 +88,13 @@ Median ITL (ms):                         58.04
 P99 ITL (ms):                            149.20"""
 
 
-def test_the_pages_table_is_printed_line_for_line() -> None:
+def test_the_published_table_is_printed_line_for_line() -> None:
     printed = [line.rstrip() for line in serving_table(published_rows()[0]).splitlines()]
-    page = PAGE_TABLE.splitlines()
+    page = PUBLISHED_TABLE.splitlines()
     assert printed[: len(page)] == page
 
 
-def test_the_pages_offline_figures() -> None:
+def test_the_published_offline_figures() -> None:
     small, _, large = [one for one in published_rows() if one.kind == "throughput"]
     text = throughput_table(small)
     assert "1.84 requests/s" in text and "236.06 output tokens/s  (warming up, left out)" in text
@@ -104,7 +104,7 @@ def test_the_pages_offline_figures() -> None:
 
 
 @pytest.mark.parametrize(("index", "share"), [(0, 0.025), (2, 0.61)])
-def test_the_pages_share_of_the_roofline(index: int, share: float) -> None:
+def test_the_published_share_of_the_roofline(index: int, share: float) -> None:
     reached = roofline_share(published_rows()[index])
     assert reached is not None
     assert reached.decode_share == pytest.approx(share, abs=0.005)
@@ -120,7 +120,7 @@ def test_a_run_that_measured_what_was_asked_passes() -> None:
     )
 
 
-def test_the_pages_mistake_is_refused_with_its_cause() -> None:
+def test_the_published_mistake_is_refused_with_its_cause() -> None:
     """--input-len 256 --num-prompts 200, and 204,800 prompt tokens were processed."""
     workload = Workload(256, 128, 200)
     measured = Run(92.6, 200, 0, 204_800, 25_600)

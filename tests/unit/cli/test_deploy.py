@@ -368,7 +368,7 @@ def test_device_plugins_name_chips_differently(ascend: Ascend) -> None:
 
 # -------------------------------------------------------------------------- published Atlas 300I Duo figures
 
-PAGE_DETACHED = """
+PUBLISHED_DETACHED = """
 docker run -d --name vllm-ascend --network=host --shm-size=10g
 --device /dev/davinci0 --device /dev/davinci1 --device /dev/davinci2 --device /dev/davinci3
 --device /dev/davinci_manager --device /dev/devmm_svm --device /dev/hisi_hdc
@@ -383,17 +383,19 @@ quay.io/ascend/vllm-ascend:v0.18.0rc1-310p-openeuler vllm serve --enforce-eager 
 """
 
 
-def test_the_pages_detached_command_is_rendered(ascend: Ascend) -> None:
+def test_the_published_detached_command_is_rendered(ascend: Ascend) -> None:
     """Word for word, but for the reasoning parser that the published figures does without."""
     words = docker_words(rendered(ascend, "docker-open-detached.sh"))
     start = words.index("--reasoning-parser")
-    assert words[:start] + words[start + 2 :] == shlex.split(PAGE_DETACHED)
+    assert words[:start] + words[start + 2 :] == shlex.split(PUBLISHED_DETACHED)
 
 
-def test_the_pages_interactive_command_is_rendered(ascend: Ascend) -> None:
+def test_the_published_interactive_command_is_rendered(ascend: Ascend) -> None:
     text = rendered(ascend, "docker-open-interactive.sh")
     wanted = (
-        PAGE_DETACHED.split("vllm serve")[0].replace("run -d", "run --rm").replace("-e VLLM_USE_MODELSCOPE=True", "")
+        PUBLISHED_DETACHED.split("vllm serve")[0]
+        .replace("run -d", "run --rm")
+        .replace("-e VLLM_USE_MODELSCOPE=True", "")
     )
     words = shlex.split(wanted)
     words[-1:] = ["-it", words[-1], "bash"]

@@ -19,9 +19,14 @@ from .conftest import Ascend
 
 REPOSITORY = Path(__file__).parents[3]
 TOOLS = ("bash", "sh", "cat", "rm", "mkdir", "id", "env", "getent", "groupadd", "useradd", "ls")
-CONTEXT = ("constraints.txt", "pyproject.toml", "README.md", "LICENSE", "emulator/VERSION")
+CONTEXT = ("pyproject.toml", "README.md", "LICENSE", "emulator/VERSION")
+# Writes down what it is asked for, and fails as pip does where a requirements file is not there.
 PIP = """#!/bin/sh
 echo "$VLLM_TARGET_DEVICE pip $*" >> /pip-calls
+while [ $# -gt 0 ]; do
+  if [ "$1" = "-r" ]; then [ -s "$2" ] || { echo "no $2" >&2; exit 1; }; cat "$2" >> /locked; fi
+  shift
+done
 """
 SET_ENV = "export ASCEND_HOME_PATH=/usr/local/Ascend/ascend-toolkit/latest\n"
 
@@ -93,6 +98,7 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in CONTEXT:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(REPOSITORY / name, folder / name)
+    shutil.copytree(REPOSITORY / "requirements", folder / "requirements")
     (folder / "src").mkdir()
     shutil.copy2(REPOSITORY / "src/ascend_facts/versions.toml", folder / "src/versions.toml")
     return folder
@@ -112,8 +118,12 @@ def test_every_step_runs_and_the_image_is_what_deploy_expects(
 
     calls = run("/usr/bin/cat", "/pip-calls", user="0").stdout.splitlines()
     assert any(f"torch=={row().tested_torch}+cpu" in call and "--no-deps" in call for call in calls)
-    assert any(call.startswith("empty pip") and f"vllm=={row().vllm}" in call for call in calls)
-    assert all("-c constraints.txt" in call or "--no-deps" in call for call in calls), "nothing outside the row"
+    assert any(call.startswith("empty pip") and "requirements/vllm.lock" in call for call in calls)
+    assert all("--no-deps" in call for call in calls), "nothing outside the row"
+    unlocked = [call for call in calls if "--require-hashes" not in call]
+    assert len(unlocked) == 2, "only torch's CPU build, which no index has a hash of, and the sources beside it"
+    locked = run("/usr/bin/cat", "/locked", user="0").stdout
+    assert f"vllm=={row().vllm} " in locked and f"torch_npu=={row().tested_torch} " in locked.replace("-npu", "_npu")
     assert run("/usr/bin/ls", "/build").stdout == "", "the sources do not stay"
 
     assert run("/usr/bin/id", "-u").stdout.strip() == "1000", "not root"

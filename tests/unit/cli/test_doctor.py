@@ -160,6 +160,13 @@ def test_another_version_is_an_error(package: str) -> None:
     assert package_findings(**{package: None})[package] == "error"
 
 
+def test_missing_torchvision_is_noted_with_the_release_of_this_torch() -> None:
+    assert "torchvision" not in package_findings(torchvision="0.28.0+cu130")
+    for torch, release in (("2.13.0+cpu", "0.28.0"), ("2.14.0", "0.29.0"), (None, "0.28.0")):
+        (finding,) = (found for found in check_packages({"torch": torch}) if found.check == "torchvision")
+        assert finding.status.value == "note" and finding.fix.endswith(f"torchvision=={release}")
+
+
 def test_the_incumbent_beside_us_is_an_error() -> None:
     assert package_findings(**{"vllm-ascend": "0.29.0rc1"})["vllm-ascend"] == "error"
 

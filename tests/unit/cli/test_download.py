@@ -261,3 +261,33 @@ def test_no_weights_file_however_odd_is_a_traceback(header: bytes, rest: bytes) 
         (Path(folder) / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + rest)
         (Path(folder) / "model.safetensors.index.json").write_bytes(rest)
         assert isinstance(incomplete_files(Path(folder)), list)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        b"[" * 100_000,
+        b'{"a":' * 50_000,
+        b"null",
+        b'{"weight_map": 3}',
+        b'{"weight_map": {"a": null}}',
+        b'{"weight_map": {"a": []}}',
+        b'{"weight_map": {"a": "../other/model.safetensors"}}',
+        b'{"weight_map": {"a": "/etc/model.safetensors"}}',
+        b'{"weight_map": {"a": "model\\u0000.safetensors"}}',
+        b'{"weight_map": {"a": "pytorch_model.bin"}}',
+        b'{"weight_map": {"a": "x-00001-of-99999999999.safetensors"}}',
+        b'{"weight_map": {"a": "x-1-of-100000000.safetensors"}}',
+        b'{"weight_map": {"a": "x-000000001-of-100000000.safetensors"}}',
+        b"\xff\xfe{\x00}\x00",
+    ],
+)
+def test_a_hostile_index_is_incomplete_and_cheap(ascend: Ascend, model_folder: Path, index: bytes) -> None:
+    """A name of a hundred million parts took all memory; an index nested too deep was a traceback."""
+    (model_folder / "model.safetensors").write_bytes(b"")
+    (model_folder / "model.safetensors.index.json").write_bytes(index)
+    assert incomplete_files(model_folder)
+    for command in (["plan"], ["deploy", "--chip", "910B3"], ["serve", "--dry-run"]):
+        answer = ascend(command[0], model_folder, *command[1:])
+        assert answer.code in (0, 1, 2) and "Traceback" not in answer.err
+        assert answer.code != 2 or answer.error_line

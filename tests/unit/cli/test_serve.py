@@ -28,6 +28,8 @@ EMULATED = Machine(find("310P3"), 4, emulated=True, clock="functional")
 @pytest.fixture(autouse=True)
 def _vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decide, "vllm_command", lambda: "/venv/bin/vllm")
+    # The folders here have a 32B model's config and no weights; tests/reliability breaks whole checkpoints.
+    monkeypatch.setattr(decide, "check_checkpoint", lambda folder: None)
 
 
 def flags(folder: Path, *given: str, machine: Machine = DUO) -> list[str]:

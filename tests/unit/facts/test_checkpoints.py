@@ -161,7 +161,7 @@ def test_which_files_count(tmp_path: Path) -> None:
         index.write_text(json.dumps({"weight_map": {str(number): name for number, name in enumerate(names)}}))
         assert is_complete(tmp_path) is whole
     assert measured(SHAPE, tmp_path) is SHAPE, "a file is missing"
-    for text in ("[]", "{}", '{"weight_map": {}}', '{"weight_map": {"a": 3}}', "no", '{"weight_map": []}'):
+    for text in ("[]", "{}", '{"weight_map": {"a": 3}}', "no", '{"weight_map": []}'):
         index.write_text(text)
         assert not is_complete(tmp_path)
     (tmp_path / "only").mkdir()
@@ -333,6 +333,12 @@ def test_a_later_run_replaces_its_own_cells() -> None:
     assert settled(first, "row", "910B3") == set()
 
 
+def test_the_days_of_a_row() -> None:
+    cells = {name: Cell("pass", "d", date=date) for name, date in (("a", "2026-02-01"), ("b", ""), ("c", "2025-12-31"))}
+    assert replace(result(), cells=cells).dates == ("2025-12-31", "2026-02-01")
+    assert result(a="pass").dates is None
+
+
 def test_results_survive_a_file(tmp_path: Path) -> None:
     file = tmp_path / "results.json"
     assert model_results.load(file) == {}
@@ -348,7 +354,7 @@ def test_results_survive_a_file(tmp_path: Path) -> None:
 
 
 def test_builds_of_the_row() -> None:
-    row = Row("0.33.0", "5", ("3.11",), ("2.13.0", "2.14.0"))
+    row = Row("0.33.0", "5", ("3.11",), ("2.13.0", "2.14.0"), ("0.28.0", "0.29.0"))
     assert row.tested_torch == "2.13.0"
     for version, has in (
         ("0.33.0", True),
@@ -393,7 +399,8 @@ def test_variables_are_rows_of_their_package_s_table() -> None:
 )
 def test_versions_in_files(text: str, version: str | None, tmp_path: Path) -> None:
     (tmp_path / "info").write_text(text)
-    assert probes._version([tmp_path / "none", tmp_path / "info"]) == version
+    assert probes._version(tmp_path / "info") == version
+    assert probes._version(tmp_path / "none") is None
 
 
 def test_where_the_versions_of_a_machine_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -411,6 +418,7 @@ def test_where_the_versions_of_a_machine_are_read(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("XDG_CACHE_HOME", "/c")
     assert probes.installation("S").driver is None and probes.installation("S").file is None
     assert probes.Installation("S", None, "26").file is None
+    assert probes.Installation("S", "9", "26", emulated=True).file is None
     assert probes.Installation("S", "9", "26").file == Path("/c/ascend/probe-S-9-26.json")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert probes.Installation("S", "9", "26").file == Path.home() / ".cache/ascend/probe-S-9-26.json"
@@ -422,7 +430,10 @@ def test_a_result_may_be_named_or_left_out(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.delenv(probes.VARIABLE, raising=False)
     assert probes.as_found(DUO) is DUO
     file = tmp_path / "p.json"
-    result = {"soc": DUO.soc_version, "cann": "9", "driver": "x", "forms": {"gating_rows": 4096}}
+    result: dict[str, Any] = {
+        "schema": probes.SCHEMA, "soc": DUO.soc_version, "cann": "9", "driver": "x", "emulated": False,
+        "forms": {"gating_rows": 4096},
+    }  # fmt: skip
     file.write_text(json.dumps(result))
     monkeypatch.setenv(probes.VARIABLE, str(file))
     found = probes.as_found(DUO)
@@ -435,6 +446,12 @@ def test_a_result_may_be_named_or_left_out(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv(probes.VARIABLE, str(file))
     file.write_text(json.dumps(result | {"cann": "8"}))
     with pytest.raises(probes.ProbeFileError, match="is of cann 8, and here it is 9"):
+        probes.as_found(DUO)
+    file.write_text(json.dumps(result | {"emulated": True}))
+    with pytest.raises(probes.ProbeFileError, match="was measured on an emulated chip"):
+        probes.as_found(DUO)
+    file.write_text(json.dumps(result | {"schema": "ascend.probe/0"}))
+    with pytest.raises(probes.ProbeFileError, match="schema 'ascend"):
         probes.as_found(DUO)
     file.write_text(json.dumps(result | {"forms": {"strange": 1}}))
     with pytest.raises(probes.ProbeFileError, match="unknown field strange"):

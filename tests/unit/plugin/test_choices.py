@@ -177,8 +177,8 @@ def refused(check: Any, config: Any, *more: Any) -> str:
 
 def parallel(**changes: Any) -> Any:
     fields = {
-        "world_size": 1, "enable_dbo": False, "pipeline_parallel_size": 1, "enable_expert_parallel": False, "nnodes_within_dp": 1,
-        "distributed_executor_backend": None, "nnodes": 1, "data_parallel_size_local": 1,
+        "world_size": 1, "enable_dbo": False, "pipeline_parallel_size": 1, "enable_expert_parallel": False,
+        "nnodes_within_dp": 1, "distributed_executor_backend": None, "nnodes": 1, "data_parallel_size_local": 1,
     }  # fmt: skip
     return SimpleNamespace(parallel_config=SimpleNamespace(**fields | changes))
 

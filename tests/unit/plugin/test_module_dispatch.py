@@ -65,3 +65,25 @@ def test_a_replaced_submodule_is_the_one_that_runs() -> None:
     x = torch.ones(1, 3)
     assert torch.equal(block(x), x + block.bias)
     assert block.linear is dict(block.named_modules())["linear"]
+
+
+def test_a_custom_operator_with_a_forward_of_its_own_keeps_it() -> None:
+    from vllm.model_executor.custom_op import CustomOp
+
+    class Doubled(CustomOp):
+        def __init__(self) -> None:
+            nn.Module.__init__(self)
+            self._forward_method = self.forward_native
+
+        def forward_native(self, x: torch.Tensor) -> torch.Tensor:
+            return x + 1
+
+    class Flattened(Doubled):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x.flatten())
+
+    plain, own = Doubled(), Flattened()
+    for module in (plain, own):
+        module_dispatch.apply(module)
+    assert plain.__dict__["forward"] == plain.forward_native
+    assert own(torch.zeros(2, 2)).shape == (4,)

@@ -67,6 +67,22 @@ def test_identifiers_are_spelled_the_american_way() -> None:
     assert sorted(found) == []
 
 
+def code_of(text: str) -> str:
+    """C++ without its comments and texts, which are prose."""
+    return re.sub(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"', " ", text, flags=re.DOTALL)
+
+
+def test_identifiers_of_the_emulator_are_spelled_the_american_way() -> None:
+    found = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in (ROOT / "emulator").rglob("*")
+        if path.suffix in {".cpp", ".h"} and "build" not in path.parts
+        for name in {path.stem, *re.findall(r"[A-Za-z_]\w+", code_of(path.read_text(encoding="utf-8")))}
+        if any(BRITISH.fullmatch(word) and not ALIKE.fullmatch(word) for word in words(name))
+    }
+    assert sorted(found) == []
+
+
 def test_the_rule_tells_the_spellings_apart() -> None:
     british = ["normalised", "quantise", "colours", "initialising", "Centre", "modelled", "optimisation"]
     american = [

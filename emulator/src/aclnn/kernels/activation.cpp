@@ -1,4 +1,4 @@
-// Activations of one tensor, softmax included. The fused ones (SwiGLU, quantising) are in activation_fused.cpp.
+// Activations of one tensor, softmax included. The fused ones (SwiGLU, quantizing) are in activation_fused.cpp.
 #include <ATen/ops/_log_softmax.h>
 #include <ATen/ops/_prelu_kernel.h>
 #include <ATen/ops/_softmax.h>

@@ -138,7 +138,7 @@ void set_rope(const FusedInfer& op, const FusedInferShape& shape, Attention& att
 }
 
 // attentionOut = round(result / 1 * scale + offset), saturated: quantScale2 multiplies.
-void quantise_output(const FusedInfer& op, const FusedInferShape& shape, const std::vector<float>& result) {
+void quantize_output(const FusedInfer& op, const FusedInferShape& shape, const std::vector<float>& result) {
   const std::vector<float> scale = float_values(*op.quant_scale);
   const std::vector<float> offset = has(op.quant_offset) ? float_values(*op.quant_offset) : std::vector<float>{};
   auto* out = op.output->data_as<int8_t>();
@@ -161,28 +161,28 @@ TensorView half_of(const TensorView& both, int64_t which) {
 }
 
 struct CacheFactors {
-  Dequantisation key, value;
+  Dequantization key, value;
 };
 
 CacheFactors cache_factors(const FusedInfer& op, const FusedInferShape& shape) {
   if (has(op.key_scale)) {
-    return {dequantisation(*op.key_scale, op.key_offset, op.key_mode, shape, shape.key_dim()),
-            dequantisation(*op.value_scale, op.value_offset, op.value_mode, shape, shape.value_dim())};
+    return {dequantization(*op.key_scale, op.key_offset, op.key_mode, shape, shape.key_dim()),
+            dequantization(*op.value_scale, op.value_offset, op.value_mode, shape, shape.value_dim())};
   }
   const TensorView scales[] = {half_of(*op.antiquant_scale, 0), half_of(*op.antiquant_scale, 1)};
   TensorView offsets[2];
   if (has(op.antiquant_offset)) offsets[0] = half_of(*op.antiquant_offset, 0), offsets[1] = half_of(*op.antiquant_offset, 1);
-  return {dequantisation(scales[0], &offsets[0], op.antiquant_mode, shape, shape.key_dim()),
-          dequantisation(scales[1], &offsets[1], op.antiquant_mode, shape, shape.value_dim())};
+  return {dequantization(scales[0], &offsets[0], op.antiquant_mode, shape, shape.key_dim()),
+          dequantization(scales[1], &offsets[1], op.antiquant_mode, shape, shape.value_dim())};
 }
 
 }  // namespace
 
-Dequantisation dequantisation(const TensorView& scale, const TensorView* offset, int64_t mode, const FusedInferShape& shape,
+Dequantization dequantization(const TensorView& scale, const TensorView* offset, int64_t mode, const FusedInferShape& shape,
                               int64_t dim) {
   const int64_t channels = shape.kv_heads * dim;
   const bool per_channel = mode == 0 || mode == 2;
-  Dequantisation result{float_values(scale), has(offset) ? float_values(*offset) : std::vector<float>{}};
+  Dequantization result{float_values(scale), has(offset) ? float_values(*offset) : std::vector<float>{}};
   if (!per_channel) return result;
   const int64_t count = scale.numel();
   require(count == channels || count == 1 || (mode == 2 && count == shape.kv_heads),
@@ -197,7 +197,7 @@ Dequantisation dequantisation(const TensorView& scale, const TensorView* offset,
   return result;
 }
 
-void Dequantisation::apply(KeyValue& kv, int64_t mode, const FusedInferShape& shape) {
+void Dequantization::apply(KeyValue& kv, int64_t mode, const FusedInferShape& shape) {
   const float* offsets = offset.empty() ? nullptr : offset.data();
   if (mode == 0 || mode == 2) {
     kv.channel_scale = scale.data();
@@ -275,7 +275,7 @@ void run(const FusedInfer& op) {
   } else {
     emulator::attention(attention);
   }
-  if (!unrounded.empty()) quantise_output(op, shape, unrounded);
+  if (!unrounded.empty()) quantize_output(op, shape, unrounded);
 }
 
 Work work_of(const FusedInfer& op) {

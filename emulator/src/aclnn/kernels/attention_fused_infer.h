@@ -73,11 +73,11 @@ struct FusedInferShape {
 FusedInferShape shape_of(const FusedInfer& op);
 
 // The int8 cache's factors as floats, in the order that math/attention.h wants.
-struct Dequantisation {
+struct Dequantization {
   std::vector<float> scale, offset;
   void apply(KeyValue& kv, int64_t mode, const FusedInferShape& shape);
 };
-Dequantisation dequantisation(const TensorView& scale, const TensorView* offset, int64_t mode, const FusedInferShape& shape,
+Dequantization dequantization(const TensorView& scale, const TensorView* offset, int64_t mode, const FusedInferShape& shape,
                               int64_t dim);
 
 void check(const FusedInfer& op);

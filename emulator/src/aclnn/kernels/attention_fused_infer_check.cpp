@@ -24,9 +24,9 @@ void check_lists(const FusedInfer& op) {
 }
 
 void check_supported(const FusedInfer& op) {
-  require_dtype(*op.query, "query", {ACL_FLOAT16, ACL_BF16});  // int8 queries belong to full quantisation
+  require_dtype(*op.query, "query", {ACL_FLOAT16, ACL_BF16});  // int8 queries belong to full quantization
   for (const TensorView* factor : op.full_quant) require(!has(factor), "the emulator does not implement int8 queries.");
-  require(!has(op.query_scale), "the emulator does not implement quantised queries (dequantScaleQuery).");
+  require(!has(op.query_scale), "the emulator does not implement quantized queries (dequantScaleQuery).");
   require(!has(op.prefix), "the emulator does not implement shared prefixes.");
   require_dtype((*op.key)[0], "key", {ACL_FLOAT16, ACL_BF16, ACL_INT8});
   require_dtype(*op.output, "attentionOut", {ACL_FLOAT16, ACL_BF16, ACL_INT8});
@@ -274,7 +274,7 @@ void check_factors(const TensorView* scale, const TensorView* offset, int64_t mo
           static_cast<long long>(mode), static_cast<long long>(needed));
 }
 
-void check_quantisation(const FusedInfer& op, const FusedInferShape& shape) {
+void check_quantization(const FusedInfer& op, const FusedInferShape& shape) {
   require(op.output->dtype != ACL_INT8 || has(op.quant_scale), "attentionOut is int8, which needs quantScale2.");
   require(op.output->dtype == ACL_INT8 || !has(op.quant_scale), "quantScale2 is given, but attentionOut is %s, not int8.",
           dtype_name(op.output->dtype));
@@ -329,7 +329,7 @@ void check(const FusedInfer& op) {
   check_paddings(op);
   check_dense_outputs(op, shape);
   check_lse(op, shape);
-  check_quantisation(op, shape);
+  check_quantization(op, shape);
   check_sinks(op, shape);
 }
 

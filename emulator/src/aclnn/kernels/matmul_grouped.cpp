@@ -39,7 +39,7 @@ struct GroupedProduct {
 
   int64_t groups() const { return weight.sizes[0]; }
   int64_t columns() const { return weight.sizes[2] * (weight.dtype == ACL_INT32 ? kPackedInt4 : 1); }
-  bool quantised() const { return scale != nullptr; }
+  bool quantized() const { return scale != nullptr; }
   bool weight_only() const { return antiquant_scale != nullptr; }
 };
 
@@ -62,12 +62,12 @@ GroupedProduct product_of(const Args& a) {
 
 template <typename Args>
 void check_form(const Args& a) {
-  const bool quantised = given(a.scaleOptional) || given(a.perTokenScaleOptional);
+  const bool quantized = given(a.scaleOptional) || given(a.perTokenScaleOptional);
   const bool weight_only = given(a.antiquantScaleOptional) || given(a.antiquantOffsetOptional);
-  require(!(quantised || weight_only) || chip().product != kAtlasInference, "GMM: quant cases do not support on %s.", chip().soc_version);
-  if (given(a.offsetOptional) || (quantised && weight_only) ||
-      (quantised && !(given(a.scaleOptional) && given(a.perTokenScaleOptional)))) {
-    fail(kRuntimeError, "GroupedMatmul: the emulator implements quantised products with scale and perTokenScale only.");
+  require(!(quantized || weight_only) || chip().product != kAtlasInference, "GMM: quant cases do not support on %s.", chip().soc_version);
+  if (given(a.offsetOptional) || (quantized && weight_only) ||
+      (quantized && !(given(a.scaleOptional) && given(a.perTokenScaleOptional)))) {
+    fail(kRuntimeError, "GroupedMatmul: the emulator implements quantized products with scale and perTokenScale only.");
   }
   if (weight_only && !(given(a.antiquantScaleOptional) && given(a.antiquantOffsetOptional))) {
     fail(kRuntimeError, "GroupedMatmul: the emulator implements antiquantScale and antiquantOffset together only.");
@@ -86,7 +86,7 @@ void check_form(const Args& a) {
   }
 }
 
-void check_quantised(const GroupedProduct& p) {
+void check_quantized(const GroupedProduct& p) {
   require_dtype(p.x, "x", {ACL_INT8});
   require_dtype(p.weight, "weight", {ACL_INT8});
   require_dtype(p.out, "out", {ACL_FLOAT16, ACL_BF16});
@@ -94,7 +94,7 @@ void check_quantised(const GroupedProduct& p) {
   require_sizes(*p.scale, "scale", {p.groups(), p.weight.sizes[2]});
   require_dtype(*p.row_scale, "perTokenScale", {ACL_FLOAT});
   require_sizes(*p.row_scale, "perTokenScale", {p.x.sizes[0]});
-  if (p.bias != nullptr) fail(kRuntimeError, "GroupedMatmul: the emulator does not implement a bias of quantised products.");
+  if (p.bias != nullptr) fail(kRuntimeError, "GroupedMatmul: the emulator does not implement a bias of quantized products.");
 }
 
 // The document: int8 weights with a scale for each column; int4 with one for each column, or for each part of K too.
@@ -119,7 +119,7 @@ void check_weight_only(const GroupedProduct& p) {
 
 void check_types(const GroupedProduct& p) {
   require_dtype(p.group_list, "groupList", {ACL_INT64});
-  if (p.quantised()) return check_quantised(p);
+  if (p.quantized()) return check_quantized(p);
   if (p.weight_only()) return check_weight_only(p);
   require_same_dtype(p.x, "x", p.weight, "weight");
   require_same_dtype(p.x, "x", p.out, "out");
@@ -185,10 +185,10 @@ void run_int8_group(const GroupedProduct& p, const std::vector<float>& scale, in
   std::vector<int32_t> sums((end - begin) * n);
   gemm_int8({end - begin, n, p.x.sizes[1], p.x.data_as<int8_t>() + begin * p.x.strides[0], p.x.strides[0],
              int8_weight_of_group(p.weight, group), sums.data(), n});
-  const Dequantisation dequantisation{{scale.begin() + group * n, scale.begin() + (group + 1) * n}, nullptr, {}};
+  const Dequantization dequantization{{scale.begin() + group * n, scale.begin() + (group + 1) * n}, nullptr, {}};
   for (int64_t row = begin; row < end; ++row) {
     const float row_scale = p.row_scale->data_as<float>()[row * p.row_scale->strides[0]];
-    dequantisation.apply(sums.data() + (row - begin) * n, n, row_scale, p.out.data_as<char>() + row * n * bytes, p.out.dtype);
+    dequantization.apply(sums.data() + (row - begin) * n, n, row_scale, p.out.data_as<char>() + row * n * bytes, p.out.dtype);
   }
 }
 
@@ -209,7 +209,7 @@ class FewBitWeights {
     const int64_t k = p_.x.sizes[1], n = p_.columns();
     const int64_t scales = static_cast<int64_t>(scale_.size()) / p_.groups(), parts = scales / n;
     const int64_t bytes = k * p_.weight.sizes[2] * element_bits(p_.weight.dtype) / 8;
-    matrix_ = dequantised({weight_.data_as<char>() + group * bytes, p_.weight.dtype, n}, k, scale_.data() + group * scales,
+    matrix_ = dequantized({weight_.data_as<char>() + group * bytes, p_.weight.dtype, n}, k, scale_.data() + group * scales,
                           offset_.data() + group * scales, false, k / parts, p_.x.dtype);
     return row_major(matrix_.data(), p_.x.dtype, n);
   }
@@ -225,7 +225,7 @@ class FewBitWeights {
 void run(const GroupedProduct& p) {
   const int64_t item_bytes = element_bits(p.x.dtype) / 8, n = p.out.sizes[1];
   const std::vector<int64_t> lengths = int_values(p.group_list);
-  const std::vector<float> scale = p.quantised() ? column_values(*p.scale, p.scale->numel()) : std::vector<float>();
+  const std::vector<float> scale = p.quantized() ? column_values(*p.scale, p.scale->numel()) : std::vector<float>();
   std::optional<FewBitWeights> few_bit;
   if (p.weight_only()) few_bit.emplace(p);
   int64_t begin = 0;
@@ -235,7 +235,7 @@ void run(const GroupedProduct& p) {
       fail(kAicoreException, "GroupedMatmul: groupList ends group %lld at row %lld, but x has %lld rows.",
            static_cast<long long>(group), static_cast<long long>(end), static_cast<long long>(p.x.sizes[0]));
     }
-    if (p.quantised()) {
+    if (p.quantized()) {
       if (end > begin) run_int8_group(p, scale, group, begin, end);
       begin = end;
       continue;
@@ -265,7 +265,7 @@ void run(const GroupedProduct& p) {
 Work work_of(const GroupedProduct& p) {
   const double rows = static_cast<double>(p.x.sizes[0]);
   Work work;
-  work.int8_cube = p.quantised();
+  work.int8_cube = p.quantized();
   work.cube_flops = 2.0 * rows * static_cast<double>(p.x.sizes[1]) * static_cast<double>(p.out.sizes[1]);
   const double used = std::min(1.0, rows / static_cast<double>(p.groups()));
   if (p.weight_only()) work.vector_flops = 3.0 * used * static_cast<double>(p.weight.sizes[0] * p.x.sizes[1] * p.columns());

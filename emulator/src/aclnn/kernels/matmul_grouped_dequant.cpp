@@ -1,4 +1,4 @@
-// int8 experts on Ascend 310P: rows are quantised by their own scale, multiplied by their group's weight and scaled back
+// int8 experts on Ascend 310P: rows are quantized by their own scale, multiplied by their group's weight and scaled back
 // (aclnnQuantGroupedMatmulDequant and WeightNZ). No document is published; the semantics are those of
 // aclnnQuantMatmulDequant (hicann/ops-nn, matmul/quant_matmul_dequant/docs) for ranges of rows, as op-plugin calls it.
 //
@@ -8,7 +8,7 @@
 
 #include "aclnn/kernels/contiguous.h"
 #include "aclnn/kernels/quant_parameters.h"
-#include "aclnn/kernels/quantise_row.h"
+#include "aclnn/kernels/quantize_row.h"
 #include "aclnn_arguments.h"
 #include "math/convert.h"
 #include "math/gemm.h"
@@ -24,9 +24,9 @@ bool given(const TensorView& tensor) { return tensor.defined() && tensor.numel()
 template <typename Args>
 void check(const Args& a) {
   if (given(a.biasOptional) || given(a.xScaleOptional) || given(a.xOffsetOptional) || given(a.smoothScaleOptional)) {
-    fail(kRuntimeError, "the emulator implements rows quantised by their own scale only: no bias, xScale, xOffset or smoothScale.");
+    fail(kRuntimeError, "the emulator implements rows quantized by their own scale only: no bias, xScale, xOffset or smoothScale.");
   }
-  require(a.xQuantMode == "pertoken", "xQuantMode is '%s', but dynamic quantisation supports pertoken only.", a.xQuantMode.c_str());
+  require(a.xQuantMode == "pertoken", "xQuantMode is '%s', but dynamic quantization supports pertoken only.", a.xQuantMode.c_str());
   require(a.transposeWeight, "transposeWeight must be true.");
   require_rank(a.x, "x", 2, 2);
   require_rank(a.weight, "weight", 3, 3);
@@ -58,11 +58,11 @@ void run(const Args& a) {
   const DenseInput x(a.x), weight_scale(a.weightScale), group_list(a.groupList);
   const DenseOutput out(a.out);
   const int64_t rows = a.x.sizes[0], groups = a.weight.sizes[0], n = a.weight.sizes[1], k = a.weight.sizes[2];
-  std::vector<int8_t> quantised(rows * k);
+  std::vector<int8_t> quantized(rows * k);
   std::vector<float> row_scale(rows), buffer(k);
   for (int64_t r = 0; r < rows; ++r) {
     to_float(x.template data_as<uint16_t>() + r * k, ACL_FLOAT16, buffer.data(), k);
-    row_scale[r] = quantise_row(buffer.data(), nullptr, k, quantised.data() + r * k);
+    row_scale[r] = quantize_row(buffer.data(), nullptr, k, quantized.data() + r * k);
   }
   bool transposed = false;
   const FractalMatrix matrix = a.weight.is_fractal_nz() ? fractal_matrix(a.weight, &transposed) : FractalMatrix{};
@@ -77,11 +77,11 @@ void run(const Args& a) {
     const Int8Operand operand = a.weight.is_fractal_nz()
                                     ? int8_fractal(matrix, true, group)
                                     : int8_row_major_transposed(a.weight.template data_as<int8_t>() + group * n * k, k);
-    if (end > begin) gemm_int8({end - begin, n, k, quantised.data() + begin * k, k, operand, sums.data(), n});
+    if (end > begin) gemm_int8({end - begin, n, k, quantized.data() + begin * k, k, operand, sums.data(), n});
     const auto* scale = weight_scale.template data_as<float>() + group * n;
-    const Dequantisation dequantisation{{scale, scale + n}, nullptr, {}};
+    const Dequantization dequantization{{scale, scale + n}, nullptr, {}};
     for (int64_t row = begin; row < end; ++row) {
-      dequantisation.apply(sums.data() + (row - begin) * n, n, row_scale[row], out.template data_as<uint16_t>() + row * n, ACL_FLOAT16);
+      dequantization.apply(sums.data() + (row - begin) * n, n, row_scale[row], out.template data_as<uint16_t>() + row * n, ACL_FLOAT16);
     }
     begin = end;
   }

@@ -1,4 +1,4 @@
-// int8 matrix products with dequantisation: aclnnQuantMatmulV5 (any weight) and WeightNz (FRACTAL_NZ weights).
+// int8 matrix products with dequantization: aclnnQuantMatmulV5 (any weight) and WeightNz (FRACTAL_NZ weights).
 // Semantics and combinations of types by product: hicann/ops-nn, matmul/quant_batch_matmul_v{3,4}/docs.
 //
 // Implemented: int8 x int8, one weight for all batches of x1, a scale for the tensor or for each column, with or without
@@ -9,8 +9,10 @@
 #include <vector>
 
 #include "aclnn/kernels/contiguous.h"
+#include "aclnn/kernels/matmul_product.h"
 #include "aclnn/kernels/quant_parameters.h"
 #include "aclnn_arguments.h"
+#include "core/cost.h"
 #include "math/gemm.h"
 
 namespace emulator::aclnn {
@@ -179,26 +181,26 @@ void run(const QuantProduct& p) {
   const int64_t rows = p.rows(), n = p.n(), rows_of_a_batch = p.x1.sizes.back(1);
   std::vector<int32_t> sums(rows * n);
   gemm_int8({rows, n, p.k(), x1.data_as<int8_t>(), p.k(), operand_of(p.x2), sums.data(), n});
-  Dequantisation dequantisation{column_values(p.column_scale, n), nullptr, {}};
-  if (given(p.offset)) dequantisation.float_bias = column_values(p.offset, n);
+  Dequantization dequantization{column_values(p.column_scale, n), nullptr, {}};
+  if (given(p.offset)) dequantization.float_bias = column_values(p.offset, n);
   if (given(p.bias) && p.bias.dtype == ACL_INT32) {
-    dequantisation.int_bias = bias.data_as<int32_t>();
+    dequantization.int_bias = bias.data_as<int32_t>();
   } else if (given(p.bias)) {
-    dequantisation.float_bias = column_values(p.bias, n);
+    dequantization.float_bias = column_values(p.bias, n);
   }
   const int64_t bytes = element_bits(p.out.dtype) / 8;
   for (int64_t row = 0; row < rows; ++row) {
     const float scale = given(p.row_scale) ? row_scale.data_as<float>()[row % rows_of_a_batch] : 1.0f;
-    dequantisation.apply(sums.data() + row * n, n, scale, out.data_as<char>() + row * n * bytes, p.out.dtype);
+    dequantization.apply(sums.data() + row * n, n, scale, out.data_as<char>() + row * n * bytes, p.out.dtype);
   }
 }
 
 Work work_of(const QuantProduct& p) {
   Work work;
   work.int8_cube = true;
-  work.cube_flops = 2.0 * static_cast<double>(p.out.numel()) * static_cast<double>(p.k());
+  work.cube_flops = product_flops(p.rows(), p.n(), p.k(), 1, 8);
   for (const TensorView* tensor : {&p.x1, &p.x2, &p.row_scale, &p.column_scale, &p.offset, &p.bias}) {
-    if (given(*tensor)) work.read_bytes += static_cast<double>(size_in_bytes(tensor->sizes, tensor->dtype));
+    if (given(*tensor)) work.read_bytes += stored_bytes(*tensor);
   }
   work.written_bytes = static_cast<double>(size_in_bytes(p.out.sizes, p.out.dtype));
   return work;

@@ -2,7 +2,7 @@
 // Semantics and limits by product: hicann/ops-nn, matmul/weight_quant_batch_matmul_v2/docs.
 //
 // Implemented: row-major or transposed int8 weights, row-major int4 weights packed eight to an int32; a scale for the
-// tensor, for each column or for each group of rows; no quantised output. FRACTAL_NZ weights are refused as not
+// tensor, for each column or for each group of rows; no quantized output. FRACTAL_NZ weights are refused as not
 // implemented.
 #include <algorithm>
 #include <vector>
@@ -11,6 +11,7 @@
 #include "aclnn/kernels/weight_only.h"
 #include "aclnn/operator.h"
 #include "aclnn_arguments.h"
+#include "core/cost.h"
 #include "math/convert.h"
 #include "math/gemm.h"
 #include "silicon/rules.h"
@@ -105,7 +106,7 @@ template <typename Args>
 void check(const Args& a) {
   if (given(a.quantScaleOptional) || given(a.quantOffsetOptional)) {
     require(chip().product != kAtlasInference, "quantScale and quantOffset must be null on %s.", chip().soc_version);
-    fail(kRuntimeError, "the emulator does not implement quantised outputs here yet.");
+    fail(kRuntimeError, "the emulator does not implement quantized outputs here yet.");
   }
   check_product(product_of(a));
 }
@@ -120,7 +121,7 @@ std::vector<float> floats(const TensorView& tensor) {
 std::vector<uint16_t> matrix_of(const WeightOnlyProduct& p) {
   const DenseInput weight(p.weight);
   const std::vector<float> scale = floats(p.scale), offset = given(p.offset) ? floats(p.offset) : std::vector<float>();
-  return dequantised({weight.data(), p.weight.dtype, p.n()}, p.k(), scale.data(), offset.empty() ? nullptr : offset.data(),
+  return dequantized({weight.data(), p.weight.dtype, p.n()}, p.k(), scale.data(), offset.empty() ? nullptr : offset.data(),
                      scale.size() == 1, p.group_size == 0 ? p.k() : p.group_size, p.x.dtype);
 }
 
@@ -149,7 +150,7 @@ void run(const WeightOnlyProduct& p) {
 // The stored weight is read; each of its elements is converted, shifted and scaled by the vector unit.
 Work work_of(const WeightOnlyProduct& p) {
   Work work;
-  work.cube_flops = 2.0 * static_cast<double>(p.y.numel()) * static_cast<double>(p.k());
+  work.cube_flops = product_flops(p.y.numel() / p.n(), p.n(), p.k());
   work.vector_flops = 3.0 * static_cast<double>(p.k()) * static_cast<double>(p.n());
   for (const TensorView* tensor : {&p.x, &p.weight, &p.scale, &p.offset, &p.bias}) {
     if (given(*tensor)) work.read_bytes += static_cast<double>(size_in_bytes(tensor->sizes, tensor->dtype));

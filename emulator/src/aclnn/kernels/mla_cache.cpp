@@ -1,4 +1,4 @@
-// KvRmsNormRopeCache: the latent half of a row normalised, the rotary half rotated, both written into their caches.
+// KvRmsNormRopeCache: the latent half of a row normalized, the rotary half rotated, both written into their caches.
 // Semantics: torch_npu's document of npu_kv_rmsnorm_rope_cache.
 //
 // Implemented: modes Norm, PA (PA_BNSD), PA_NZ and, a block at a time, PA_BLK_BNSD and PA_BLK_NZ; int8 caches with a

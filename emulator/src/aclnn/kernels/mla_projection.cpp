@@ -2,7 +2,7 @@
 
 #include "aclnn/kernels/contiguous.h"
 #include "aclnn/kernels/float_values.h"
-#include "aclnn/kernels/quantise_row.h"
+#include "aclnn/kernels/quantize_row.h"
 #include "math/convert.h"
 #include "math/gemm.h"
 
@@ -58,11 +58,11 @@ ProjectionInput rounded_rows(const std::vector<float>& values, int64_t width) {
   return input;
 }
 
-ProjectionInput quantised_rows(const std::vector<float>& values, int64_t width, const std::vector<float>& smooth) {
+ProjectionInput quantized_rows(const std::vector<float>& values, int64_t width, const std::vector<float>& smooth) {
   ProjectionInput input{static_cast<int64_t>(values.size()) / width, width, {}, std::vector<int8_t>(values.size()), {}};
   for (int64_t row = 0; row < input.rows; ++row) {
     const float* factors = smooth.empty() ? nullptr : smooth.data();
-    input.row_scale.push_back(quantise_row(&values[row * width], factors, width, &input.int8[row * width]));
+    input.row_scale.push_back(quantize_row(&values[row * width], factors, width, &input.int8[row * width]));
   }
   return input;
 }

@@ -19,7 +19,7 @@ struct ProjectionInput {
 ProjectionInput projection_input(const TensorView& x, const TensorView& row_scale);
 ProjectionInput rounded_rows(const std::vector<float>& values, int64_t width);
 // round(row * smooth / scale) with scale = the row's largest magnitude / 127; smooth may be empty.
-ProjectionInput quantised_rows(const std::vector<float>& values, int64_t width, const std::vector<float>& smooth);
+ProjectionInput quantized_rows(const std::vector<float>& values, int64_t width, const std::vector<float>& smooth);
 
 // [rows, n]. A bfloat16 product is rounded to bfloat16; an int8 one is scaled by row and by column and not rounded.
 std::vector<float> project(const ProjectionInput& x, const TensorView& weight, const TensorView& column_scale);

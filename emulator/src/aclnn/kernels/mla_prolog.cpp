@@ -36,7 +36,7 @@ struct MlaProlog {
   int64_t query_rank() const { return weight_dq.sizes[1]; }
   int64_t rope_dim() const { return sin.sizes.back(0); }
   bool all_int8() const { return token_x.dtype == ACL_INT8; }
-  bool quantises_query() const { return query.dtype == ACL_INT8; }
+  bool quantizes_query() const { return query.dtype == ACL_INT8; }
 };
 
 // ---- phase 1 ----
@@ -141,7 +141,7 @@ void check_prolog(const MlaProlog& p) {
   check_types(p);
   check_shapes(p);
   check_scales(p);
-  if (!p.quantises_query()) return;
+  if (!p.quantizes_query()) return;
   require(p.scale_query.defined(), "dequantScaleQNopeOut must not be null with an int8 queryOut.");
   require_dtype(p.scale_query, "dequantScaleQNopeOut", {ACL_FLOAT});
   require_sizes(p.scale_query, "dequantScaleQNopeOut", {p.tokens(), p.heads(), 1});
@@ -150,7 +150,7 @@ void check_prolog(const MlaProlog& p) {
 // ---- phase 2 ----
 
 // gamma * row / rms * factor for rows of which `width` values count; returns them densely.
-std::vector<float> normalised(const std::vector<float>& rows, int64_t stride, int64_t width, const TensorView& gamma, double epsilon,
+std::vector<float> normalized(const std::vector<float>& rows, int64_t stride, int64_t width, const TensorView& gamma, double epsilon,
                               double factor) {
   const std::vector<float> weights = float_values(gamma);
   const auto count = static_cast<int64_t>(rows.size()) / stride;
@@ -203,7 +203,7 @@ std::vector<float> up_projected(const MlaProlog& p, const std::vector<float>& ro
   return result;
 }
 
-// Each token's `width` values into its slot of a cache, rounded or quantised to the cache's type.
+// Each token's `width` values into its slot of a cache, rounded or quantized to the cache's type.
 void write_cache(const MlaProlog& p, const TensorView& cache, const std::vector<float>& values, int64_t width) {
   const bool paged = p.cache_mode.starts_with("PA_");
   const std::vector<int64_t> slots = paged ? int_values(p.cache_index) : std::vector<int64_t>{};
@@ -230,7 +230,7 @@ void multiply_columns(std::vector<float>& values, int64_t width, const TensorVie
 
 void run_keys(const MlaProlog& p, const ProjectionInput& x) {
   const std::vector<float> rows = project(x, p.weight_dkv_kr, p.scale_dkv_kr);
-  std::vector<float> keys = normalised(rows, p.kv_rank() + p.rope_dim(), p.kv_rank(), p.gamma_ckv, p.epsilon_ckv, p.key_factor);
+  std::vector<float> keys = normalized(rows, p.kv_rank() + p.rope_dim(), p.kv_rank(), p.gamma_ckv, p.epsilon_ckv, p.key_factor);
   if (p.kv_cache.dtype == ACL_INT8) multiply_columns(keys, p.kv_rank(), p.scale_ckv);
   write_cache(p, p.kv_cache, keys, p.kv_rank());
   std::vector<float> rope = rotated(p, rows, 1);
@@ -239,21 +239,21 @@ void run_keys(const MlaProlog& p, const ProjectionInput& x) {
 }
 
 // The query in int8, a scale for each token and head; the rotary part is brought to the same scale times the keys'.
-void store_quantised_query(const MlaProlog& p, const std::vector<float>& query, std::vector<float>& rope) {
-  const ProjectionInput quantised = quantised_rows(query, p.kv_rank(), {});
-  std::copy(quantised.int8.begin(), quantised.int8.end(), p.query.data_as<int8_t>());
-  store_values(p.scale_query, quantised.row_scale);
+void store_quantized_query(const MlaProlog& p, const std::vector<float>& query, std::vector<float>& rope) {
+  const ProjectionInput quantized = quantized_rows(query, p.kv_rank(), {});
+  std::copy(quantized.int8.begin(), quantized.int8.end(), p.query.data_as<int8_t>());
+  store_values(p.scale_query, quantized.row_scale);
   round_to_bf16(rope);
   const float key_scale = float_values(p.scale_ckv)[0];
-  for (size_t i = 0; i < rope.size(); ++i) rope[i] *= key_scale / quantised.row_scale[i / p.rope_dim()];
+  for (size_t i = 0; i < rope.size(); ++i) rope[i] *= key_scale / quantized.row_scale[i / p.rope_dim()];
 }
 
 void run(const MlaProlog& p) {
   if (p.tokens() == 0) return;
   const ProjectionInput x = projection_input(p.token_x, p.scale_x);
   const std::vector<float> down = project(x, p.weight_dq, p.scale_dq);
-  const std::vector<float> norm = normalised(down, p.query_rank(), p.query_rank(), p.gamma_cq, p.epsilon_cq, p.query_factor);
-  const ProjectionInput latent = p.weight_uq_qr.dtype == ACL_INT8 ? quantised_rows(norm, p.query_rank(), float_values(p.smooth_cq))
+  const std::vector<float> norm = normalized(down, p.query_rank(), p.query_rank(), p.gamma_cq, p.epsilon_cq, p.query_factor);
+  const ProjectionInput latent = p.weight_uq_qr.dtype == ACL_INT8 ? quantized_rows(norm, p.query_rank(), float_values(p.smooth_cq))
                                                                    : rounded_rows(norm, p.query_rank());
   if (p.query_norm != nullptr && p.query_norm->defined() && p.query_norm->numel() > 0) {
     if (p.query_norm->dtype == ACL_INT8) {
@@ -266,8 +266,8 @@ void run(const MlaProlog& p) {
   const std::vector<float> heads = project(latent, p.weight_uq_qr, p.scale_uq_qr);
   const std::vector<float> query = up_projected(p, heads);
   std::vector<float> rope = rotated(p, heads, p.heads());
-  if (p.quantises_query()) {
-    store_quantised_query(p, query, rope);
+  if (p.quantizes_query()) {
+    store_quantized_query(p, query, rope);
   } else {
     store_values(p.query, query);
   }

@@ -7,7 +7,7 @@
 
 #include "aclnn/kernels/contiguous.h"
 #include "aclnn/kernels/float_values.h"
-#include "aclnn/kernels/quantise_row.h"
+#include "aclnn/kernels/quantize_row.h"
 #include "aclnn_arguments.h"
 #include "math/convert.h"
 #include "silicon/rules.h"
@@ -16,7 +16,7 @@ namespace emulator::aclnn {
 
 namespace {
 
-enum QuantMode : int64_t { kUnquantised = -1, kStatic = 0, kDynamic = 1 };
+enum QuantMode : int64_t { kUnquantized = -1, kStatic = 0, kDynamic = 1 };
 enum CountMode : int64_t { kRunningTotal = 0, kCount = 1, kKeyValue = 2 };
 
 // Tokens x [rows, hidden] to the experts in expert_idx [rows, k].
@@ -29,10 +29,10 @@ struct Routing {
   int64_t end_expert;
   bool scatter_index;    // expanded_row_idx says where an output row comes from, instead of where an input row went
   int64_t capacity = 0;  // rows of each expert, more are dropped and fewer filled with 0; 0: all rows, none between
-  int64_t quant_mode = kUnquantised;
-  const TensorView* scale = nullptr;  // of the quantisation; unquantised: a value that goes with its row
+  int64_t quant_mode = kUnquantized;
+  const TensorView* scale = nullptr;  // of the quantization; unquantized: a value that goes with its row
   const TensorView* offset = nullptr;
-  const TensorView* row_scale = nullptr;  // [slots]: the scale of a quantised row, or the value that went with it
+  const TensorView* row_scale = nullptr;  // [slots]: the scale of a quantized row, or the value that went with it
   bool takes_int8 = false;
 
   int64_t k() const { return expert_idx.sizes.back(0); }
@@ -46,7 +46,7 @@ constexpr int64_t kMostExperts = 10240;  // the documents' limit
 void check_routing(const Routing& r, int64_t active) {
   require_rank(r.x, "x", 2, 2);
   require_rank(r.expert_idx, "expertIdx", 2, 2);
-  if (r.takes_int8 && r.quant_mode == kUnquantised) {
+  if (r.takes_int8 && r.quant_mode == kUnquantized) {
     require_dtype(r.x, "x", {ACL_FLOAT16, ACL_BF16, ACL_FLOAT, ACL_INT8});
   } else {
     require_dtype(r.x, "x", {ACL_FLOAT16, ACL_BF16, ACL_FLOAT});
@@ -55,13 +55,13 @@ void check_routing(const Routing& r, int64_t active) {
   require_dtype(r.expanded_row_idx, "expandedRowIdxOut", {ACL_INT32});
   require(r.x.sizes[0] == r.expert_idx.sizes[0], "x has %lld rows and expertIdx %lld, but they must be equal.",
           static_cast<long long>(r.x.sizes[0]), static_cast<long long>(r.expert_idx.sizes[0]));
-  if (r.quant_mode == kUnquantised) {
+  if (r.quant_mode == kUnquantized) {
     require_same_dtype(r.x, "x", r.expanded_x, "expandedXOut");
   } else {
     require_dtype(r.expanded_x, "expandedXOut", {ACL_INT8});
   }
   require_sizes(r.expanded_row_idx, "expandedRowIdxOut", {r.slots()});
-  if (r.quant_mode == kUnquantised && r.capacity == 0) {
+  if (r.quant_mode == kUnquantized && r.capacity == 0) {
     require_rank(r.expanded_x, "expandedXOut", 2, 2);
     require(r.expanded_x.sizes[1] == r.x.sizes[1], "expandedXOut is %lld wide, but x %lld.",
             static_cast<long long>(r.expanded_x.sizes[1]), static_cast<long long>(r.x.sizes[1]));
@@ -70,7 +70,7 @@ void check_routing(const Routing& r, int64_t active) {
   if (r.capacity > 0) require_sizes(r.expanded_x, "expandedXOut", {r.end_expert, r.capacity, r.x.sizes[1]});
 }
 
-void check_quantisation(const Routing& r) {
+void check_quantization(const Routing& r) {
   const int64_t experts = r.end_expert - r.first_expert, hidden = r.x.sizes[1];
   if (r.quant_mode == kStatic) {
     require(r.has_scale() && r.offset != nullptr && r.offset->defined(), "quantMode 0 needs scale and offset.");
@@ -117,13 +117,13 @@ Order order_of(const Routing& r, int64_t output_rows) {
   return order;
 }
 
-void quantise_statically(const float* x, float scale, float offset, int64_t count, int8_t* y) {
+void quantize_statically(const float* x, float scale, float offset, int64_t count, int8_t* y) {
   std::vector<float> moved(count);
   for (int64_t i = 0; i < count; ++i) moved[i] = x[i] * scale + offset;
   from_float(moved.data(), y, ACL_INT8, count);
 }
 
-void quantise_rows(const Routing& r, const Order& order) {
+void quantize_rows(const Routing& r, const Order& order) {
   const std::vector<float> x = float_values(r.x);
   const std::vector<float> scale = r.scale == nullptr ? std::vector<float>{} : float_values(*r.scale);
   const float offset = r.quant_mode == kStatic ? float_values(*r.offset)[0] : 0.0f;
@@ -136,11 +136,11 @@ void quantise_rows(const Routing& r, const Order& order) {
     if (slot == kDropped) continue;
     const float* token = &x[slot / r.k() * hidden];
     if (r.quant_mode == kStatic) {
-      quantise_statically(token, scale[0], offset, hidden, y + row * hidden);
+      quantize_statically(token, scale[0], offset, hidden, y + row * hidden);
       continue;
     }
     const float* smooth = scale.empty() ? nullptr : &scale[by_expert ? (expert_of[slot] - r.first_expert) * hidden : 0];
-    r.row_scale->data_as<float>()[row] = quantise_row(token, smooth, hidden, y + row * hidden);
+    r.row_scale->data_as<float>()[row] = quantize_row(token, smooth, hidden, y + row * hidden);
   }
 }
 
@@ -160,10 +160,10 @@ void copy_rows(const Routing& r, const Order& order) {
 std::vector<int64_t> route(const Routing& r) {
   const Order order = order_of(r, r.expanded_x.numel() / std::max<int64_t>(1, r.x.sizes[1]));
   if (r.capacity > 0) std::memset(r.expanded_x.data(), 0, size_in_bytes(r.expanded_x.sizes, r.expanded_x.dtype));
-  if (r.quant_mode == kUnquantised) {
+  if (r.quant_mode == kUnquantized) {
     copy_rows(r, order);
   } else {
-    quantise_rows(r, order);
+    quantize_rows(r, order);
   }
   store_values(r.expanded_row_idx, r.scatter_index ? order.sorted : order.row_of_slot);
   return order.counts;
@@ -261,7 +261,7 @@ ACLNN_CHECK(MoeInitRoutingQuantV2) {
   require(a.quantMode == kStatic || a.quantMode == kDynamic, "quantMode is %lld, but must be 0 (static) or 1 (dynamic).",
           static_cast<long long>(a.quantMode));
   check_routing(r, a.activeNum);
-  check_quantisation(r);
+  check_quantization(r);
   check_v2_counts(a.expertTokensCountOrCumsumFlag, a.expertTokensBeforeCapacityFlag, a.dropPadMode, a.expertNum,
                   a.expertCapacity, a.expertTokensCountOrCumsumOutOptional, a.expertTokensBeforeCapacityOutOptional);
 }
@@ -273,10 +273,10 @@ ACLNN_KERNEL(MoeInitRoutingQuantV2) {
 ACLNN_CHECK(MoeInitRoutingV3) {
   const Routing r = routing_of(a);
   require(a.dropPadMode == 0, "dropPadMode is %lld, but must be 0.", static_cast<long long>(a.dropPadMode));
-  require(a.quantMode == kUnquantised || a.quantMode == kDynamic,
+  require(a.quantMode == kUnquantized || a.quantMode == kDynamic,
           "quantMode is %lld, but must be -1 (none) or 1 (dynamic).", static_cast<long long>(a.quantMode));
   check_routing(r, a.activeNum);
-  check_quantisation(r);
+  check_quantization(r);
   require(a.activeNum == r.slots(), "activeNum is %lld, but must be rows * k = %lld.", static_cast<long long>(a.activeNum),
           static_cast<long long>(r.slots()));
   require(a.expertNum <= kMostExperts, "expertNum is %lld, but must be at most 10240.", static_cast<long long>(a.expertNum));

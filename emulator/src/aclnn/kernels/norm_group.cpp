@@ -1,4 +1,4 @@
-// Normalisation over groups of channels and over a batch, and the fused addition before LayerNorm.
+// Normalization over groups of channels and over a batch, and the fused addition before LayerNorm.
 // Semantics: hicann/ops-nn, norm/{group_norm,group_norm_silu,add_layer_norm}/docs, and torch's own of the same names.
 #include <cmath>
 #include <vector>
@@ -13,7 +13,7 @@ namespace {
 
 bool given(const TensorView& tensor) { return tensor.defined() && tensor.numel() > 0; }
 
-struct GroupNormalisation {
+struct GroupNormalization {
   const TensorView &x, &gamma, &beta;
   int64_t batch, channels, area, groups;
   double epsilon;
@@ -21,7 +21,7 @@ struct GroupNormalisation {
   const TensorView &y, &mean, &rstd;
 };
 
-void check_factors(const GroupNormalisation& n) {
+void check_factors(const GroupNormalization& n) {
   require_dtype(n.x, "x", {ACL_FLOAT16, ACL_FLOAT, ACL_BF16});
   for (const TensorView* factor : {&n.gamma, &n.beta}) {
     if (!given(*factor)) continue;
@@ -32,7 +32,7 @@ void check_factors(const GroupNormalisation& n) {
   }
 }
 
-void check_groups(const GroupNormalisation& n) {
+void check_groups(const GroupNormalization& n) {
   check_factors(n);
   require(n.groups > 0 && n.channels % n.groups == 0, "group is %lld, but must divide the %lld channels.",
           static_cast<long long>(n.groups), static_cast<long long>(n.channels));
@@ -57,7 +57,7 @@ Statistics statistics(const float* values, int64_t count, double epsilon) {
   return {mean, 1.0 / std::sqrt(squares / static_cast<double>(count) + epsilon)};
 }
 
-void run(const GroupNormalisation& n) {
+void run(const GroupNormalization& n) {
   const std::vector<float> x = float_values(n.x), gamma = float_values(n.gamma), beta = float_values(n.beta);
   std::vector<float> y(x.size()), means, rstds;
   const int64_t size = n.channels / n.groups * n.area;
@@ -77,10 +77,10 @@ void run(const GroupNormalisation& n) {
   store_values(n.rstd, rstds);
 }
 
-GroupNormalisation groups_of(const GroupNormArgs& a) {
+GroupNormalization groups_of(const GroupNormArgs& a) {
   return {a.self, a.gamma, a.beta, a.N, a.C, a.HxW, a.group, a.eps, false, a.out, a.meanOut, a.rstdOut};
 }
-GroupNormalisation groups_of(const GroupNormSiluArgs& a) {
+GroupNormalization groups_of(const GroupNormSiluArgs& a) {
   const int64_t batch = a.self.sizes[0], channels = a.self.sizes[1];
   const int64_t area = batch * channels == 0 ? 0 : a.self.numel() / (batch * channels);
   return {a.self, a.gamma, a.beta, batch, channels, area, a.group, a.eps, true, a.out, a.meanOut, a.rstdOut};

@@ -26,7 +26,7 @@ void require_float(const TensorView& tensor, const char* name) {
   }
 }
 
-// Weight and bias have the normalised sizes; their type is the input's or float32, and one type for both.
+// Weight and bias have the normalized sizes; their type is the input's or float32, and one type for both.
 void check_factor(const TensorView& factor, const char* name, const TensorView& input, const IntArray& normalized) {
   if (!factor.defined()) return;
   require_float(factor, name);

@@ -5,7 +5,7 @@
 #include "aclnn/kernels/contiguous.h"
 #include "aclnn/kernels/float_values.h"
 #include "aclnn/kernels/norm_rows.h"
-#include "aclnn/kernels/quantise_row.h"
+#include "aclnn/kernels/quantize_row.h"
 #include "aclnn_arguments.h"
 #include "math/convert.h"
 
@@ -20,8 +20,8 @@ Work quant_norm_work(const TensorView& x, int inputs) {
   return {.vector_flops = 8.0 * count, .read_bytes = inputs * bytes, .written_bytes = (inputs - 1) * bytes + count};
 }
 
-// The normalised rows before rounding; adds x2 and writes the sum where they are given.
-std::vector<float> normalised(const TensorView& x1, const TensorView& x2, const TensorView& gamma, const TensorView& beta,
+// The normalized rows before rounding; adds x2 and writes the sum where they are given.
+std::vector<float> normalized(const TensorView& x1, const TensorView& x2, const TensorView& gamma, const TensorView& beta,
                               double epsilon, const TensorView& sum) {
   const DenseInput first(x1), second(x2), factors(gamma), bias(beta);
   const DenseOutput total(sum);
@@ -38,7 +38,7 @@ std::vector<float> normalised(const TensorView& x1, const TensorView& x2, const 
 }
 
 // y = round(row / scale + zero point), or row * scale.
-void quantise(const std::vector<float>& rows, const TensorView& scale, const TensorView& zero_point, bool divides, const TensorView& y) {
+void quantize(const std::vector<float>& rows, const TensorView& scale, const TensorView& zero_point, bool divides, const TensorView& y) {
   const std::vector<float> factors = float_values(scale), offsets = float_values(zero_point);
   std::vector<float> moved(rows);
   for (size_t i = 0; i < moved.size(); ++i) {
@@ -48,13 +48,13 @@ void quantise(const std::vector<float>& rows, const TensorView& scale, const Ten
   store_values(y, moved);
 }
 
-struct StaticQuantisation {
+struct StaticQuantization {
   const TensorView &x1, &x2, &gamma, &scales1, &scales2, &zero_points1, &zero_points2;
   bool divides;
   const TensorView &y1, &y2, &sum;
 };
 
-void check_parameters(const StaticQuantisation& q) {
+void check_parameters(const StaticQuantization& q) {
   const bool is_310p = chip().product == kAtlasInference;
   for (const TensorView* scale : {&q.scales1, &q.scales2}) {
     if (!given(*scale)) continue;
@@ -78,7 +78,7 @@ void check_parameters(const StaticQuantisation& q) {
   }
 }
 
-void check_static(const StaticQuantisation& q) {
+void check_static(const StaticQuantization& q) {
   check_added(q.x1, q.x2, q.gamma);
   if (chip().product == kAtlasInference) {
     require_dtype(q.x1, "x1", {ACL_FLOAT16});
@@ -96,18 +96,18 @@ void check_static(const StaticQuantisation& q) {
   require_sizes(q.y2, "y2Out", q.x1.sizes);
 }
 
-void run_static(const StaticQuantisation& q, const TensorView& beta, double epsilon, const TensorView& norm) {
-  const std::vector<float> rows = normalised(q.x1, q.x2, q.gamma, beta, epsilon, q.sum);
-  quantise(rows, q.scales1, q.zero_points1, q.divides, q.y1);
-  if (given(q.scales2)) quantise(rows, q.scales2, q.zero_points2, q.divides, q.y2);
+void run_static(const StaticQuantization& q, const TensorView& beta, double epsilon, const TensorView& norm) {
+  const std::vector<float> rows = normalized(q.x1, q.x2, q.gamma, beta, epsilon, q.sum);
+  quantize(rows, q.scales1, q.zero_points1, q.divides, q.y1);
+  if (given(q.scales2)) quantize(rows, q.scales2, q.zero_points2, q.divides, q.y2);
   if (given(norm)) store_values(norm, rows);
 }
 
-StaticQuantisation static_of(const AddRmsNormQuantArgs& a) {
+StaticQuantization static_of(const AddRmsNormQuantArgs& a) {
   return {a.x1, a.x2, a.gamma, a.scales1, a.scales2Optional, a.zeroPoints1Optional, a.zeroPoints2Optional, a.divMode, a.y1Out,
           a.y2Out, a.xOut};
 }
-StaticQuantisation static_of(const AddRmsNormQuantV2Args& a) {
+StaticQuantization static_of(const AddRmsNormQuantV2Args& a) {
   return {a.x1, a.x2, a.gamma, a.scales1, a.scales2Optional, a.zeroPoints1Optional, a.zeroPoints2Optional, a.divMode, a.y1Out,
           a.y2Out, a.xOut};
 }
@@ -141,8 +141,8 @@ ACLNN_CHECK(RmsNormQuant) {
   require_sizes(a.y, "y", a.x.sizes);
 }
 ACLNN_KERNEL(RmsNormQuant) {
-  const std::vector<float> rows = normalised(a.x, TensorView{}, a.gamma, a.beta, a.epsilon, TensorView{});
-  quantise(rows, a.scale, a.offset, true, a.y);
+  const std::vector<float> rows = normalized(a.x, TensorView{}, a.gamma, a.beta, a.epsilon, TensorView{});
+  quantize(rows, a.scale, a.offset, true, a.y);
 }
 ACLNN_WORK(RmsNormQuant) { return quant_norm_work(a.x, 1); }
 
@@ -150,18 +150,18 @@ ACLNN_WORK(RmsNormQuant) { return quant_norm_work(a.x, 1); }
 
 namespace {
 
-// Whether the first and the second quantised output are asked for.
+// Whether the first and the second quantized output are asked for.
 bool wants(const AddRmsNormDynamicQuantV2Args& a, size_t which) {
   if (a.outputMask.present()) return a.outputMask[which] != 0;
   return which == 0 || (a.smoothScale1Optional.defined() && a.smoothScale2Optional.defined());
 }
 
-void quantise_rows(const std::vector<float>& rows, int64_t columns, const TensorView& smooth, const TensorView& y, const TensorView& scale) {
+void quantize_rows(const std::vector<float>& rows, int64_t columns, const TensorView& smooth, const TensorView& y, const TensorView& scale) {
   const std::vector<float> factors = float_values(smooth);
   std::vector<float> scales(rows.size() / columns);
   const DenseOutput out(y);
   for (size_t row = 0; row < scales.size(); ++row) {
-    scales[row] = quantise_row(&rows[row * columns], factors.empty() ? nullptr : factors.data(), columns,
+    scales[row] = quantize_row(&rows[row * columns], factors.empty() ? nullptr : factors.data(), columns,
                                out.data_as<int8_t>() + row * columns);
   }
   store_values(scale, scales);
@@ -191,10 +191,10 @@ ACLNN_CHECK(AddRmsNormDynamicQuantV2) {
   }
 }
 ACLNN_KERNEL(AddRmsNormDynamicQuantV2) {
-  const std::vector<float> rows = normalised(a.x1, a.x2, a.gamma, a.betaOptional, a.epsilon, a.xOut);
+  const std::vector<float> rows = normalized(a.x1, a.x2, a.gamma, a.betaOptional, a.epsilon, a.xOut);
   const int64_t columns = a.gamma.numel();
-  if (wants(a, 0)) quantise_rows(rows, columns, a.smoothScale1Optional, a.y1Out, a.scale1Out);
-  if (wants(a, 1)) quantise_rows(rows, columns, a.smoothScale2Optional, a.y2Out, a.scale2Out);
+  if (wants(a, 0)) quantize_rows(rows, columns, a.smoothScale1Optional, a.y1Out, a.scale1Out);
+  if (wants(a, 1)) quantize_rows(rows, columns, a.smoothScale2Optional, a.y2Out, a.scale2Out);
 }
 ACLNN_WORK(AddRmsNormDynamicQuantV2) { return quant_norm_work(a.x1, 2); }
 

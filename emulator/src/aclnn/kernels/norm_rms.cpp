@@ -1,4 +1,4 @@
-// The RMSNorm family without quantisation. Semantics: hicann/ops-nn, norm/*/docs.
+// The RMSNorm family without quantization. Semantics: hicann/ops-nn, norm/*/docs.
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -121,7 +121,7 @@ ACLNN_KERNEL(AddRmsNorm) {
 }
 ACLNN_WORK(AddRmsNorm) { return norm_work(a.x1, 2, 2); }
 
-// x1 receives the normalised rows, x2 the sum.
+// x1 receives the normalized rows, x2 the sum.
 ACLNN_CHECK(InplaceAddRmsNorm) {
   check_added(a.x1Ref, a.x2Ref, a.gamma);
   check_rstd(a.rstdOut, a.x1Ref, a.gamma);
@@ -140,7 +140,7 @@ ACLNN_KERNEL(InplaceAddRmsNorm) {
 }
 ACLNN_WORK(InplaceAddRmsNorm) { return norm_work(a.x1Ref, 2, 2); }
 
-// y1Out is the normalised row in float32, y2Out the same rounded to the inputs' type; the sum is exact in float32.
+// y1Out is the normalized row in float32, y2Out the same rounded to the inputs' type; the sum is exact in float32.
 ACLNN_CHECK(AddRmsNormCast) {
   require_dtype(a.x1, "x1", {ACL_FLOAT16, ACL_BF16});
   check_added(a.x1, a.x2, a.gamma);

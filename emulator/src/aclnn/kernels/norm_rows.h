@@ -21,7 +21,7 @@ void check_norm_rows(const TensorView& x, const TensorView& gamma);
 void check_added(const TensorView& x1, const TensorView& x2, const TensorView& gamma);
 void check_like(const TensorView& tensor, const char* name, const TensorView& like, const char* like_name);
 
-// The fused addition as the chips do it: float16 adds and normalises the rounded sum, bfloat16 normalises the exact one,
+// The fused addition as the chips do it: float16 adds and normalizes the rounded sum, bfloat16 normalizes the exact one,
 // and both round once more before gamma (hicann/ops-nn, norm/add_rms_norm/op_kernel).
 RmsNorm added_norm(const TensorView& x1, const TensorView& gamma, double epsilon);
 

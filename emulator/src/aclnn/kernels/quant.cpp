@@ -1,4 +1,4 @@
-// Quantisation of activations and of scales: AscendQuantV3, DynamicQuant, TransQuantParam.
+// Quantization of activations and of scales: AscendQuantV3, DynamicQuant, TransQuantParam.
 // Semantics and limits by product: hicann/ops-nn, quant/{ascend_quant_v2,dynamic_quant,dynamic_quant_v2,
 // trans_quant_param_v2}/docs.
 //
@@ -106,7 +106,7 @@ void run_ascend_quant(const AscendQuantV3Args& a) {
 
 // ---- DynamicQuant: a scale for each row, from the row ----
 
-struct DynamicQuantisation {
+struct DynamicQuantization {
   const TensorView& x;
   const TensorView& smooth;  // may be undefined
   const TensorView& y;
@@ -120,14 +120,14 @@ void check_row_values(const TensorView& tensor, const char* name, const TensorVi
   require_sizes(tensor, name, Dims(x.sizes.data(), x.sizes.size() - 1));
 }
 
-void check_dynamic(const DynamicQuantisation& q, int64_t dst_type) {
+void check_dynamic(const DynamicQuantization& q, int64_t dst_type) {
   require_rank(q.x, "x", 2, 8);
   const bool is_310p = chip().product == kAtlasInference;
   if (is_310p) {
     require_dtype(q.x, "x", {ACL_FLOAT16});
     require(q.x.sizes.back(0) % kRowAlignment310p == 0, "the last dimension of x is %lld, but must be a multiple of 32 on %s.",
             static_cast<long long>(q.x.sizes.back(0)), chip().soc_version);
-    require(!q.offset.defined(), "only symmetric quantisation is supported on %s.", chip().soc_version);
+    require(!q.offset.defined(), "only symmetric quantization is supported on %s.", chip().soc_version);
     // CANN takes it and leaves it out of the computation; a wrong result with a success code helps nobody.
     require(!q.smooth.defined(), "smoothScales does not take part in the computation on %s.", chip().soc_version);
   } else {
@@ -149,7 +149,7 @@ void check_dynamic(const DynamicQuantisation& q, int64_t dst_type) {
   if (q.offset.defined()) check_row_values(q.offset, "offsetOut", q.x);
 }
 
-void run(const DynamicQuantisation& q) {
+void run(const DynamicQuantization& q) {
   const int64_t columns = q.x.sizes.back(0), rows = rows_of(q.x), bytes = element_bits(q.x.dtype) / 8;
   if (rows == 0) return;
   const DenseInput x(q.x);
@@ -186,7 +186,7 @@ Work work_of(const TensorView& x, const TensorView& y) {
           .written_bytes = static_cast<double>(size_in_bytes(y.sizes, y.dtype))};
 }
 
-DynamicQuantisation quantisation_of(const DynamicQuantV2Args& a) {
+DynamicQuantization quantization_of(const DynamicQuantV2Args& a) {
   return {a.x, a.smoothScalesOptional, a.yOut, a.scaleOut, a.offsetOut, a.groupIndexOptional};
 }
 
@@ -235,9 +235,9 @@ ACLNN_WORK(DynamicQuant) { return work_of(a.x, a.yOut); }
 
 ACLNN_CHECK(DynamicQuantV2) {
   require(!a.groupIndexOptional.defined() || a.smoothScalesOptional.defined(), "groupIndex needs smoothScales.");
-  check_dynamic(quantisation_of(a), a.dstType);
+  check_dynamic(quantization_of(a), a.dstType);
 }
-ACLNN_KERNEL(DynamicQuantV2) { run(quantisation_of(a)); }
+ACLNN_KERNEL(DynamicQuantV2) { run(quantization_of(a)); }
 ACLNN_WORK(DynamicQuantV2) { return work_of(a.x, a.yOut); }
 
 ACLNN_CHECK(TransQuantParamV2) { check_parameters(a.scale, a.offset, a.out); }

@@ -27,7 +27,7 @@ std::vector<float> column_values(const TensorView& tensor, int64_t count) {
   return values;
 }
 
-void Dequantisation::apply(int32_t* sums, int64_t n, float row_scale, void* out, aclDataType dtype) const {
+void Dequantization::apply(int32_t* sums, int64_t n, float row_scale, void* out, aclDataType dtype) const {
   if (int_bias != nullptr) {
     for (int64_t i = 0; i < n; ++i) sums[i] += int_bias[i];
   }

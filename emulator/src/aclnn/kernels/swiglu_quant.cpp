@@ -1,4 +1,4 @@
-// SwiGLU between dequantisation and quantisation, with the rows of each expert together where groups are given.
+// SwiGLU between dequantization and quantization, with the rows of each expert together where groups are given.
 // Semantics: hicann/ops-nn, quant/{dequant_swiglu_quant,swi_glu_quant}/docs. Implemented: int8 results, the last dimension.
 #include <algorithm>
 #include <cmath>
@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "aclnn/kernels/float_values.h"
-#include "aclnn/kernels/quantise_row.h"
+#include "aclnn/kernels/quantize_row.h"
 #include "aclnn_arguments.h"
 #include "math/convert.h"
 
@@ -115,7 +115,7 @@ float by_group(const std::vector<float>& values, int64_t groups, int64_t group, 
 }
 
 // x * weightScale * activationScale + bias; an integer bias belongs to the sums, before the scales.
-void dequantise(const SwigluQuant& q, Values& v, int64_t group, int64_t row) {
+void dequantize(const SwigluQuant& q, Values& v, int64_t group, int64_t row) {
   const int64_t width = 2 * q.half();
   float* values = &v.x[row * width];
   const bool bias_first = q.bias.dtype == ACL_INT32;
@@ -130,7 +130,7 @@ void dequantise(const SwigluQuant& q, Values& v, int64_t group, int64_t row) {
 
 void run_row(const SwigluQuant& q, Values& v, int64_t group, int64_t row) {
   const int64_t half = q.half(), groups = group_count(q);
-  dequantise(q, v, group, row);
+  dequantize(q, v, group, row);
   std::vector<float> activated(half);
   activate(q, &v.x[row * 2 * half], activated.data());
   int8_t* y = q.y.data_as<int8_t>() + row * half;
@@ -146,7 +146,7 @@ void run_row(const SwigluQuant& q, Values& v, int64_t group, int64_t row) {
     q.scale.data_as<float>()[row] = factor;
     from_float(activated.data(), y, ACL_INT8, half);
   } else if (q.dynamic) {
-    q.scale.data_as<float>()[row] = quantise_row(activated.data(), nullptr, half, y);
+    q.scale.data_as<float>()[row] = quantize_row(activated.data(), nullptr, half, y);
   } else {
     from_float(activated.data(), y, ACL_INT8, half);
   }
@@ -190,7 +190,7 @@ SwigluQuant quant_of(const SwiGluQuantV2Args& a) {
           a.activateLeft, is_dynamic(a.quantModeOptional), kPlain, 0, 0, 0, a.yOut, a.scaleOut, true};
 }
 
-void check_dequantised(const SwigluQuant& q, int64_t dst_type) {
+void check_dequantized(const SwigluQuant& q, int64_t dst_type) {
   require_dtype(q.x, "x", {ACL_FLOAT16, ACL_BF16, ACL_INT32});
   require(!given(q.groups) || q.groups.rank() == 1, "the emulator implements a groupIndex of one dimension only.");
   check(q, dst_type);
@@ -198,7 +198,7 @@ void check_dequantised(const SwigluQuant& q, int64_t dst_type) {
 
 }  // namespace
 
-ACLNN_CHECK(DequantSwigluQuant) { check_dequantised(quant_of(a), ACL_INT8); }
+ACLNN_CHECK(DequantSwigluQuant) { check_dequantized(quant_of(a), ACL_INT8); }
 ACLNN_KERNEL(DequantSwigluQuant) { run(quant_of(a)); }
 ACLNN_WORK(DequantSwigluQuant) { return work_of(quant_of(a)); }
 
@@ -207,7 +207,7 @@ ACLNN_CHECK(DequantSwigluQuantV2) {
   if (dim != a.x.rank() - 1) fail(kRuntimeError, "the emulator implements the last dimension as activateDim only.");
   require(a.swigluMode >= kPlain && a.swigluMode <= kClampedSilu, "swigluMode is %lld, but must be 0 to 3.", static_cast<long long>(a.swigluMode));
   require(a.swigluMode != kInterleavedOss || a.activateLeft, "activateLeft must be true with swigluMode 1.");
-  check_dequantised(quant_of(a), a.dstType);
+  check_dequantized(quant_of(a), a.dstType);
 }
 ACLNN_KERNEL(DequantSwigluQuantV2) { run(quant_of(a)); }
 ACLNN_WORK(DequantSwigluQuantV2) { return work_of(quant_of(a)); }

@@ -13,7 +13,7 @@ void FewBitRows::read(int64_t row, float* out) const {
   }
 }
 
-std::vector<uint16_t> dequantised(const FewBitRows& weight, int64_t rows, const float* scale, const float* offset,
+std::vector<uint16_t> dequantized(const FewBitRows& weight, int64_t rows, const float* scale, const float* offset,
                                   bool one_scale, int64_t rows_of_scale, aclDataType dtype) {
   const int64_t n = weight.columns, step = one_scale ? 0 : 1;
   std::vector<uint16_t> matrix(rows * n);

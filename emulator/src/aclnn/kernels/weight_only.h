@@ -21,7 +21,7 @@ struct FewBitRows {
 
 // (weight + offset) * scale, rounded to the activations' type before the cube multiplies: [rows, columns]. Row r takes
 // scale and offset r / rows_of_scale, each `columns` wide or one number; `offset` may be null.
-std::vector<uint16_t> dequantised(const FewBitRows& weight, int64_t rows, const float* scale, const float* offset,
+std::vector<uint16_t> dequantized(const FewBitRows& weight, int64_t rows, const float* scale, const float* offset,
                                   bool one_scale, int64_t rows_of_scale, aclDataType dtype);
 
 }  // namespace emulator::aclnn

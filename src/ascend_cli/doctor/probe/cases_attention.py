@@ -10,6 +10,7 @@ import torch
 from ascend_cli.doctor.probe import cases_fused_infer
 from ascend_cli.doctor.probe.bench import Bench
 from ascend_cli.doctor.probe.case import LONG, MASK_SIZE, Case, WrongResult
+from ascend_cli.doctor.probe.references import ahead, attended
 from ascend_facts.chips import ChipSpec
 
 NZ, NZ_COLUMNS = 29, 16
@@ -38,26 +39,6 @@ def attention(chip: ChipSpec) -> Iterator[Case]:
     for past in (16, 300):
         yield Case(f"_npu_paged_attention_splitfuse, window, {past} keys before", partial(chunk, past, False))
     yield Case("_npu_flash_attention_unpad, an encoder's", encode)
-
-
-# ---------------------------------------------------------------- reference
-
-
-def attended(
-    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, hidden: torch.Tensor | None
-) -> torch.Tensor:
-    """[T, heads, size] in float64 of query [T, heads, size], keys and values [L, kv heads, size]; hidden [T, L] bool."""
-    repeats = query.shape[1] // keys.shape[1]
-    keys, values = (part.double().repeat_interleave(repeats, dim=1) for part in (keys, values))
-    scores = torch.einsum("qhd,khd->hqk", query.double(), keys) * query.shape[-1] ** -0.5
-    if hidden is not None:
-        scores = scores.masked_fill(hidden, float("-inf"))
-    return torch.einsum("hqk,khd->qhd", scores.softmax(-1), values)
-
-
-def ahead(tokens: int, keys: int) -> torch.Tensor:
-    """[tokens, keys] bool: what the last `tokens` of `keys` must not see."""
-    return torch.arange(keys)[None] > torch.arange(keys - tokens, keys)[:, None]
 
 
 def block_size(chip: ChipSpec, size: int) -> int:

@@ -65,7 +65,8 @@ def arithmetic(function: Function, dtype: torch.dtype, lengths: tuple[int, ...],
 def clamp(bench: Bench) -> None:
     for length in (1, 9, 112):
         values = bench.randint(-900, 900, (length,))
-        bench.same(bench.launched(lambda values=bench.put(values): values.clamp(0, 100)), values.clamp(0, 100))
+        there = bench.put(values)
+        bench.same(bench.launched(lambda there=there: there.clamp(0, 100)), values.clamp(0, 100))
 
 
 def select(bench: Bench) -> None:

@@ -1,4 +1,4 @@
-"""FusedInferAttentionScore as Ascend 910B and later run it: packed and by rectangles, over half-pages, with its scratch."""
+"""FusedInferAttentionScore as Ascend 910B and later run it: packed, by rectangles, over half-pages, with scratch."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 
 from ascend_cli.doctor.probe.bench import Bench
 from ascend_cli.doctor.probe.case import Case, WrongResult
+from ascend_cli.doctor.probe.references import ahead, attended
 from ascend_facts.chips import ChipSpec
 
 CAUSAL, BAND, NO_MASK = 3, 4, 0
@@ -45,8 +46,6 @@ def attention(chip: ChipSpec) -> Iterator[Case]:
 
 
 def _reference(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int | None) -> torch.Tensor:
-    from ascend_cli.doctor.probe.cases_attention import ahead, attended
-
     tokens, keys = len(q), len(k)
     hidden = ahead(tokens, keys)
     if window is not None:
@@ -78,11 +77,12 @@ def _paged(
 
 
 def _arguments(
-    bench: Bench, layout: str, heads: tuple[int, int], size: int, lengths: list[int], keys: list[int], table: torch.Tensor,
-    mask: tuple[torch.Tensor | None, int], window: int | None,
+    bench: Bench, layout: str, heads: tuple[int, int], size: int, lengths: list[int], keys: list[int],
+    table: torch.Tensor, mask: tuple[torch.Tensor | None, int], window: int | None,
 ) -> dict[str, Any]:  # fmt: skip
     return {
-        "atten_mask": mask[0], "actual_seq_lengths": lengths, "actual_seq_lengths_kv": keys, "block_table": bench.put(table),
+        "atten_mask": mask[0], "actual_seq_lengths": lengths, "actual_seq_lengths_kv": keys,
+        "block_table": bench.put(table),
         "num_heads": heads[0], "num_key_value_heads": heads[1], "scale": size**-0.5, "input_layout": layout,
         "block_size": BLOCK, "sparse_mode": mask[1], "pre_tokens": UNLIMITED if window is None else window - 1,
         "next_tokens": UNLIMITED if window is None else 0,
@@ -180,8 +180,6 @@ def write_cache(dtype: torch.dtype, bench: Bench) -> None:
 
 
 def encode(dtype: torch.dtype, bench: Bench) -> None:
-    from ascend_cli.doctor.probe.cases_attention import attended
-
     lengths, heads, size = [5, 33, 1], 4, 64
     q, k, v = (bench.randn(sum(lengths), heads, size, dtype=dtype) for _ in range(3))
     out = bench.inside(torch.full_like(q, 7.0))

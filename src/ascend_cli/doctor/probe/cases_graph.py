@@ -97,7 +97,8 @@ def shared_pool(bench: Bench) -> None:
 def growing_lengths(bench: Bench) -> None:
     import torch_npu
 
-    from ascend_cli.doctor.probe.cases_attention import _caches, _sequences, attended
+    from ascend_cli.doctor.probe.cases_attention import _caches, _sequences
+    from ascend_cli.doctor.probe.references import attended
 
     heads, kv_heads, size, longest = 4, 2, 128, 300
     keys, values = _sequences(bench, [longest] * 3, kv_heads, size)

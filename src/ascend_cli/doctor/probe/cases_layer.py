@@ -189,7 +189,8 @@ def embedding(bench: Bench) -> None:
     for dtype in (torch.int32, torch.int64):
         for count in (1, 9, 112):
             ids = bench.randint(0, 1000, (count,)).to(dtype)
-            found = bench.launched(lambda ids=bench.put(ids): torch.nn.functional.embedding(ids, there))
+            moved = bench.put(ids)
+            found = bench.launched(lambda moved=moved: torch.nn.functional.embedding(moved, there))
             bench.same(found, table[ids.long()])
 
 

@@ -1,7 +1,8 @@
 """The process that tries cases: `python -m ascend_cli.doctor.probe.child ANSWERS_FD`.
 
 It imports torch_npu, opens no device, and forks for every order, so that a group costs no import and what it does to
-its process ends with it. Orders are lines of JSON on standard input: {"group": .., "chip": 0, "skip": [names]}.
+its process ends with it. Orders are lines of JSON on standard input: {"group": .., "chip": 0, "skip": [names]}, with
+"only_list" to be told the cases and no more.
 Answers are lines too: {"pid": ..}; {"begins": case} and {"outcome": {..}} of each case; {"code": ..} when the fork has
 ended. A fork whose device has failed ends at once: nothing runs in it any more.
 """
@@ -73,6 +74,8 @@ def run_group(order: dict[str, Any], answers: TextIO) -> int:
     say(installation={"soc": here.soc, "cann": here.cann, "driver": here.driver, "emulated": here.emulated})
     cases = [case for case in catalogue.cases_of(order["group"], chip) if case.name not in order["skip"]]
     say(cases=[[case.name, case.rule, case.may_be_refused] for case in cases])
+    if order.get("only_list"):
+        return 0
     if order["group"] not in catalogue.OWN_DEVICES:
         torch.npu.set_device(order["chip"])
         torch.npu.config.allow_internal_format = True

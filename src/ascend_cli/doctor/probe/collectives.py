@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 from ascend_cli.doctor.probe.bench import Bench
 from ascend_cli.doctor.probe.case import Case, NotHere, WrongResult
@@ -68,7 +69,8 @@ def rank_main(port: int, rank: int) -> None:
     torch.npu.set_device(rank)
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     dist.init_process_group("hccl", rank=rank, world_size=RANKS)
-    device, wrong, facts = torch.device("npu"), [], {}
+    device, wrong = torch.device("npu"), []
+    facts: dict[str, Any] = {}
 
     def check(name: str, found: torch.Tensor, expected: torch.Tensor) -> None:
         if not torch.equal(found.cpu(), expected):

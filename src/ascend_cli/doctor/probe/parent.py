@@ -38,7 +38,7 @@ class Child:
 
     def __init__(self) -> None:
         reading, writing = os.pipe()
-        self.log: IO[bytes] = tempfile.TemporaryFile()
+        self.log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed with the child
         self._process = subprocess.Popen(
             [sys.executable, "-m", "ascend_cli.doctor.probe.child", str(writing)],
             stdin=subprocess.PIPE, stdout=self.log, stderr=self.log, pass_fds=[writing],

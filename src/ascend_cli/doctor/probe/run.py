@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,7 +57,7 @@ def measured(
         "stopped": done.stopped,
         "versions": versions(),
     }
-    cases = [outcome.document() for outcome in done.outcomes]
+    cases: list[Mapping[str, Any]] = [outcome.document() for outcome in done.outcomes]
     return probes.ProbeResult(of, forms, facts, [asdict(each) for each in found], cases, about), found
 
 
@@ -158,12 +158,12 @@ def _plain(value: Any) -> Any:
 
 def _where(result: probes.ProbeResult, kept: Path | None) -> str:
     if kept is None and result.of.emulated:
-        return f"Not kept: an emulated chip's result is for tests. --output FILE writes it, {probes.VARIABLE}=FILE reads it."
+        return f"Not kept, for the chip is emulated: --output FILE writes it, {probes.VARIABLE}=FILE reads it."
     if kept is None:
         why = "a part of the groups" if result.of.file else "a version that is not known here"
         return (
             f"Not kept, for it is of {why}: --output FILE writes it, {probes.VARIABLE}=FILE makes the plugin read it."
         )
     if kept == result.of.file:
-        return f"Kept in {kept}: the plugin reads it at its next start ({probes.VARIABLE}={probes.NONE} keeps it from that)."
+        return f"Kept in {kept}: the plugin reads it at its next start, unless {probes.VARIABLE}={probes.NONE} is set."
     return f"Written to {kept}: {probes.VARIABLE}={kept} makes the plugin read it."

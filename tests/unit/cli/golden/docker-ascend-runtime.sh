@@ -35,7 +35,8 @@ docker run -d --restart unless-stopped \
   --port 8000 \
   --max-model-len 40960 \
   --max-num-seqs 64 \
-  --disable-fastapi-docs
+  --disable-fastapi-docs \
+  --middleware ascend_plugin.service.limits.Limits
 
 # Ready when this answers (the first start reads the weights, which takes minutes):
 #   curl -s -H "Authorization: Bearer $(sudo cat vllm-api-key)" http://127.0.0.1:8000/v1/models

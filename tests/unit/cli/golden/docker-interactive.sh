@@ -43,4 +43,5 @@ docker run --rm -it \
   --port 8000 \
   --max-model-len 40960 \
   --max-num-seqs 64 \
-  --disable-fastapi-docs
+  --disable-fastapi-docs \
+  --middleware ascend_plugin.service.limits.Limits

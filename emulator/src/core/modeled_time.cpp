@@ -1,4 +1,4 @@
-#include "core/modelled_time.h"
+#include "core/modeled_time.h"
 
 #include <memory>
 #include <unordered_map>
@@ -46,14 +46,14 @@ void for_each_ledger(Visit&& visit) {
 
 }  // namespace
 
-void add_modelled_time(const char* name, int64_t ns) {
+void add_modeled_time(const char* name, int64_t ns) {
   if (ns <= 0) return;
   Ledger& ledger = ledger_of_this_thread();
   std::lock_guard guard(ledger.lock);
   ledger.ns_by_name[name] += static_cast<uint64_t>(ns);
 }
 
-std::map<std::string, uint64_t> modelled_time_ns() {
+std::map<std::string, uint64_t> modeled_time_ns() {
   std::map<std::string, uint64_t> totals;  // each library has its own copy of a name, hence the merge by text
   for_each_ledger([&](Ledger& ledger) {
     for (const auto& [name, ns] : ledger.ns_by_name) totals[name] += ns;
@@ -61,7 +61,7 @@ std::map<std::string, uint64_t> modelled_time_ns() {
   return totals;
 }
 
-void reset_modelled_time() {
+void reset_modeled_time() {
   for_each_ledger([](Ledger& ledger) { ledger.ns_by_name.clear(); });
 }
 

@@ -1,4 +1,4 @@
-#include "aclnn/kernels/quantise_row.h"
+#include "aclnn/kernels/quantize_row.h"
 
 #include <algorithm>
 #include <cmath>
@@ -8,7 +8,7 @@
 
 namespace emulator::aclnn {
 
-float quantise_row(const float* x, const float* smooth, int64_t count, int8_t* y) {
+float quantize_row(const float* x, const float* smooth, int64_t count, int8_t* y) {
   std::vector<float> moved(x, x + count);
   float largest = 0.0f;
   for (int64_t i = 0; i < count; ++i) {

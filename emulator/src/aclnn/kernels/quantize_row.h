@@ -1,4 +1,4 @@
-// Dynamic quantisation of one row, as the fused operators end with it.
+// Dynamic quantization of one row, as the fused operators end with it.
 #pragma once
 
 #include <cstdint>
@@ -7,6 +7,6 @@ namespace emulator::aclnn {
 
 // y = round(x * smooth / scale) with scale = largest magnitude / 127, which is returned; a row of zeros stays one.
 // `smooth` may be null, and so may y.
-float quantise_row(const float* x, const float* smooth, int64_t count, int8_t* y);
+float quantize_row(const float* x, const float* smooth, int64_t count, int8_t* y);
 
 }  // namespace emulator::aclnn

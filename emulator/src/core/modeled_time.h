@@ -8,9 +8,9 @@
 namespace emulator {
 
 // On a stream's thread. `name` is static storage, as of Task::name().
-void add_modelled_time(const char* name, int64_t ns);
+void add_modeled_time(const char* name, int64_t ns);
 
-std::map<std::string, uint64_t> modelled_time_ns();  // of all streams, ended ones included
-void reset_modelled_time();
+std::map<std::string, uint64_t> modeled_time_ns();  // of all streams, ended ones included
+void reset_modeled_time();
 
 }  // namespace emulator

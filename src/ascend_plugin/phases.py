@@ -1,0 +1,56 @@
+"""What the worker is doing, so that an error of the device is told as one: phase, chip, cause, remedy, in a line."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from ascend_facts.device_errors import explain
+from ascend_plugin.log import plugin_logger
+
+logger = plugin_logger(__name__)
+LAST_WORDS = "ASCEND_LAST_WORDS"  # a file that `ascend serve` reads when it ends: its last line is then the cause
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+class DeviceFailed(RuntimeError):
+    """The message is the whole story; the exception that it was made from is in the log at level DEBUG."""
+
+
+def phase(words: str) -> Callable[[Method], Method]:
+    """Decorate a worker's method: errors of the device in it become DeviceFailed, all others pass.
+
+    words: what follows "while", in the past tense.
+    """
+
+    def decorate(method: Method) -> Method:
+        @functools.wraps(method)
+        def run(worker: Any, *arguments: Any, **named: Any) -> Any:
+            try:
+                return method(worker, *arguments, **named)
+            except DeviceFailed:
+                raise
+            except RuntimeError as error:
+                told = explain(str(error), words, getattr(worker, "local_rank", None))
+                if told is None:
+                    raise
+                logger.debug("The device's own words:", exc_info=True)
+                say_last(told)
+                raise DeviceFailed(told) from None
+
+        return run  # type: ignore[return-value]
+
+    return decorate
+
+
+def say_last(sentence: str) -> None:
+    """Leave a sentence for the launcher to end with; the first one is the cause."""
+    file = os.environ.get(LAST_WORDS)
+    if file:
+        with suppress(OSError):
+            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as output:
+                output.write(sentence)

@@ -1,0 +1,88 @@
+"""R1: requests made from the server's own description, valid and invalid, at every route: no error of the server."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, Phase, given, seed, settings
+
+from .results import record
+from .scale import EVERYTHING, EXAMPLES
+from .server import Running
+from .test_routes import routes_in
+
+schemathesis = pytest.importorskip("schemathesis")
+SEED = 20261128
+# What vLLM has on purpose: not for this model, or not started. Each answers 501, or 500 with a sentence that says so.
+NOT_THIS_MODEL = 501
+SMALL = {"max_tokens": 2, "max_completion_tokens": 2, "max_output_tokens": 2}  # so that valid requests end soon
+
+
+@pytest.mark.breaks("limits: leave the middleware out, and send a lone surrogate in `stop`")
+def test_generated_requests(served: Running) -> None:
+    from schemathesis import GenerationMode
+
+    document = httpx.get(f"{served.url}/openapi.json", headers=served.headers, timeout=60).json()
+    allowed = {path for path, _ in routes_in(served.log)}
+    schema = schemathesis.openapi.from_dict(document)
+    answers: Counter[int] = Counter()
+    routes: set[str] = set()
+    failed: list[str] = []
+    canary = served.complete("Once")
+    with httpx.Client(timeout=60, headers=served.headers) as client:
+        for result in schema.get_all_operations():
+            operation = result.ok()
+            for mode in (GenerationMode.NEGATIVE, GenerationMode.POSITIVE)[: 2 if EVERYTHING else 1]:
+                routes.add(f"{operation.method.upper()} {operation.path}")
+                failed += _try(operation, mode, client, served.url, answers)
+    assert failed == []
+    assert served.complete("Once") == canary
+    assert len(routes) > 20 and allowed
+    record("R1", "routes", len(routes))
+    record("R1", "requests", sum(answers.values()))
+    for status, number in answers.items():
+        record("R1", f"answered {status // 100}xx" if status != NOT_THIS_MODEL else "answered 501", number)
+
+
+def _try(operation, mode, client: httpx.Client, url: str, answers: Counter[int]) -> list[str]:
+    failed: list[str] = []
+
+    @seed(SEED)
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def ask(case) -> None:
+        body = case.body
+        if isinstance(body, dict):
+            body = body | {name: value for name, value in SMALL.items() if name in body}
+            case.body = body
+        arguments = case.as_transport_kwargs(base_url=url)
+        headers = {name: value for name, value in arguments["headers"].items() if name.lower() != "authorization"}
+        try:
+            answer = client.request(
+                arguments["method"],
+                arguments["url"],
+                json=arguments.get("json"),
+                content=arguments.get("data") if isinstance(arguments.get("data"), str | bytes) else None,
+                params=arguments.get("params"),
+                headers={name: str(value).encode("utf-8", "replace") for name, value in headers.items()},
+            )
+        except (ValueError, UnicodeError, httpx.LocalProtocolError):
+            return  # no client can send that
+        answers[answer.status_code] += 1
+        if answer.status_code >= 500 and answer.status_code != NOT_THIS_MODEL:
+            failed.append(f"{answer.status_code} {arguments['method']} {arguments['url']}: {answer.text[:300]}")
+
+    try:
+        ask()
+    except Exception as error:  # a description from which nothing can be made
+        if type(error).__name__ not in ("Unsatisfiable", "InvalidSchema"):
+            raise
+    return failed[:3]
