@@ -65,19 +65,22 @@ def sound(samples: int, seed: int) -> np.ndarray:
 
 def load(prompt: Media) -> dict[str, list[Any]]:
     """The prompt's media by kind."""
+    from PIL.Image import Transpose
+
     makers: dict[str, Callable[..., Any]] = {"image": picture, "video": film, "audio": sound}
-    return {kind: [maker(*facts) for facts in prompt[kind]] for kind, maker in makers.items() if prompt.get(kind)}
+    made = {kind: [maker(*facts) for facts in prompt[kind]] for kind, maker in makers.items() if prompt.get(kind)}
+    if prompt.get("transposed"):  # a deliberate fault, see faults.py
+        turns: dict[str, Callable[[Any], Any]] = {
+            "image": lambda image: image.transpose(Transpose.TRANSPOSE),
+            "video": lambda film: film.swapaxes(1, 2),
+        }
+        made = {kind: [turns.get(kind, lambda same: same)(item) for item in items] for kind, items in made.items()}
+    return made
 
 
 def for_engine(prompt: Media) -> dict[str, Any]:
     """The prompt as vLLM takes it."""
-    from PIL.Image import Transpose
-
     media = load(prompt)
-    if prompt.get("transposed"):  # a deliberate fault, see faults.py
-        media["image"] = [image.transpose(Transpose.TRANSPOSE) for image in media.get("image", ())]
-        media["video"] = [frames.swapaxes(1, 2) for frames in media.get("video", ())]
-        media = {kind: made for kind, made in media.items() if made}
     if "audio" in media:
         media["audio"] = [(sound, SAMPLE_RATE) for sound in media["audio"]]
     if "video" in media:

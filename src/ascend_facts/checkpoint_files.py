@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from ascend_facts.checkpoint import BITS_OF_DTYPE, LARGEST_HEADER_BYTES
 
@@ -103,7 +103,7 @@ def _offsets(file: Path, name: str, entry: Mapping[str, Any]) -> tuple[int, int]
     return offsets[0], offsets[1]
 
 
-def _is_shape(value: Any) -> bool:
+def _is_shape(value: Any) -> TypeGuard[list[int]]:
     return isinstance(value, list) and all(type(one) is int and 0 <= one < 1 << 48 for one in value)
 
 

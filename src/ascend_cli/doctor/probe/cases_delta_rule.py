@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 import torch
 
@@ -62,8 +61,8 @@ def chunks(alike: float, rounded: bool, bench: Bench) -> None:
 
     given = _inputs(bench, alike)
     plan = rule.plan_chunks([TOKENS], 4, bench.device)
-    there: list[Any] = [bench.put(value) for value in given.values()]
-    found = rule.chunked(*there, plan, rounded)
+    q, k, v, g, rate, state = (bench.put(value) for value in given.values())
+    found = rule.chunked(q, k, v, g, rate, state, plan, rounded)
     errors = [_root_mean_square(*pair) for pair in zip(found, _one_by_one(given), strict=True)]
     kind = "halves" if rounded else "plain"
     bench.facts[f"delta_rule_error_{kind}_{alike}"] = [float(f"{error:.2e}") for error in errors]
