@@ -107,15 +107,9 @@ def _check_architecture(vllm_config: VllmConfig) -> None:
     from vllm.model_executor.models.registry import ModelRegistry
 
     name = vllm_config.model_config.architecture
-    if known := refusal(name):
-        raise UnsupportedChoice(known)
     registered = ModelRegistry.models.get(name)
-    module = getattr(registered, "module_name", "")
-    if module.startswith("vllm.models."):
-        raise UnsupportedChoice(
-            f"Use another model (`ascend models` lists those that were run): vLLM has {name} for CUDA and ROCm only "
-            f"({module})."
-        )
+    if known := refusal(name, getattr(registered, "module_name", "")):
+        raise UnsupportedChoice(known)
     if name.startswith("Gemma4"):
         # vLLM names a Triton backend for its two sizes of heads, unless FlashAttention 4 is there; ours take both.
         vllm_config.attention_config.backend = None
