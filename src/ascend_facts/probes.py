@@ -19,20 +19,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ascend_facts import cann
 from ascend_facts.chips import ChipSpec, ChipTableError, with_forms
 
 SCHEMA = "ascend.probe/1"
 VARIABLE = "ASCEND_PROBE"
 NONE = "off"
 DRIVER_FILE = Path("/usr/local/Ascend/driver/version.info")
-CANN_HOMES = ("/usr/local/Ascend/ascend-toolkit/latest", "/usr/local/Ascend/cann", "/usr/local/Ascend/cann/latest")
-CANN_FILES = (
-    "aarch64-linux/ascend_toolkit_install.info",
-    "x86_64-linux/ascend_toolkit_install.info",
-    "ascend_toolkit_install.info",
-    "compiler/version.info",
-    "version.info",
-)
+CANN_HOMES = tuple(f"{cann.ROOTS[0]}/{home}" for home in cann.ACTIVE)
 EMULATOR = "ascend-emulator"  # an emulated CANN names it in the files of its version
 
 
@@ -120,9 +114,9 @@ def parse(document: Mapping[str, Any]) -> ProbeResult:
 def installation(soc: str) -> Installation:
     """The versions of this machine."""
     homes = [home for home in (os.environ.get("ASCEND_HOME_PATH"), *CANN_HOMES) if home]
-    cann = next((file for home in homes for name in CANN_FILES if _version(file := Path(home) / name)), None)
-    emulated = cann is not None and EMULATOR in _text(cann)
-    return Installation(soc, None if cann is None else _version(cann), _version(DRIVER_FILE), emulated)
+    found = next((file for home in homes for name in cann.FILES if _version(file := Path(home) / name)), None)
+    emulated = found is not None and EMULATOR in _text(found)
+    return Installation(soc, _version(found) if found else None, _version(DRIVER_FILE), emulated)
 
 
 def _text(file: Path) -> str:
