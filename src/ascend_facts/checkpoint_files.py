@@ -97,7 +97,7 @@ def _entries(file: Path, header: Mapping[str, Any], data: int, size: int) -> Ite
 
 
 def _offsets(file: Path, name: str, entry: Mapping[str, Any]) -> tuple[int, int]:
-    offsets = entry.get("data_offsets")
+    offsets: Any = entry.get("data_offsets")
     if not _is_shape(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise BrokenCheckpoint(f"{file}: {name[:200]} has no place in the file: {AGAIN}")
     return offsets[0], offsets[1]

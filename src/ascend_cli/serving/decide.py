@@ -153,15 +153,24 @@ def _embedded(name: str) -> Model:
     return replace(find_model(str(folder)), name=name)
 
 
-def known_model(name: str) -> Model:
-    """The model as far as this machine knows it, nothing fetched or built: for decisions alone. Raises UsageError."""
+def is_placeholder(folder: Path) -> bool:
+    """Whether every file of weights is empty: a folder laid out to ask what a model would take, not to serve it."""
+    files = list(folder.glob("*.safetensors"))
+    return bool(files) and all(file.is_file() and not file.stat().st_size for file in files)
+
+
+def known_model(name: str, placeholder: bool = False) -> Model:
+    """The model as far as this machine knows it, nothing fetched or built: for decisions alone. Raises UsageError.
+
+    placeholder: a folder whose files of weights are all empty passes, for a decision that starts nothing.
+    """
     if name.lower() in EMBEDDED and not Path(name).is_dir():
         folder = _embedded_folder(name.lower())
         if (folder / "config.json").is_file():
             return replace(find_model(str(folder)), name=name.lower())
         return replace(find_model(name.lower()), folder=folder)
     model = find_model(name)
-    if model.source == "folder" and model.folder is not None:
+    if model.source == "folder" and model.folder is not None and not (placeholder and is_placeholder(model.folder)):
         _check_folder(model.folder)
     return model
 
