@@ -17,6 +17,10 @@ from ascend_cli.bench.results import Latency, Row
 from ascend_cli.registry.cards import find_model
 from ascend_facts.chips import find
 from ascend_facts.roofline import Placement
+from benchmarks._calibration import read
+from benchmarks.calibrate import constants_of
+from benchmarks.calibrate import fit as fit_constants
+from benchmarks.calibrate import table as calibration_table
 
 CHIP = "310P3"
 
@@ -140,50 +144,72 @@ def model_table(incumbent: Incumbent, predictions: list[Prediction]) -> list[str
 
 PREFACE = """# Fidelity of modelled time
 
-Written by `python -m benchmarks published --fidelity docs/fidelity.md`. Nothing here ran on a card:
-the only measurements of hardware are the published figures. 中文：[建模时间的可信度](zh/fidelity.md).
+Written by `python -m benchmarks published --fidelity docs/fidelity.md`. Nothing here was measured by this project:
+every measurement is somebody's public figure. 中文：[建模时间的可信度](zh/fidelity.md).
 
 ## What is modelled
 
-A kernel takes a fixed time of launch and the longest of its bytes, its matrix operations and its vector operations,
-each over the chip's peak (`chips.toml`) times a share that kernels reach (`emulator/src/core/cost.h`). A collective
-begins when its last rank has come and takes a launch, the link's latency, and its bytes over the slowest link between
-its ranks. Streams overlap freely. Host time is that of the machine that emulates, divided by the dilation.
+An operator takes what the smallest operator takes, and the longest of its bytes, its matrix operations and its vector
+operations, each over the chip's peak (`src/ascend_facts/chips.toml`) times the share that kernels reach
+(`src/ascend_facts/time_model.toml`). The cube works on whole blocks of 16 x 16 and tiles of 128 x 256; cores idle
+in the last round of tiles; FRACTAL_NZ is read with its padding. Products read their weights from memory; vector
+operators whose tensors fit into the second-level cache move them at its rate. An operator that indexes moves the rows
+it touches, one that no core runs takes the AI CPU's time.
 
-Left out: contention between streams, the L2 cache, bank conflicts, throttling, the cost of HTTP.
+A collective begins when its last rank has come, and takes the form that HCCL chooses (its source: `SelectAlg...` of
+each operator; its documents' alpha-beta forms). On 310P an all-reduce of up to 256 KB among 2, 4 or 8 chips is
+recursive doubling, log2 n steps of the whole buffer; a larger one is a ring of 2 (n - 1) steps. On 910B, whose eight
+chips are a full mesh, up to 256 KB is one step, and more is two steps of 1/n of the buffer over each link at once. On
+910C a switch takes the mesh's place up to 512 KB a rank, and a ring carries more.
+
+Streams overlap freely; an event carries the time of its own record, a value's waiter that of the write, and a stream
+holds back the host when its 1,792 task slots are taken, as measured on a2a3 (github.com/hw-native-sys/simpler, issue
+1853). Host time is that of the machine that emulates, divided by the dilation.
+
+Left out: contention between streams, bank conflicts, throttling, the cost of HTTP; that float16 products of many rows
+outgrow the second-level cache (10240^3 below); that functions as softmax and silu take many vector instructions an
+element.
 
 ## What it rests on
 
-The shares of peak (`cost.h`), the links and the fixed cost of a launch (`chips.toml`, marked EST) are estimates that
-nobody has measured on this chip. The published figures cannot calibrate them: at concurrency 1 both models take
-2.0 ms a layer, so those rows measure the host. What they give is the host's time for a launch, with the launches of the
-incumbent counted on the emulator (release 0.29.0rc1; the published ones are of 0.18.0rc1, whose counts are not known),
-and what that release does with a prompt beside the model's own work: in every layer of every prefill it rebuilt a mask
-of `[tokens, max_model_len]` and waited for the chip (read in its source, not measured).
-
-The weakest of the estimates is the latency of a collective, 25 us between cards and 20 us within one. On another
-chip, the first 910, a public measurement of HCCL has 0.39 to 0.48 ms for an all-reduce of 10 KB over four chips,
-waits of the host included (github.com/lvyufeng/PocketLLM, docs/performance/ascend_attention_optimization.md and pull
-request 272). If a captured all-reduce cost that much here, Qwen3-32B on four chips would take 45 to 60 ms more
-a token. `hccl_test` on a card settles it.
-
-## Errors
+`src/ascend_facts/calibration.toml` has one row a public measurement, with its source and whether it is in the fit. Ten
+constants are fitted (`python -m benchmarks calibrate`), each to few rows; the model predicts the others, more than half
+of the engines' rows among them. Three constants have no measurement of their own: the step of a collective on 910B,
+910C and 950. The emulator's clock, `ascend plan` and this page compute with the same constants.
 """
 
 AFTERWORD = """
-The rows of concurrency 8 and those offline are predictions. With launches alone the model missed time to first token
-by up to 91 % and offline throughput by up to 670 %; the second constant is what a prompt costs beside its products.
-What remains of the offline error has no explanation that the published figures could confirm.
+The rows of concurrency 8 and those offline are predictions of an engine whose host sets the pace: 0.18.0rc1, eager,
+with a mask of `[tokens, max_model_len]` rebuilt in every layer of every prefill (read in its source, not measured).
+With launches alone the model missed time to first token by up to 91 % and offline throughput by up to 670 %; the second
+constant is what a prompt costs beside its products. What remains of the offline error has no explanation that the
+published figures could confirm.
+"""
 
-Two things hold our own decode steps above their floors, and both are estimates. Kernels are assumed to reach 80 % of
-the bandwidth, so that no step comes nearer than 1.25 times its floor, and Qwen3-32B on four chips cannot reach 80 % of
-its floor while a launch or a collective takes any time at all. Each of the 12 launches of a layer is assumed to take
-6 us: 2.1 ms a token for 28 layers, more than a third of the floor of Qwen3-0.6B.
+MISSES = """
+What is missed, and which measurement would settle it:
+
+* Qwen3-32B and Qwen3-4B on four A2 chips (issue 4656, 0.11.0rc2) and three rows of vllm-ascend 0.11 on 910B4: these
+  releases spend more host time a step than 0.13.0rc1, from which the host's constants are; a profile of their idle time
+  is lacking. The same model and chip two weeks later (pull request 4526) is met within 7 %.
+* Qwen3-32B W8A8 with 90 at once: the figure includes scheduling, prompts in chunks beside decoding and the tail of a
+  closed loop; its time per token is not published.
+* MindIE at 64,000 tokens on 910B4: 40 ms a token is less than reading the cache takes at the chip's 800 GB/s, so the
+  precision of its cache or the bandwidth of that bin is not what is assumed; the source states neither.
+* One-row products on the 910A reach a quarter of its bandwidth, through an operator of that project's own; 310P's
+  engines read weights at 0.84 of theirs. A copy and a one-row product timed on a 310P would settle it.
+* HCCL on the 910A takes 0.39 to 0.52 ms whatever the size and the ranks, with the host's launch and wait inside, of
+  which that source says only that an empty operator takes 0.018 ms. The step of 310P here, 34 us, makes 69 us of an
+  all-reduce over four chips; `hccl_test` on a card settles it.
+* silu and softmax in float16 are slower than their bytes: vector instructions a function takes are not modelled.
 """
 
 
 def fidelity_page(incumbent: Incumbent, predictions: list[Prediction], tables: list[str]) -> str:
-    parts = [PREFACE, *model_table(incumbent, predictions), AFTERWORD]
+    calibration = read()
+    constants = constants_of(fit_constants(calibration))
+    parts = [PREFACE, "## Every measurement", *calibration_table(calibration, constants), MISSES]
+    parts += ["## The published figures of 310P", *model_table(incumbent, predictions), AFTERWORD]
     if tables:
         parts += ["## Ours, modelled, beside the published figures", *tables]
     return "\n".join(parts).rstrip() + "\n"

@@ -11,7 +11,7 @@ QWEN3: dict[str, Any] = {
     "max_position_embeddings": 40960, "rms_norm_eps": 1e-6, "rope_theta": 1000000.0, "hidden_act": "silu",
     "torch_dtype": "float16",
 }  # fmt: skip
-# https://huggingface.co/Qwen/Qwen3-0.6B and Qwen3-32B, HuggingFaceTB/SmolLM2-135M-Instruct: config.json.
+# https://huggingface.co/Qwen/Qwen3-0.6B, 8B, 14B and 32B, HuggingFaceTB/SmolLM2-135M-Instruct: config.json.
 SHAPES: dict[str, dict[str, Any]] = {
     "smollm2": {
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 576, "intermediate_size": 1536,
@@ -22,6 +22,14 @@ SHAPES: dict[str, dict[str, Any]] = {
     "qwen3-0.6b": {
         **QWEN3, "hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28, "num_attention_heads": 16,
         "num_key_value_heads": 8, "tie_word_embeddings": True,
+    },
+    "qwen3-8b": {
+        **QWEN3, "hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "tie_word_embeddings": False,
+    },
+    "qwen3-14b": {
+        **QWEN3, "hidden_size": 5120, "intermediate_size": 17408, "num_hidden_layers": 40, "num_attention_heads": 40,
+        "num_key_value_heads": 8, "tie_word_embeddings": False,
     },
     "qwen3-32b": {
         **QWEN3, "hidden_size": 5120, "intermediate_size": 25600, "num_hidden_layers": 64, "num_attention_heads": 64,

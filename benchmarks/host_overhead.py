@@ -44,9 +44,12 @@ HOST_TIME_BOUND = 0.7
 STARTUP_BOUND = 0.5
 
 
+COMPARED = ("smollm2", "qwen3-0.6b", "qwen3-32b")  # unless asked otherwise
+
+
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks host_overhead", description=__doc__)
-    parser.add_argument("--shapes", nargs="+", choices=list(SHAPES), default=list(SHAPES))
+    parser.add_argument("--shapes", nargs="+", choices=list(SHAPES), default=list(COMPARED))
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
     parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=list(SIDES))
     parser.add_argument("--requests", nargs="+", type=int, default=[1, 8, 64])

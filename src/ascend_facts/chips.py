@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 TABLE = Path(__file__).with_name("chips.toml")
+CONSTANTS = Path(__file__).with_name("time_model.toml")
 
 
 class UnknownChip(LookupError):
@@ -22,12 +23,12 @@ class ChipTableError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """How two chips talk: bandwidth one way, and the latency of the smallest collective."""
+    """How two chips talk: bandwidth one way, and what a step of a collective takes before a byte has moved."""
 
     kind: str
     topology: str  # as `npu-smi info -t topo` abbreviates it
     gbps: float
-    latency_us: float
+    latency_us: float = 0.0  # of links inside a server: the family's step_us of time_model.toml
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,10 @@ class ChipSpec:
     fp16_tflops: float
     int8_tops: float
     power_w: float
-    launch_us: float
+    launch_us: float  # of the smallest operator; this and the shares of peaks come from time_model.toml
+    bandwidth_share: float
+    cube_share: float
+    l2_share: float  # of the memory's peak, for vector operators whose tensors fit into the second-level cache
     card_link: Link
     node_link: Link
 
@@ -203,11 +207,29 @@ def with_forms(chip: ChipSpec, found: Mapping[str, Any], where: str) -> ChipSpec
     return replace(chip, forms=_forms({**current, **found}, where))
 
 
-def _build(entry: Mapping[str, Any], families: Mapping[str, Mapping[str, Any]], where: str) -> ChipSpec:
+def _timed(family: str, constants: Mapping[str, Mapping[str, Any]], where: str) -> dict[str, Any]:
+    """The family's constants of time but for the time of a step, which belongs to its links."""
+    if family not in constants:
+        raise ChipTableError(f"{where}: {CONSTANTS.name} has no constants of family {family!r}.")
+    return {key: value for key, value in constants[family].items() if key not in ("from", "step_us")}
+
+
+def _with_step(link: Any, step_us: float) -> Any:
+    return link if "latency_us" in link or not link["gbps"] else {**link, "latency_us": step_us}
+
+
+def _build(
+    entry: Mapping[str, Any],
+    families: Mapping[str, Mapping[str, Any]],
+    constants: Mapping[str, Mapping[str, Any]],
+    where: str,
+) -> ChipSpec:
     family = entry.get("family", "")
     if family not in families:
         raise ChipTableError(f"{where}: family {family!r} is not one of {', '.join(families)}.")
-    merged = {**families[family], **entry}
+    merged = {**families[family], **_timed(family, constants, where), **entry}
+    for name in ("card_link", "node_link"):
+        merged[name] = _with_step(merged[name], constants[family]["step_us"])
     merged["forms"] = {**families[family].get("forms", {}), **entry.get("forms", {})}
     hints = get_type_hints(ChipSpec)
     known = {field.name for field in fields(ChipSpec)}
@@ -219,11 +241,12 @@ def _build(entry: Mapping[str, Any], families: Mapping[str, Mapping[str, Any]], 
         raise ChipTableError(f"{where}: {error}.") from error
 
 
-def load(path: Path = TABLE) -> tuple[ChipSpec, ...]:
+def load(path: Path = TABLE, constants: Path = CONSTANTS) -> tuple[ChipSpec, ...]:
     """Every chip of a table, in file order. Raises ChipTableError if an entry does not fit ChipSpec."""
     document = tomllib.loads(path.read_text(encoding="utf-8"))
+    times = tomllib.loads(constants.read_text(encoding="utf-8"))["families"]
     return tuple(
-        _build(entry, document["families"], f"{path.name}, chip {entry.get('name', '?')}")
+        _build(entry, document["families"], times, f"{path.name}, chip {entry.get('name', '?')}")
         for entry in document["chips"]
     )
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,8 +62,8 @@ class ProbeResult:
     of: Installation
     forms: Mapping[str, Any]  # fields of chips.Forms
     facts: Mapping[str, Any] = field(default_factory=dict)  # measured; names have their units
-    findings: list[Mapping[str, Any]] = field(default_factory=list)
-    cases: list[Mapping[str, Any]] = field(default_factory=list)
+    findings: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    cases: Sequence[Mapping[str, Any]] = field(default_factory=list)
     about: Mapping[str, Any] = field(default_factory=dict)  # date, versions, seconds
 
     def document(self) -> dict[str, Any]:
@@ -107,8 +107,8 @@ def parse(document: Mapping[str, Any]) -> ProbeResult:
     of = Installation(document["soc"], document["cann"], document["driver"], bool(document["emulated"]))
     known = {"schema", "soc", "cann", "driver", "emulated", "forms", "facts", "findings", "cases"}
     about = {name: value for name, value in document.items() if name not in known}
-    parts = (document.get(name, []) for name in ("findings", "cases"))
-    return ProbeResult(of, dict(document["forms"]), dict(document.get("facts", {})), *map(list, parts), about)
+    findings, cases = (list(document.get(name, [])) for name in ("findings", "cases"))
+    return ProbeResult(of, dict(document["forms"]), dict(document.get("facts", {})), findings, cases, about)
 
 
 def installation(soc: str) -> Installation:

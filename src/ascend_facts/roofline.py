@@ -1,7 +1,7 @@
 """The least time that a step can take on a chip, and the time that a simple model expects.
 
-Floors are arithmetic on published peaks: bytes over bandwidth, operations over throughput. The modelled times add the
-assumptions of assumptions.toml and the estimated link and launch times of chips.toml, and are labelled so everywhere.
+Floors are arithmetic on published peaks: bytes over bandwidth, operations over throughput. The modelled times take the
+shares of peaks, launches and collectives of the model of time (time_model.py), and are labelled so everywhere.
 Formulas: a decode step of B sequences at context C reads each rank's weights once and B*C cached tokens, and does two
 operations per parameter and token; prefill adds the attention of T*T/2 pairs.
 """
@@ -17,6 +17,7 @@ from typing import Any
 from ascend_facts.chips import ChipSpec
 from ascend_facts.model_shape import ModelShape
 from ascend_facts.quantized_format import WeightFormat, bytes_of_weight
+from ascend_facts.time_model import collective_us
 
 CACHE_VALUE_BYTES = 2
 OFFLINE_BATCH = 256  # sequences that vLLM decodes together (max_num_seqs)
@@ -28,7 +29,7 @@ def assumptions() -> dict[str, Any]:
 
 
 def _device() -> dict[str, float]:
-    """Shares of the peaks that are reached, and how many operators and collectives a step has."""
+    """How many operators and collectives a step has."""
     device: dict[str, float] = assumptions()["device"]
     return device
 
@@ -103,36 +104,35 @@ class Placement:
 
     def collectives_ms(self, tokens: int) -> float:
         """Modelled time of a step's all-reduces over the slowest link taking part."""
-        if self.ranks == 1:
-            return 0.0
-        link = self.chip.link_of(self.ranks)
         message = tokens * self.shape.hidden_size * CACHE_VALUE_BYTES
-        seconds_moving = 2 * (self.ranks - 1) / self.ranks * message / (link.gbps * 1e9)
-        each_ms = link.latency_us / 1e3 + seconds_moving * 1e3
-        return _device()["collectives_a_layer"] * self.shape.layers * each_ms
+        each_us = collective_us(self.chip, self.chip.link_of(self.ranks), "all_reduce", self.ranks, message)
+        return _device()["collectives_a_layer"] * self.shape.layers * each_us / 1e3
 
-    def launches_ms(self) -> float:
+    def launches_ms(self, launches_a_layer: float | None = None) -> float:
+        """Of a step; `launches_a_layer` are another engine's device operations."""
         device = _device()
-        launches = device["launches_a_layer"] * self.shape.layers + device["launches_a_step"]
-        return launches * self.chip.launch_us / 1e3
+        a_layer = device["launches_a_layer"] if launches_a_layer is None else launches_a_layer
+        return (a_layer * self.shape.layers + device["launches_a_step"]) * self.chip.launch_us / 1e3
 
-    def modeled_decode_ms(self, sequences: int, context: int) -> float:
+    def modeled_decode_ms(self, sequences: int, context: int, launches_a_layer: float | None = None) -> float:
         """Expected time of a decode step replayed as a graph."""
-        device = _device()
         reading_ms = 1e3 * self.step_bytes(sequences, sequences * context, sequences) / (self.chip.bandwidth_gbps * 1e9)
         operations = self.step_operations(sequences, sequences, float(sequences * context))
-        computing_ms = 1e3 * operations / self.peak_operations_a_second
-        busy_ms = max(reading_ms / device["bandwidth_share"], computing_ms / device["compute_share"])
-        return busy_ms + self.launches_ms() + self.collectives_ms(sequences)
+        busy_ms = self._busy_ms(reading_ms, operations)
+        return busy_ms + self.launches_ms(launches_a_layer) + self.collectives_ms(sequences)
 
     def modeled_eager_decode_ms(self, sequences: int, context: int) -> float:
         """Expected time of the same step launched op by op from the host of the published figures."""
         host_ms = float(assumptions()["published"]["host_ms_a_layer"]) * self.shape.layers
         return max(host_ms, self.modeled_decode_ms(sequences, context))
 
-    def modeled_prefill_ms(self, tokens: int) -> float:
+    def modeled_prefill_ms(self, tokens: int, launches_a_layer: float | None = None) -> float:
         operations = self.step_operations(tokens, 1, tokens * tokens / 2)
-        computing_ms = 1e3 * operations / self.peak_operations_a_second / _device()["compute_share"]
         reading_ms = 1e3 * self.step_bytes(tokens, 0, 1) / (self.chip.bandwidth_gbps * 1e9)
-        busy_ms = max(computing_ms, reading_ms / _device()["bandwidth_share"])
-        return busy_ms + self.launches_ms() + self.collectives_ms(tokens)
+        busy_ms = self._busy_ms(reading_ms, operations)
+        return busy_ms + self.launches_ms(launches_a_layer) + self.collectives_ms(tokens)
+
+    def _busy_ms(self, reading_ms: float, operations: float) -> float:
+        """The longer of memory and cube, at the shares of their peaks that kernels reach."""
+        computing_ms = 1e3 * operations / self.peak_operations_a_second
+        return max(reading_ms / self.chip.bandwidth_share, computing_ms / self.chip.cube_share)

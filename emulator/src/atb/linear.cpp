@@ -2,6 +2,7 @@
 #include <memory>
 
 #include "atb/operation.h"
+#include "core/cost.h"
 #include "math/gemm.h"
 
 namespace emulator {
@@ -67,7 +68,7 @@ class Linear final : public AtbOperation {
     const ::atb::Tensor third = input_count() == 3 ? inputs[2] : ::atb::Tensor();
     const int64_t k = weight.desc.shape.dims[parameters_.transposeB ? 1 : 0];
     Work work;
-    work.cube_flops = 2.0 * k * element_count(y.desc);
+    work.cube_flops = product_flops(y.desc.shape.dims[0], y.desc.shape.dims[1], k);
     for (const auto& input : inputs) work.read_bytes += input.dataSize;
     work.written_bytes = y.dataSize;
     return std::make_shared<FunctionTask>("Linear", work, [=, parameters = parameters_] {

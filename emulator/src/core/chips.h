@@ -14,7 +14,7 @@ enum Product : uint32_t {
   kA5 = 1u << 3,              // Ascend 950
 };
 
-// How two chips talk: one way, and the latency of the smallest collective.
+// How two chips talk: one way, and what a step of a collective takes before a byte has moved.
 struct Link {
   const char* topology;  // PIX, PHB, HCCS, HCCS_SW, SIO, or X where there is no such pair
   double gbps;           // GB/s
@@ -38,7 +38,10 @@ struct Chip {
   double bandwidth_gbps;      // GB/s, marketed peak
   double fp16_tflops;
   double int8_tops;
-  double launch_us;           // fixed cost of one launch on the device
+  double launch_us;           // what the smallest operator takes; this and the shares are fitted (time_model.toml)
+  double bandwidth_share;     // of the peaks that kernels reach
+  double cube_share;
+  double l2_share;            // of the memory's peak, where a vector operator's tensors fit into the second-level cache
   double fp8_tflops;          // 0 without fp8
   int cube_mhz;
   int vector_mhz;

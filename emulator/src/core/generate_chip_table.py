@@ -1,6 +1,6 @@
 """Write the chip table as a C++ initializer list: generate_chip_table.py FOLDER chip_table.inc.
 
-FOLDER holds chips.toml and chips.py, which reads it.
+FOLDER holds chips.toml, time_model.toml and chips.py, which reads them.
 
 The output is the body of an array, one designated initializer of `struct Chip` (core/chips.h) a line:
 
@@ -56,6 +56,9 @@ def row(chip: Any) -> str:
         "fp16_tflops": chip.fp16_tflops,
         "int8_tops": chip.int8_tops,
         "launch_us": chip.launch_us,
+        "bandwidth_share": chip.bandwidth_share,
+        "cube_share": chip.cube_share,
+        "l2_share": chip.l2_share,
         "fp8_tflops": chip.fp8_tflops,
         "cube_mhz": chip.cube_mhz,
         "vector_mhz": chip.vector_mhz,

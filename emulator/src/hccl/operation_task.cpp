@@ -6,10 +6,10 @@
 #include <thread>
 
 #include "core/clock.h"
-#include "core/cost.h"
 #include "core/errors.h"
 #include "core/faults.h"
 #include "core/task.h"
+#include "hccl/collective_cost.h"
 #include "hccl/errors.h"
 #include "runtime/device.h"
 
@@ -75,23 +75,8 @@ class OperationTask final : public Task {
 
   void charge() {
     if (is_message()) Clock::timeline().reach(Clock::now_ns());
-    Clock::timeline().advance(transfer_cost_ns(communicator_->link(), wire_bytes()));
-  }
-
-  // What crosses each rank's link, one way, with the bandwidth-optimal algorithms (Thakur et al., 2005): n ranks leave
-  // 1/n of a buffer where it is, and an all-reduce is a reduce-scatter followed by an all-gather.
-  double wire_bytes() const {
     const auto bytes = static_cast<double>(std::max(traffic_.sent_bytes, traffic_.received_bytes));
-    const double ranks = communicator_->size();
-    switch (operation_) {
-      case Operation::kAllReduce: return 2 * bytes * (ranks - 1) / ranks;
-      case Operation::kSend:
-      case Operation::kReceive:
-      case Operation::kBatchSendReceive:
-      case Operation::kBroadcast:
-      case Operation::kReduce: return bytes;
-      default: return bytes * (ranks - 1) / ranks;
-    }
+    Clock::timeline().advance(collective_cost_ns(communicator_->link(), operation_, communicator_->size(), bytes));
   }
 
   const std::shared_ptr<Communicator> communicator_;

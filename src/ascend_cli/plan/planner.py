@@ -21,6 +21,7 @@ from ascend_facts.model_results import LANGUAGE_PART, Standing, standing
 from ascend_facts.model_shape import ModelShape
 from ascend_facts.quantized_format import held_format
 from ascend_facts.roofline import Placement, assumptions
+from ascend_facts.time_model import errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,8 @@ class Candidate:
     decode_floor_loaded_ms: float
     prefill_floor_ms: float
     modeled_decode_ms: float
+    modeled_decode_low_ms: float  # the error bar: four of five predicted measurements lay within as much
+    modeled_decode_high_ms: float
     modeled_decode_loaded_ms: float
     modeled_eager_decode_ms: float
     modeled_prefill_ms: float
@@ -197,6 +200,8 @@ def _choice(question: PlanRequest, shape: ModelShape, ranks: int, weight_format:
     loaded_ms = placement.modeled_decode_ms(each, load.context)
     most = max(1, memory.concurrency(load.context))
     chip = question.chip
+    decode_ms = placement.modeled_decode_ms(1, load.context)
+    low_ms, high_ms = errors().bounds(decode_ms)
     return Candidate(
         tensor_parallel_size=ranks,
         weight_format=weight_format,
@@ -211,7 +216,9 @@ def _choice(question: PlanRequest, shape: ModelShape, ranks: int, weight_format:
         decode_floor_ms=placement.decode_floor_ms(1, load.context),
         decode_floor_loaded_ms=placement.decode_floor_ms(each, load.context),
         prefill_floor_ms=placement.prefill_floor_ms(load.input_tokens),
-        modeled_decode_ms=placement.modeled_decode_ms(1, load.context),
+        modeled_decode_ms=decode_ms,
+        modeled_decode_low_ms=low_ms,
+        modeled_decode_high_ms=high_ms,
         modeled_decode_loaded_ms=loaded_ms,
         modeled_eager_decode_ms=placement.modeled_eager_decode_ms(1, load.context),
         modeled_prefill_ms=placement.modeled_prefill_ms(load.input_tokens),

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from ascend_cli.output import console, gib, milliseconds
 from ascend_cli.plan.planner import Candidate, Plan
+from ascend_facts.time_model import errors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,9 +57,23 @@ def show(plan: Plan) -> None:
         out.print(f"\n[bold]{plan.serve}[/bold]", soft_wrap=True)
     out.print(
         "[dim]Floors are arithmetic on published peaks. Modelled: times of decoding in graphs, and tokens a second of "
-        f"all chips with {load.concurrency} requests now and with every cache full; they rest on estimates, so "
-        "measure with `ascend bench`.[/dim]"
+        f"all chips with {load.concurrency} requests now and with every cache full. {_error_bar(plan)} Measure with "
+        "`ascend bench`.[/dim]"
     )
+
+
+def _error_bar(plan: Plan) -> str:
+    """How far the model was off for measurements of others, and what that makes of the best size's time."""
+    known = errors()
+    bar = (
+        f"Of {known.rows} public measurements of graphs that it had not seen, the model missed half by at most "
+        f"{known.half:.0%} and four in five by at most {known.most:.0%}"
+    )
+    choice = plan.best_choice
+    if choice is None:
+        return f"{bar}."
+    low, high = milliseconds(choice.modeled_decode_low_ms), milliseconds(choice.modeled_decode_high_ms)
+    return f"{bar}: {low} to {high} at size {choice.tensor_parallel_size}."
 
 
 def _table(out: Console, title: str, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -146,4 +161,9 @@ def show_chips(plans: list[Plan]) -> None:
             )
         )
     _table(out, f"{plans[0].model} on {plans[0].chips} chips of each kind", titles, rows)
-    out.print("[dim]Modelled times rest on estimates: measure with `ascend bench`.[/dim]")
+    bars = errors()
+    out.print(
+        f"[dim]Modelled times: of {bars.rows} predicted measurements half were within {bars.half:.0%}, four in five "
+        f"within {bars.most:.0%}. "
+        "Measure with `ascend bench`.[/dim]"
+    )

@@ -61,9 +61,14 @@ class Launch:
     @property
     def process(self) -> list[str]:
         """What to execute for `command`: the same, through vllm_process where `vllm` belongs to this Python."""
-        if Path(self.command[0]).parent != Path(sys.executable).parent:
+        if not _is_ours(self.command[0]):
             return self.command
         return [sys.executable, "-m", "ascend_cli.serving.bootstrap", *self.command[1:]]
+
+
+def _is_ours(vllm: str) -> bool:
+    """Whether a `vllm` command belongs to this Python."""
+    return Path(vllm).parent == Path(sys.executable).parent
 
 
 def machine_here() -> Machine:
@@ -209,7 +214,9 @@ def prepare(model: Model, machine: Machine, flags: Sequence[str]) -> Launch:
     if placement.shape is not None and not given.has("--tool-call-parser") and not given.has("--reasoning-parser"):
         added += parser_flags(model)
     limit = emulated_cache_limit(flags) if machine.emulated else []
-    added += [*limit, "--middleware", LIMITS]
+    added += limit
+    if _is_ours(vllm_command()):  # another Python's vLLM may run another plugin, and has not this package
+        added += ["--middleware", LIMITS]
     folder = str(model.folder or model.hub_id)
     server = StartedServer(
         pid=os.getpid(),

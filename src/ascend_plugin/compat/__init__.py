@@ -56,11 +56,6 @@ PATCHES = (
         (f"{MAMBA}.collect_mamba_copy_meta", f"{MAMBA}.do_mamba_copy_block", f"{MAMBA}.MambaSpecDecodeGPUContext"),
         "worker",
     ),
-    Patch(
-        "routed_scale",
-        ("vllm.model_executor.layers.fused_moe.runner.moe_runner.MoERunner._maybe_apply_routed_scale_to_output",),
-        "model",
-    ),
     Patch("linear_methods", ("vllm.model_executor.layers.linear.LinearBase.quant_method",), "model"),
     Patch("module_dispatch", ("torch.nn.Module.__call__",), "model"),
     Patch(
@@ -100,9 +95,8 @@ def prepare_worker_process() -> None:
 
 def prepare_model(model: torch.nn.Module, chip: ChipSpec) -> None:
     """What a model needs once its weights are loaded, each time they are."""
-    from ascend_plugin.compat import linear_methods, module_dispatch, picture_positions, routed_scale
+    from ascend_plugin.compat import linear_methods, module_dispatch, picture_positions
 
-    routed_scale.apply(model)
     linear_methods.apply(model, chip)
     module_dispatch.apply(model)
     picture_positions.apply(model)

@@ -5,16 +5,13 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ascend_plugin.compat import routed_scale
+from ascend_plugin.ops.routed_scale import AscendMoERunner, find_compensated
 
 
-class Runner(nn.Module):
-    routed_scaling_factor = 2.5
-
-    def _maybe_apply_routed_scale_to_output(
-        self, shared: torch.Tensor, routed: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        return shared / self.routed_scaling_factor, routed
+class Runner(AscendMoERunner):
+    def __init__(self) -> None:
+        nn.Module.__init__(self)  # vLLM's wants a whole layer
+        self.routed_scaling_factor = 2.5
 
 
 class DeepseekV2DecoderLayer(nn.Sequential):
@@ -27,7 +24,7 @@ class Glm4MoeDecoderLayer(nn.Sequential):
 
 def test_only_layers_that_make_up_for_it_leave_the_factor_out() -> None:
     model = nn.ModuleList([DeepseekV2DecoderLayer(Runner()), Glm4MoeDecoderLayer(Runner())])
-    routed_scale.apply(model)
+    find_compensated(model)
     shared, routed = torch.ones(2, dtype=torch.float16), torch.ones(2, dtype=torch.float16)
     results = [layer[0]._maybe_apply_routed_scale_to_output(shared.clone(), routed.clone()) for layer in model]
     (divided, whole), (untouched, multiplied) = results

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/cost.h"
 #include "math/convert.h"
 #include "math/gemm.h"
 #include "math/parallel.h"
@@ -238,15 +239,24 @@ void run_in_row_order(const MatrixProduct& p) {
   gemm(g);
 }
 
+double stored_bytes(const TensorView& operand) {
+  const auto bytes = static_cast<double>(size_in_bytes(operand.sizes, operand.dtype));
+  if (!operand.is_fractal_nz() || operand.rank() < 2 || operand.numel() == 0) return bytes;
+  const int64_t rows = operand.sizes.back(1), columns = operand.sizes.back(0);
+  const double matrices = static_cast<double>(operand.numel()) / static_cast<double>(rows * columns);
+  return matrices * nz_bytes(rows, columns, static_cast<int>(element_bits(operand.dtype)));
+}
+
 Work work_of(const MatrixProduct& p) {
   Work work;
-  work.cube_flops = 2.0 * static_cast<double>(p.out.numel()) * static_cast<double>(p.left.sizes.back(0));
-  work.read_bytes = static_cast<double>(size_in_bytes(p.left.sizes, p.left.dtype) + size_in_bytes(p.right.sizes, p.right.dtype));
+  const int64_t batches = batch_count(p.out), depth = p.left.sizes.back(0);
+  work.cube_flops = product_flops(p.out.sizes.back(1), p.out.sizes.back(0), depth, batches);
+  const double weight_bytes = stored_bytes(p.right);
+  work.read_bytes = static_cast<double>(size_in_bytes(p.left.sizes, p.left.dtype)) + weight_bytes;
   if (chip().product == kAtlasInference && !p.right.is_fractal_nz()) {
     // The cube of 310P reads FRACTAL_NZ only: aclnnMatmul converts an ND operand first.
-    const auto converted = static_cast<double>(size_in_bytes(p.right.sizes, p.right.dtype));
-    work.read_bytes += converted;
-    work.written_bytes += converted;
+    work.read_bytes += weight_bytes;
+    work.written_bytes += weight_bytes;
   }
   if (p.addend != nullptr) work.read_bytes += static_cast<double>(size_in_bytes(p.addend->sizes, p.addend->dtype));
   work.written_bytes += static_cast<double>(size_in_bytes(p.out.sizes, p.out.dtype));

@@ -25,6 +25,9 @@ void run(const MatrixProduct& product);
 // The same of two dimensions, every second row summed from the middle of K: equal rows then round differently.
 void run_in_row_order(const MatrixProduct& product);
 
+// Of an operand as it lies in memory: FRACTAL_NZ is padded to whole blocks.
+double stored_bytes(const TensorView& operand);
+
 Work work_of(const MatrixProduct& product);
 
 // Phase-1 rules common to all of them: types, their mixing, cubeMathType on this chip, inner sizes, the size of out.

@@ -9,8 +9,10 @@
 #include <vector>
 
 #include "aclnn/kernels/contiguous.h"
+#include "aclnn/kernels/matmul_product.h"
 #include "aclnn/kernels/quant_parameters.h"
 #include "aclnn_arguments.h"
+#include "core/cost.h"
 #include "math/gemm.h"
 
 namespace emulator::aclnn {
@@ -196,9 +198,9 @@ void run(const QuantProduct& p) {
 Work work_of(const QuantProduct& p) {
   Work work;
   work.int8_cube = true;
-  work.cube_flops = 2.0 * static_cast<double>(p.out.numel()) * static_cast<double>(p.k());
+  work.cube_flops = product_flops(p.rows(), p.n(), p.k(), 1, 8);
   for (const TensorView* tensor : {&p.x1, &p.x2, &p.row_scale, &p.column_scale, &p.offset, &p.bias}) {
-    if (given(*tensor)) work.read_bytes += static_cast<double>(size_in_bytes(tensor->sizes, tensor->dtype));
+    if (given(*tensor)) work.read_bytes += stored_bytes(*tensor);
   }
   work.written_bytes = static_cast<double>(size_in_bytes(p.out.sizes, p.out.dtype));
   return work;

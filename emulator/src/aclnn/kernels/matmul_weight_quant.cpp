@@ -11,6 +11,7 @@
 #include "aclnn/kernels/weight_only.h"
 #include "aclnn/operator.h"
 #include "aclnn_arguments.h"
+#include "core/cost.h"
 #include "math/convert.h"
 #include "math/gemm.h"
 #include "silicon/rules.h"
@@ -149,7 +150,7 @@ void run(const WeightOnlyProduct& p) {
 // The stored weight is read; each of its elements is converted, shifted and scaled by the vector unit.
 Work work_of(const WeightOnlyProduct& p) {
   Work work;
-  work.cube_flops = 2.0 * static_cast<double>(p.y.numel()) * static_cast<double>(p.k());
+  work.cube_flops = product_flops(p.y.numel() / p.n(), p.n(), p.k());
   work.vector_flops = 3.0 * static_cast<double>(p.k()) * static_cast<double>(p.n());
   for (const TensorView* tensor : {&p.x, &p.weight, &p.scale, &p.offset, &p.bias}) {
     if (given(*tensor)) work.read_bytes += static_cast<double>(size_in_bytes(tensor->sizes, tensor->dtype));

@@ -1,0 +1,45 @@
+"""The routed experts' factor multiplies their output in float16 too, where nothing makes up for leaving it out.
+
+In float16 vLLM divides the shared experts' output by the factor instead, and expects the decoder layer to divide its
+residual too. Few decoder layers do (COMPENSATING); in the others the sum is wrong by the factor, silently (GLM-4.5,
+GLM-4.6, Nemotron-H, Laguna with shared experts). A chip without bfloat16 runs every model in float16.
+Source: vllm/model_executor/layers/fused_moe/runner/moe_runner.py, MoERunner._maybe_apply_routed_scale_to_output.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from vllm.model_executor.custom_op import op_registry_oot
+from vllm.model_executor.layers.fused_moe.runner.moe_runner import MoERunner
+
+# Decoder layers, by class name, that divide their residual by the factor in float16.
+COMPENSATING = ("DeepseekV2DecoderLayer", "AXK1DecoderLayer", "OpenPanguDecoderLayer")
+
+
+class AscendMoERunner(MoERunner):
+    is_compensated = False  # find_compensated() knows, once the model is whole
+
+    def _maybe_apply_routed_scale_to_output(
+        self, shared_output: torch.Tensor | None, fused_output: torch.Tensor
+    ) -> tuple[torch.Tensor | None, torch.Tensor]:
+        if self.is_compensated:
+            return super()._maybe_apply_routed_scale_to_output(shared_output, fused_output)
+        if self.routed_scaling_factor != 1.0:
+            fused_output *= self.routed_scaling_factor
+        return shared_output, fused_output
+
+
+def find_compensated(model: nn.Module) -> None:
+    """Tell the runners inside a compensating decoder layer that they are."""
+    for layer in model.modules():
+        if {kind.__name__ for kind in type(layer).__mro__} & set(COMPENSATING):
+            for module in layer.modules():
+                if isinstance(module, AscendMoERunner):
+                    module.is_compensated = True
+
+
+def register() -> None:
+    """Put it in the place of vLLM's. Can be repeated."""
+    if MoERunner.__name__ not in op_registry_oot:
+        MoERunner.register_oot(AscendMoERunner, name=MoERunner.__name__)
