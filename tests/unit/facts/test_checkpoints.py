@@ -336,7 +336,7 @@ def test_a_later_run_replaces_its_own_cells() -> None:
 def test_the_days_of_a_row() -> None:
     cells = {name: Cell("pass", "d", date=date) for name, date in (("a", "2026-02-01"), ("b", ""), ("c", "2025-12-31"))}
     assert replace(result(), cells=cells).dates == ("2025-12-31", "2026-02-01")
-    assert result(a="pass").dates is None
+    assert ModelResult("row", "g", "310P3").dates is None
 
 
 def test_results_survive_a_file(tmp_path: Path) -> None:
