@@ -185,7 +185,10 @@ def weight_only_time(bench: Bench) -> None:
     usual = bench.timed(lambda: torch.nn.functional.linear(x, plain))
     bench.facts["weight_only_us"] = round(found, 2)
     bench.facts["sixteen_bit_us"] = round(usual, 2)
-    if found > 1.3 * usual and bench.times_count:
+    of_bytes = (
+        "int4" not in bench.chip.weight_only_dtypes
+    )  # packed weights are unpacked by vector units: a fact, no more
+    if of_bytes and found > 1.3 * usual and bench.times_count:
         raise WrongResult(
             f"{found:.0f} us where weights of sixteen bits take {usual:.0f}: it lays them out in every call"
         )
