@@ -8,11 +8,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
+import torch
+
 from ascend_facts.device_errors import explain
 from ascend_plugin.log import plugin_logger
 
 logger = plugin_logger(__name__)
 LAST_WORDS = "ASCEND_LAST_WORDS"  # a file that `ascend serve` reads when it ends: its last line is then the cause
+SEE_ABOVE = "The Inner error is reported as above"
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
@@ -34,7 +37,7 @@ def phase(words: str) -> Callable[[Method], Method]:
             except DeviceFailed:
                 raise
             except RuntimeError as error:
-                told = explain(str(error), words, getattr(worker, "local_rank", None))
+                told = explain(_whole_story(error), words, getattr(worker, "local_rank", None))
                 if told is None:
                     raise
                 logger.debug("The device's own words:", exc_info=True)
@@ -44,6 +47,20 @@ def phase(words: str) -> Callable[[Method], Method]:
         return run  # type: ignore[return-value]
 
     return decorate
+
+
+def _whole_story(error: RuntimeError) -> str:
+    """The error's text; with the device's code where torch_npu has printed that and raises a reference to it.
+
+    A device that has failed answers every call with the same code until it is reset.
+    """
+    text = str(error)
+    if SEE_ABOVE in text:
+        try:
+            torch.npu.synchronize()
+        except RuntimeError as again:
+            text += f"\n{again}"
+    return text
 
 
 def say_last(sentence: str) -> None:

@@ -70,6 +70,7 @@ async def _idle(server: Running) -> None:
     raise AssertionError("requests or blocks were kept after their clients had gone")
 
 
+@pytest.mark.slow
 @pytest.mark.breaks("num_gpu_blocks_override of 4096: nothing is preempted, and the test says so")
 def test_preempted_requests_answer_as_others(served: Running) -> None:
     """More tokens at once than the cache holds: requests are preempted and computed again, to the same answers.

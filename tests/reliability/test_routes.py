@@ -41,6 +41,7 @@ def outcome(server: Running, method: str, path: str, headers: dict[str, str]) ->
     return "served"
 
 
+@pytest.mark.slow
 @pytest.mark.breaks("routes.Keys.admit: return True")
 def test_every_route_and_key(served: Running) -> None:
     table = {}
@@ -73,6 +74,7 @@ def test_ways_around_the_list(served: Running) -> None:
         assert "tiny" not in answer.text
 
 
+@pytest.mark.slow
 @pytest.mark.breaks("flags.without_secrets: return flags, {}")
 def test_the_key_is_in_no_command_line_or_log(served: Running) -> None:
     import psutil

@@ -19,6 +19,7 @@ from .results import record, record_largest
 from .scale import EVERYTHING, SOAK_STEPS
 
 SEED = 20261128
+pytestmark = pytest.mark.slow  # minutes of engine steps
 REPLAYED_STEPS = 400 if EVERYTHING else 150
 # A million steps are an hour and more of decoding; 1 MB a minute would be 60 MB in them.
 SLOPE_LIMIT_MIB = 60.0 if EVERYTHING else 4000.0  # a short run measures no slope, only that nothing grows wildly
