@@ -117,7 +117,7 @@ PHRASES: tuple[tuple[str, str], ...] = (
     (r"What holds a decode step of one request, in ms", "单个请求的一个解码步由什么构成，ms"),
     (r"The chip's time in a step of one token, (.+): ([\d.]+) ms", r"一个 token 的一步中芯片的时间，\1：\2 ms"),
     (r"The chip's time in a step of (\d+) tokens, (.+): ([\d.]+) ms", r"\1 个 token 的一步中芯片的时间，\2：\3 ms"),
-    (r"its bytes at the assumed share of bandwidth", "按假设的带宽比例读取其字节"),
+    (r"its bytes at the fitted share of bandwidth", "按拟合的带宽比例读取其字节"),
     (r"the chip's whole step", "芯片的整个一步"),
     (r"Qwen3-0.6B, 1 chip: TPOT / floor", "Qwen3-0.6B，1 颗芯片：TPOT / 下限"),
     (r"Qwen3-32B, 4 chips: floor / TPOT", "Qwen3-32B，4 颗芯片：下限 / TPOT"),

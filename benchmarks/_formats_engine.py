@@ -90,7 +90,7 @@ def _count(worker: Any) -> dict[str, dict[str, int]]:
     launches: dict[str, int] = dict(stats["graph_launches"])
     for name, value in stats["launches"].items():
         launches[name] = launches.get(name, 0) + value
-    return {"modeled_ns": stats["modelled_ns"], "launches": launches}
+    return {"modeled_ns": stats["modeled_ns"], "launches": launches}
 
 
 if __name__ == "__main__":

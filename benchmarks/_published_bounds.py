@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 from ascend_cli.bench.results import Row
-from ascend_facts.roofline import assumptions
 from benchmarks._bounds import Bound, bound_table
 from benchmarks._published_model import placement
 
@@ -46,16 +45,16 @@ def bound_lines(rows: list[Row], find: Find, engines: list[dict[str, Any]]) -> l
     lines = ["\nBounds, with graphs\n", *bound_table(bounds(rows, find)), ARRIVALS]
     lines += [
         "\nWhat holds a decode step of one request, in ms\n",
-        "| model | chips | floor | its bytes at the assumed share of bandwidth | the chip's whole step | TPOT |",
+        "| model | chips | floor | its bytes at the fitted share of bandwidth | the chip's whole step | TPOT |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    share = assumptions()["device"]["bandwidth_share"]
     for row in rows:
         workload = find(row, "online") if row.kind == "serve" and row.workload.concurrency == 1 else None
         steps = _steps_of(row, engines)
         if workload is None or steps is None:
             continue
         floor, chip = _floor_ms(row), sum(steps.values())
+        share = placement(row).chip.bandwidth_share
         lines.append(
             f"| {row.model} | {row.tensor_parallel_size} | {floor:.1f} | {floor / share:.1f} | {chip:.1f} | "
             f"{workload['tpot_ms']:.1f} |"

@@ -61,6 +61,10 @@ def _build_float_model(architecture: Architecture, seed: int) -> transformers.Pr
         for name, parameter in model.named_parameters():
             value = _draw(name, parameter, generator, branch_gain, tied)
             parameter.copy_(value.to(torch.bfloat16))
+        if (
+            architecture.media
+        ):  # an answer must hold no placeholder, whose place transformers would look for a picture in
+            model.get_output_embeddings().weight[-len(architecture.processor["tokens"]) :] = 0.0
     model.tie_weights()
     return model.float().eval()
 

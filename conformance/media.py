@@ -70,7 +70,10 @@ def load(prompt: Media) -> dict[str, list[Any]]:
     makers: dict[str, Callable[..., Any]] = {"image": picture, "video": film, "audio": sound}
     made = {kind: [maker(*facts) for facts in prompt[kind]] for kind, maker in makers.items() if prompt.get(kind)}
     if prompt.get("transposed"):  # a deliberate fault, see faults.py
-        turns: dict[str, Callable[[Any], Any]] = {"image": lambda image: image.transpose(Transpose.TRANSPOSE), "video": lambda film: film.swapaxes(1, 2)}
+        turns: dict[str, Callable[[Any], Any]] = {
+            "image": lambda image: image.transpose(Transpose.TRANSPOSE),
+            "video": lambda film: film.swapaxes(1, 2),
+        }
         made = {kind: [turns.get(kind, lambda same: same)(item) for item in items] for kind, items in made.items()}
     return made
 

@@ -216,8 +216,8 @@ def files(*patterns: str) -> Callable[[], Iterator[bytes]]:
 
 
 EMULATOR_FILES = files(
-    "src/ascend_facts/chips.*", "emulator/src/**/*", "emulator/cmake/*", "emulator/python/**/*", "emulator/*.toml",
-    "emulator/CMakeLists.txt", "emulator/VERSION",
+    "src/ascend_facts/chips.*", "src/ascend_facts/time_model.toml", "emulator/src/**/*", "emulator/cmake/*",
+    "emulator/python/**/*", "emulator/*.toml", "emulator/CMakeLists.txt", "emulator/VERSION",
 )  # fmt: skip
 LOCKS = files("requirements/*.lock")
 STEPS = [

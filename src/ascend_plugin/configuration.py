@@ -44,6 +44,7 @@ def apply_defaults(vllm_config: VllmConfig, chip: ChipSpec) -> None:
     quantization.detect(vllm_config)
     if _rounds_weights(vllm_config, chip):
         quantization.round_float32(vllm_config)
+    _leave_prefixes_of_states(vllm_config)
     compilation = vllm_config.compilation_config
     if compilation.mode is None:
         compilation.mode = CompilationMode.NONE  # there is no compiler backend; graphs are captured from eager code
@@ -83,7 +84,7 @@ def _check_media(vllm_config: VllmConfig) -> None:
             f"Serve another model than {model.architecture}: decoders that look at an encoder's output (Whisper and "
             "its kin) have no attention here yet. Qwen3-ASR turns speech into text without one."
         )
-    if not model.is_multimodal_model:
+    if not model.is_multimodal_model or model.multimodal_config is None:
         return
     if model.is_mm_prefix_lm:
         raise UnsupportedChoice(
@@ -113,6 +114,20 @@ def _check_architecture(vllm_config: VllmConfig) -> None:
     if name.startswith("Gemma4"):
         # vLLM names a Triton backend for its two sizes of heads, unless FlashAttention 4 is there; ours take both.
         vllm_config.attention_config.backend = None
+
+
+def _leave_prefixes_of_states(vllm_config: VllmConfig) -> None:
+    """Reuse no prefixes for models of recurrent layers alone (Mamba): decoding after a long prompt was wrong with it.
+
+    Seen with a tiny Mamba 2 on both chips; hybrids, whose blocks are as long as attention's, are right.
+    """
+    model, cache = vllm_config.model_config, vllm_config.cache_config
+    if model is None or not (model.is_attention_free and model.has_inner_state and cache.enable_prefix_caching):
+        return
+    logger.info("Prefixes are not reused: this model has recurrent layers alone, whose states are not kept for that.")
+    cache.enable_prefix_caching = False
+    cache.mamba_cache_mode = "none"
+    cache.mamba_block_size = model.max_model_len
 
 
 ONLINE = ("online", "fp8", "fp8_per_tensor", "fp8_per_block", "fp8_per_channel", "mxfp8", "experts_int8")

@@ -1,4 +1,4 @@
-"""`ascend doctor --first-run` on emulated chips: as it should be, and on a chip with three quirks."""
+"""`ascend doctor --first-run` on emulated chips: as it should be, and on a chip with quirks."""
 
 from __future__ import annotations
 
@@ -22,19 +22,21 @@ pytestmark = pytest.mark.slow  # four engines and a reference each
 
 MAKE = """
 import sys, torch
-from transformers import MixtralConfig, MixtralForCausalLM
+sys.modules["torch_npu"] = sys.modules["torchvision"] = None  # as in first_run.reference
+from transformers import LlamaConfig, LlamaForCausalLM
 torch.manual_seed(0)
-config = MixtralConfig(vocab_size=int(sys.argv[2]), hidden_size=256, intermediate_size=256, num_hidden_layers=2,
-                       num_attention_heads=4, num_key_value_heads=2, head_dim=64, num_local_experts=8,
-                       num_experts_per_tok=2, max_position_embeddings=1024, initializer_range=0.08,
-                       torch_dtype="float16")
-MixtralForCausalLM(config).half().save_pretrained(sys.argv[1])
+config = LlamaConfig(vocab_size=int(sys.argv[2]), hidden_size=256, intermediate_size=512, num_hidden_layers=2,
+                     num_attention_heads=4, num_key_value_heads=2, head_dim=64, max_position_embeddings=1024,
+                     initializer_range=0.08, tie_word_embeddings=False)
+model = LlamaForCausalLM(config)
+model.lm_head.weight.data *= 5  # so that few tokens tie
+model.half().save_pretrained(sys.argv[1])
 """
 
 
 @pytest.fixture(scope="module")
-def mixtral(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tiny and random, with a tokenizer: no norms between projection and rotation, and experts."""
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny and random, with a tokenizer: no norms between projection and rotation."""
     folder = tmp_path_factory.mktemp("model")
     environment = {"PATH": "/usr/bin:/bin", "ASCEND_EMULATOR": "0", "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
     subprocess.run([sys.executable, "-c", MAKE, str(folder), str(VOCABULARY)], check=True, env=environment)
@@ -53,8 +55,8 @@ def first_run(machine: Machine, model: Path, **variables: str) -> tuple[int, dic
     return done.returncode, document
 
 
-def test_a_model_that_runs_as_it_should(emulated: Callable[..., Machine], mixtral: Path) -> None:
-    code, document = first_run(emulated(chip="310P3", count=2), mixtral)
+def test_a_model_that_runs_as_it_should(emulated: Callable[..., Machine], llama: Path) -> None:
+    code, document = first_run(emulated(chip="310P3", count=2), llama)
     assert document["first_difference"] == ""
     assert code == 0
     assert [step["failed"] + step["skipped"] for step in document["steps"]] == [""] * 4
@@ -63,21 +65,20 @@ def test_a_model_that_runs_as_it_should(emulated: Callable[..., Machine], mixtra
 
 
 def test_each_quirk_shows_in_the_step_that_meets_it_first(
-    emulated: Callable[..., Machine], mixtral: Path, tmp_path: Path
+    emulated: Callable[..., Machine], llama: Path, tmp_path: Path
 ) -> None:
     """A probe's result that is wrong of this chip, and a collective that fails."""
     faults = tmp_path / "faults.json"
     fault = {"kind": "launch", "operator": "HcclAllReduce", "code": 507015, "nth": 40, "times": 0}
     faults.write_text(json.dumps({"faults": [fault]}))
-    machine = emulated(chip="310P3", count=2, rules="none,rotary_views,moe_gating_rows", faults=faults)
+    machine = emulated(chip="310P3", count=2, rules="none,rotary_views", faults=faults)
     of = probes.Installation("Ascend310P3", "8.5.0", None, emulated=True)
     result = tmp_path / "result.json"
-    probes.ProbeResult(of, {"rotary_on_views": True, "gating_rows": 0}).write(result)
-    code, document = first_run(machine, mixtral, ASCEND_PROBE=str(result))
+    probes.ProbeResult(of, {"rotary_on_views": True}).write(result)
+    code, document = first_run(machine, llama, ASCEND_PROBE=str(result))
     assert code == 1
     assert document["first_difference"].startswith("eager, one at a time, against the CPU in float32: prompt 1: ")
     eager, graphs, _, two = document["steps"]
-    differing = {part["part"] for part in eager["parts"] if part["what"]}
-    assert differing == {"one at a time, against the CPU in float32", "long prompts together"}
+    assert eager["parts"][0]["what"], "prompts are rotated wrongly from the first step on"
     assert two["failed"]
     assert not graphs["failed"]

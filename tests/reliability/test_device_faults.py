@@ -47,13 +47,11 @@ def run(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
         environment = options.pop("environment", {})
         jobs = []
         for number, list_of_faults in enumerate(faults):
-            file = folder / f"faults-{number}.json"
-            file.write_text(json.dumps({"seed": number, "faults": list_of_faults}))
             jobs.append(
                 {
                     "model": str(tiny),
                     "options": OPTIONS | options,
-                    "faults": str(file) if list_of_faults else None,
+                    "faults": {"seed": number, "faults": list_of_faults},
                     "prompts": PROMPTS,
                     "tokens": 6,
                     "environment": environment,
@@ -62,7 +60,9 @@ def run(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
             )
         order = folder / "jobs.json"
         order.write_text(json.dumps(jobs))
-        with emulate(chip=chip, count=count) as machine:
+        current = folder / "faults.json"
+        current.write_text('{"faults": []}')
+        with emulate(chip=chip, count=count, faults=current) as machine:
             command = [sys.executable, "-m", "tests.reliability.engines", str(order), str(folder)]
             done = subprocess.run(
                 command, env=machine.environment, capture_output=True, text=True, timeout=3000, check=False
