@@ -1,4 +1,4 @@
-"""Draw the Grafana dashboard's panels from a Prometheus that runs: the page behind docs/images/dashboard.png.
+"""Draw the Grafana dashboard's panels from a Prometheus that runs, as a page for a browser.
 
     .venv/bin/python scripts/dashboard_picture.py http://127.0.0.1:9090 > dashboard.html
 

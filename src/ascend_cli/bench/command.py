@@ -166,7 +166,7 @@ def throughput(
     from ascend_cli.bench.runner import measure_offline, place_here
     from ascend_cli.serving.decide import emulated_cache_limit, model_files
 
-    found = model_files(model, "hf")
+    found = model_files(model, "hf", placeholder=True)  # `--load-format dummy` is measured too; vLLM judges it
     place = place_here(_chip_name(chip), tensor_parallel_size, _weights(weights), flags or [])
     passed = [*(emulated_cache_limit(flags or []) if place.emulated else []), *(flags or [])]
     row = measure_offline(

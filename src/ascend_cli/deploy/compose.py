@@ -48,14 +48,14 @@ def _file(service: Service) -> dict[str, Any]:
 
 def _add_monitoring(found: dict[str, Any], service: Service) -> None:
     """Prometheus and Grafana beside the server, both on loopback; Grafana shows, and has no account to log in with."""
-    inside = ["inside", "outside"] if service.proxy else ["default"]
+    inside = {"networks": ["inside", "outside"]} if service.proxy else {}  # without: the file's own network
     chips = f"host.docker.internal:{monitoring.EXPORTER_PORT}"
     server = f"{service.name}:{CONTAINER_PORT}"
     found["services"]["prometheus"] = {
         "image": service.monitoring.prometheus_image,
         "restart": "unless-stopped",
         **CONFINED,
-        "networks": inside,
+        **inside,
         "ports": [f"127.0.0.1:{PROMETHEUS_PORT}:{PROMETHEUS_PORT}"],
         "extra_hosts": ["host.docker.internal:host-gateway"],  # where npu-exporter or `ascend top --export` listens
         "volumes": [{"type": "volume", "source": "prometheus", "target": "/prometheus"}],
@@ -69,7 +69,7 @@ def _add_monitoring(found: dict[str, Any], service: Service) -> None:
         "restart": "unless-stopped",
         **CONFINED,
         "tmpfs": ["/tmp"],
-        "networks": inside,
+        **inside,
         "ports": [f"127.0.0.1:{GRAFANA_PORT}:{GRAFANA_PORT}"],
         "volumes": [{"type": "volume", "source": "grafana", "target": "/var/lib/grafana"}],
         "environment": VIEWER_ONLY,

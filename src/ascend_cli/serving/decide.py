@@ -100,8 +100,11 @@ def _visible(chips: int) -> int:
     return min(chips, len(visible.split(","))) if visible else chips
 
 
-def model_files(name: str, hub: str) -> Model:
-    """The model with its weights on this machine, fetched or built if need be. Raises UsageError or AscendError."""
+def model_files(name: str, hub: str, placeholder: bool = False) -> Model:
+    """The model with its weights on this machine, fetched or built if need be. Raises UsageError or AscendError.
+
+    placeholder: a folder of empty files of weights passes, as for vLLM's `--load-format dummy`.
+    """
     if name.lower() in EMBEDDED and not Path(name).is_dir():
         return _embedded(name.lower())
     from ascend_cli.registry.download import download, incomplete_files
@@ -114,7 +117,8 @@ def model_files(name: str, hub: str) -> Model:
         folder = download(name, hub)
         return replace(find_model(str(folder)), name=name.split("/")[1], hub_id=name)
     if model.source == "folder" and model.folder is not None:
-        _check_folder(model.folder)
+        if not (placeholder and is_placeholder(model.folder)):
+            _check_folder(model.folder)
         return model
     if model.folder is not None and not incomplete_files(model.folder):
         check_checkpoint(model.folder)

@@ -169,8 +169,9 @@ def test_alerts_fire_when_they_should_and_only_then(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_compose_file_carries_everything(ascend: Ascend) -> None:
-    answer = ascend("deploy", "qwen3-8b", "--chip", "910B3", "--target", "compose", "--monitoring")
+@pytest.mark.parametrize("more", [[], ["--no-proxy"]])
+def test_the_compose_file_carries_everything(ascend: Ascend, more: list[str]) -> None:
+    answer = ascend("deploy", "qwen3-8b", "--chip", "910B3", "--target", "compose", "--monitoring", *more)
     assert answer.code == 0, answer.err
     # Docker writes the host's address there; this parser of the specification takes addresses only.
     compose = compose_spec.PyCompose.from_yaml(answer.out.replace(":host-gateway", ":172.17.0.1"))
