@@ -31,6 +31,7 @@ test-all: setup-test ## those and the slow ones
 
 test-reliability: setup-test ## faults, hostile clients and broken files, all of it (under an hour); writes docs/reliability.md
 	@$(VENV)/python -m pip install -q "schemathesis>=4"
+	@rm -f build/reliability.json
 	@RELIABILITY=everything RELIABILITY_REPORT=1 $(VENV)/python -m pytest tests/reliability
 
 lint: setup-test ## ruff, formatting and types (mypy --strict), over everything

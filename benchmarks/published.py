@@ -230,7 +230,9 @@ def offline_tables(rows: list[Row], engines: list[dict[str, Any]]) -> list[str]:
             speed = workload["prompts"] * workload["output_tokens"] / workload["duration_s"]
             ours.append(f"{speed:.0f} ({workload['prompts']})")
         published = max(run.output_tokens / run.duration_s for run in row.runs)
-        floor = row.workload.prompts * row.workload.output_tokens / offline_floor_s(row)
+        load = row.workload
+        floor_s = placement(row).offline_floor_s(load.prompts, load.input_tokens, load.output_tokens)
+        floor = load.prompts * load.output_tokens / floor_s
         lines.append(
             f"| {row.model} | {row.tensor_parallel_size} | {published:.0f} | {ours[0]} | {ours[1]} | {floor:.0f} |"
         )
@@ -270,10 +272,3 @@ def step_tables(engines: list[dict[str, Any]]) -> list[str]:
                 if ms >= total / 200:
                     lines.append(f"| {task} | {ms:.2f} |")
     return lines
-
-
-def offline_floor_s(row: Row) -> float:
-    place, workload = placement(row), row.workload
-    context = workload.input_tokens + workload.output_tokens // 2
-    prefill_ms = workload.prompts * place.prefill_floor_ms(workload.input_tokens)
-    return (prefill_ms + workload.output_tokens * place.decode_floor_ms(workload.prompts, context)) / 1e3

@@ -61,6 +61,10 @@ def _build_float_model(architecture: Architecture, seed: int) -> transformers.Pr
         for name, parameter in model.named_parameters():
             value = _draw(name, parameter, generator, branch_gain, tied)
             parameter.copy_(value.to(torch.bfloat16))
+        if (
+            architecture.media
+        ):  # an answer must hold no placeholder, whose place transformers would look for a picture in
+            model.get_output_embeddings().weight[-len(architecture.processor["tokens"]) :] = 0.0
     model.tie_weights()
     return model.float().eval()
 
@@ -134,8 +138,8 @@ def _facts(architecture: Architecture, model: transformers.PreTrainedModel, fold
         facts["informativeness"] = asdict(found)
         facts["complaint"] = found.complaint(architecture.vocab_size, positions)
     elif architecture.media:
-        prompts = [prompt for prompt in media.make_prompts(architecture).whole if len(prompt) > 1]
-        facts["effect"] = media_reference.effect(model, media_reference.read_processor(folder), prompts)
+        seen: list[Any] = [prompt for prompt in media.make_prompts(architecture).whole if len(prompt) > 1]
+        facts["effect"] = media_reference.effect(model, media_reference.read_processor(folder), seen)
         facts["complaint"] = media_reference.complaint(facts["effect"])
     return facts
 
@@ -161,7 +165,8 @@ def _draw(
     if re.search(r"(position|token_type)_embedding|pos_embed|class_embed|cls_token", name):
         return 0.5 * noise
     if re.search(r"patch_embed", name) and parameter.dim() > 1:
-        return noise / parameter[0].numel() ** 0.5
+        patch_root: float = parameter[0].numel() ** 0.5
+        return noise / patch_root
     if re.search(r"embed|wte", name):
         return noise * (LOGIT_STD / parameter.shape[-1] ** 0.5 if tied else 1.0)
     fan_in = parameter.shape[-1] if "experts" in name else parameter[0].numel()  # experts are [experts, out, in]

@@ -135,11 +135,12 @@ def _generate(llm: LLM, job: dict[str, Any], prompts: list[Any], prompt_logprobs
         flat_logprobs=True,
         detokenize=False,
     )
+    given: list[Any] = [
+        media.for_engine(prompt) if isinstance(prompt, dict) else TokensPrompt(prompt_token_ids=prompt)
+        for prompt in prompts
+    ]
     return llm.generate(
-        [
-            media.for_engine(prompt) if isinstance(prompt, dict) else TokensPrompt(prompt_token_ids=prompt)
-            for prompt in prompts
-        ],
+        given,
         parameters,
         use_tqdm=False,
         lora_request=[adapters[index % len(adapters)] for index in range(len(prompts))],

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,24 +59,28 @@ def sound(samples: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     time = np.arange(samples) / SAMPLE_RATE
     tones = [np.sin(2 * np.pi * (f + g * time) * time) for f, g in rng.uniform((150, -200), (1800, 200), size=(3, 2))]
-    return (0.2 * np.sum(tones, axis=0) + 0.02 * rng.normal(size=samples)).astype(np.float32)
+    wave: np.ndarray = (0.2 * np.sum(tones, axis=0) + 0.02 * rng.normal(size=samples)).astype(np.float32)
+    return wave
 
 
 def load(prompt: Media) -> dict[str, list[Any]]:
     """The prompt's media by kind."""
-    makers = {"image": picture, "video": film, "audio": sound}
-    return {kind: [maker(*facts) for facts in prompt[kind]] for kind, maker in makers.items() if prompt.get(kind)}
+    from PIL.Image import Transpose
+
+    makers: dict[str, Callable[..., Any]] = {"image": picture, "video": film, "audio": sound}
+    made = {kind: [maker(*facts) for facts in prompt[kind]] for kind, maker in makers.items() if prompt.get(kind)}
+    if prompt.get("transposed"):  # a deliberate fault, see faults.py
+        turns: dict[str, Callable[[Any], Any]] = {
+            "image": lambda image: image.transpose(Transpose.TRANSPOSE),
+            "video": lambda film: film.swapaxes(1, 2),
+        }
+        made = {kind: [turns.get(kind, lambda same: same)(item) for item in items] for kind, items in made.items()}
+    return made
 
 
 def for_engine(prompt: Media) -> dict[str, Any]:
     """The prompt as vLLM takes it."""
-    from PIL.Image import Transpose
-
     media = load(prompt)
-    if prompt.get("transposed"):  # a deliberate fault, see faults.py
-        media["image"] = [image.transpose(Transpose.TRANSPOSE) for image in media.get("image", ())]
-        media["video"] = [frames.swapaxes(1, 2) for frames in media.get("video", ())]
-        media = {kind: made for kind, made in media.items() if made}
     if "audio" in media:
         media["audio"] = [(sound, SAMPLE_RATE) for sound in media["audio"]]
     if "video" in media:
@@ -123,11 +127,13 @@ def make_prompts(architecture: Architecture, seed: int = 0) -> Prompts:
     several = architecture.processor.get("several", 2)
     for kind in kinds:
         whole.append(prompt(5, kind, 7))
+        twice: list[int | str] = [3, kind] * several
         if several > 1 and kind != "video":
-            whole.append(prompt(*([3, kind] * several), 4))
+            whole.append(prompt(*twice, 4))
         start = architecture.processor.get("long", CHUNK_TOKENS - 12)
         if start:
-            chunked.append(prompt(start, kind, 20, *([kind, 30] if several > 1 and kind != "video" else [])))
+            again: list[int | str] = [kind, 30] if several > 1 and kind != "video" else []
+            chunked.append(prompt(start, kind, 20, *again))
     return Prompts(whole, chunked)
 
 

@@ -83,7 +83,7 @@ def settings_for(architecture: Architecture) -> list[Setting]:
     if architecture.media:
         limits = {kind: architecture.processor.get("several", 2) for kind in architecture.media}
         images = {"limit_mm_per_prompt": limits, "mm_processor_cache_gb": 0.1}
-        graph = ("prefill", "chunked prefill", "prefix cache", "decode, graph")
+        graph: tuple[str, ...] = ("prefill", "chunked prefill", "prefix cache", "decode, graph")
         if not make_long_prompts(architecture):
             graph = ("prefill", "decode, graph")
         return [

@@ -20,7 +20,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 STAGE = ROOT / "build" / "release"
 CHIP_TABLE = tuple(ROOT / "src/ascend_facts" / name for name in ("chips.py", "chips.toml", "time_model.toml"))
-TORCH_LIBRARIES = ("libc10.so", "libtorch_cpu.so")  # of the installed torch: never grafted into a wheel
+# Never grafted into a wheel: what is of the installed torch, and the wheel's own libopapi, of which the process loads
+# that of its torch.
+EXCLUDED = ("libc10.so", "libtorch_cpu.so", "libopapi.so")
 
 
 def run(*command: str | Path, cwd: Path = ROOT) -> None:
@@ -65,7 +67,7 @@ def build_emulator(out: Path, pythons: list[str]) -> None:
         run(python, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", option, "-w", built, staged)
         wheels.append(next(built.glob("*.whl")))
     merged = merge(wheels, STAGE)
-    excluded = [option for name in TORCH_LIBRARIES for option in ("--exclude", name)]
+    excluded = [option for name in EXCLUDED for option in ("--exclude", name)]
     run(sys.executable, "-m", "auditwheel", "repair", *excluded, "--wheel-dir", out, merged)
 
 

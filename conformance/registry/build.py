@@ -34,7 +34,7 @@ class Unbuildable(Exception):
 
 def describe(name: str) -> Architecture:
     """The architecture as data. Raises Unbuildable."""
-    kind, table = registered()[name]
+    kind, table, _ = registered()[name]
     entry = data().get(name, {})
     if "unbuildable" in entry:
         raise Unbuildable(entry["unbuildable"])

@@ -51,7 +51,7 @@ def registry(
     if json:
         emit_json({"schema": kept.SCHEMA, "results": rows})
     else:
-        _print_counts(rows)
+        _print_counts(rows, chosen)
     return BAD_ANSWER if any(not row.good for row in rows) else OK
 
 
@@ -93,13 +93,15 @@ def _run(
 SETTLED = ("right", "refused", "not built")
 
 
-def _print_counts(rows: list[RegistryResult]) -> None:
+def _print_counts(rows: list[RegistryResult], chosen: list[str]) -> None:
     from rich.table import Table
 
     from ascend_cli.output import console
+    from conformance.registry.names import registered
 
+    known = {name: registered()[name][0] for name in chosen}
     table = Table("chip", "kind", *kept.OUTCOMES, "right of those built", title_justify="left")
-    for (chip, kind), counted in kept.counts(rows).items():
+    for (chip, kind), counted in kept.counts(rows, known).items():
         numbers = [str(counted[outcome]) for outcome in kept.OUTCOMES]
         table.add_row(chip, kind, *numbers, f"{kept.share_right(counted):.0%}")
     console().print(table)

@@ -24,19 +24,21 @@ TABLES: Mapping[str, Kind] = {
 
 
 @cache
-def registered() -> Mapping[str, tuple[Kind, str]]:
-    """(kind, vLLM's table) of each architecture that generates or pools text, in the order of vLLM's registry."""
+def registered() -> Mapping[str, tuple[Kind, str, str]]:
+    """(kind, vLLM's table, module) of each architecture that generates or pools text, in vLLM's order."""
     package = find_spec("vllm")
     if package is None or not package.submodule_search_locations:
         raise ImportError("vLLM is not installed: its registry says what there is to run.")
     path = Path(package.submodule_search_locations[0]) / "model_executor" / "models" / "registry.py"
-    found: dict[str, tuple[Kind, str]] = {}
+    found: dict[str, tuple[Kind, str, str]] = {}
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
             table = getattr(node.targets[0], "id", "")
-            for key in node.value.keys if table in TABLES else ():
+            pairs = zip(node.value.keys, node.value.values, strict=True) if table in TABLES else ()
+            for key, value in pairs:
                 if isinstance(key, ast.Constant):
-                    found.setdefault(str(key.value), (TABLES[table], table))
+                    module = ast.literal_eval(value)[0]
+                    found.setdefault(str(key.value), (TABLES[table], table, module))
     return found
 
 

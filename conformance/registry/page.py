@@ -11,6 +11,7 @@ from typing import Any
 
 from ascend_facts.model_results import ModelResult
 from ascend_facts.registry_results import OUTCOMES, RegistryResult, Results, counts, share_right
+from conformance.registry.names import registered
 from conformance.table_texts import Language
 
 Rows = Mapping[tuple[str, str], ModelResult]
@@ -71,7 +72,14 @@ TITLES: Mapping[Language, Mapping[str, str]] = {
         ),
     },
 }
-OUTCOMES_ZH = {"right": "正确", "refused": "拒绝", "neither": "出错", "wrong": "错误", "not built": "未构建"}
+OUTCOMES_ZH = {
+    "right": "正确",
+    "refused": "拒绝",
+    "neither": "出错",
+    "wrong": "错误",
+    "not run": "尚未运行",
+    "not built": "未构建",
+}
 KINDS_ZH = {"text generation": "文本生成", "pooling": "向量与排序"}
 # Rows whose structure a test serves over HTTP, and the test.
 SERVED = {
@@ -133,7 +141,8 @@ def registry_section(registry: Results, language: Language) -> str:
     words = [_outcome(outcome, language).strip("*") for outcome in OUTCOMES]
     lines.append(f"| {texts['chip']} | {texts['kind']} | " + " | ".join(words) + f" | {texts['share']} |")
     lines.append("|---" * (len(words) + 3) + "|")
-    for (chip, kind), counted in counts(registry.values()).items():
+    known = {name: kind for name, (kind, *_) in registered().items()}
+    for (chip, kind), counted in counts(registry.values(), known).items():
         kind = KINDS_ZH.get(kind, kind) if language == "zh" else kind
         numbers = " | ".join(str(counted[outcome]) for outcome in OUTCOMES)
         lines.append(f"| {chip} | {kind} | {numbers} | {share_right(counted):.0%} |")

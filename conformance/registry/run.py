@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any
 
 from ascend_cli.errors import AscendError
 from ascend_facts.model_results import ModelResult
+from ascend_facts.refused import refusal
 from ascend_facts.registry_results import RegistryResult
 from conformance.architectures import Architecture
 from conformance.engine import versions
@@ -41,7 +43,11 @@ class Runner:
 
     def run(self, name: str, chips: list[str], keep: Callable[[RegistryResult], None], faults: bool = False) -> None:
         """One architecture on every chip; `keep` is called with each result. faults: try those of its kind too."""
-        kind = registered()[name][0]
+        kind, _, module = registered()[name]
+        if (known := refusal(name, module)) is not None:  # as the engine does, from the same table
+            for chip in chips:
+                keep(self._result(name, kind, chip, "refused", known))
+            return
         built = self._build(name)
         if "unbuildable" in built or "error" in built:
             outcome = "not built" if "unbuildable" in built else "neither"
@@ -80,7 +86,8 @@ class Runner:
             module = "conformance.registry.build"
             self.places.cpu().run(module, [str(job_file)], log, BUILD_TIMEOUT_S)
             if not output.is_file():
-                return {"error": (log.read_text().strip().splitlines() or ["no message"])[-1][:300]}
+                lines = [line for line in log.read_text().splitlines() if re.match(r"[\w.]*(Error|Exception)\b", line)]
+                return {"error": (lines or [f"no message, see {log.name}"])[-1][:300]}
             built: dict[str, Any] = json.loads(output.read_text())
             return built
 

@@ -114,9 +114,11 @@ def indexed_files(folder: Path) -> set[str]:
     Raises UnreadableCheckpoint for an index that is broken, or names what is no file of this folder.
     """
     index = folder / INDEX
-    if not index.exists():
-        return set()
     try:
+        if not index.is_file():
+            if index.is_symlink() or index.exists():
+                raise UnreadableCheckpoint(f"{INDEX} is no file: download it again")
+            return set()
         if index.stat().st_size > LARGEST_INDEX_BYTES:
             raise UnreadableCheckpoint(f"{INDEX} is larger than any index: download it again")
         names = set(json.loads(index.read_text(encoding="utf-8-sig"))["weight_map"].values())

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from ascend_facts.checkpoint import BITS_OF_DTYPE, LARGEST_HEADER_BYTES
 
@@ -97,13 +97,13 @@ def _entries(file: Path, header: Mapping[str, Any], data: int, size: int) -> Ite
 
 
 def _offsets(file: Path, name: str, entry: Mapping[str, Any]) -> tuple[int, int]:
-    offsets = entry.get("data_offsets")
+    offsets: Any = entry.get("data_offsets")
     if not _is_shape(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise BrokenCheckpoint(f"{file}: {name[:200]} has no place in the file: {AGAIN}")
     return offsets[0], offsets[1]
 
 
-def _is_shape(value: Any) -> bool:
+def _is_shape(value: Any) -> TypeGuard[list[int]]:
     return isinstance(value, list) and all(type(one) is int and 0 <= one < 1 << 48 for one in value)
 
 

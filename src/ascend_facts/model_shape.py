@@ -198,7 +198,10 @@ def _architecture(config: Mapping[str, Any]) -> str:
 
 def _refuse_encoder_decoders(text: Fields) -> None:
     if text.flag("is_encoder_decoder") or text.optional_size("encoder_layers") or text.optional_size("d_kv"):
-        raise UnreadableConfig("this is a model of an encoder and a decoder, which is not counted here")
+        raise UnreadableConfig(
+            "this is a model of an encoder and a decoder, whose cross-attention cache is not counted here: "
+            "`ascend serve` starts it without a plan"
+        )
 
 
 def _layers(text: Fields) -> int:

@@ -95,7 +95,7 @@ def _operator(row: Mapping[str, Any]) -> Operator:
     forms = tuple(
         Form(form["tensors"], tuple(form["families"]), tuple(form["layouts"])) for form in row.get("form", ())
     )
-    rest = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items() if key != "form"}
+    rest = _frozen({key: value for key, value in row.items() if key != "form"})
     return Operator(forms=forms, **rest)
 
 
@@ -109,12 +109,13 @@ def evidence(path: Path = EVIDENCE) -> tuple[Evidence, ...]:
     """Runs on cards. Raises OperatorTableError."""
     rows = tomllib.loads(path.read_text(encoding="utf-8")).get("run", [])
     try:
-        return tuple(
-            Evidence(**{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()})
-            for row in rows
-        )
+        return tuple(Evidence(**_frozen(row)) for row in rows)
     except TypeError as error:
         raise OperatorTableError(f"{path.name}: {error}") from error
+
+
+def _frozen(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
 
 
 def seen_on_silicon(runs: Iterable[Evidence]) -> dict[str, set[str]]:

@@ -14,25 +14,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ascend_facts import cann
 from ascend_facts.chips import ChipSpec, ChipTableError, with_forms
 
 SCHEMA = "ascend.probe/1"
 VARIABLE = "ASCEND_PROBE"
 NONE = "off"
 DRIVER_FILE = Path("/usr/local/Ascend/driver/version.info")
-CANN_HOMES = ("/usr/local/Ascend/ascend-toolkit/latest", "/usr/local/Ascend/cann", "/usr/local/Ascend/cann/latest")
-CANN_FILES = (
-    "aarch64-linux/ascend_toolkit_install.info",
-    "x86_64-linux/ascend_toolkit_install.info",
-    "ascend_toolkit_install.info",
-    "compiler/version.info",
-    "version.info",
-)
+CANN_HOMES = tuple(f"{cann.ROOTS[0]}/{home}" for home in cann.ACTIVE)
 EMULATOR = "ascend-emulator"  # an emulated CANN names it in the files of its version
 
 
@@ -68,8 +62,8 @@ class ProbeResult:
     of: Installation
     forms: Mapping[str, Any]  # fields of chips.Forms
     facts: Mapping[str, Any] = field(default_factory=dict)  # measured; names have their units
-    findings: list[Mapping[str, Any]] = field(default_factory=list)
-    cases: list[Mapping[str, Any]] = field(default_factory=list)
+    findings: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    cases: Sequence[Mapping[str, Any]] = field(default_factory=list)
     about: Mapping[str, Any] = field(default_factory=dict)  # date, versions, seconds
 
     def document(self) -> dict[str, Any]:
@@ -113,16 +107,16 @@ def parse(document: Mapping[str, Any]) -> ProbeResult:
     of = Installation(document["soc"], document["cann"], document["driver"], bool(document["emulated"]))
     known = {"schema", "soc", "cann", "driver", "emulated", "forms", "facts", "findings", "cases"}
     about = {name: value for name, value in document.items() if name not in known}
-    parts = (document.get(name, []) for name in ("findings", "cases"))
-    return ProbeResult(of, dict(document["forms"]), dict(document.get("facts", {})), *map(list, parts), about)
+    findings, cases = (list(document.get(name, [])) for name in ("findings", "cases"))
+    return ProbeResult(of, dict(document["forms"]), dict(document.get("facts", {})), findings, cases, about)
 
 
 def installation(soc: str) -> Installation:
     """The versions of this machine."""
     homes = [home for home in (os.environ.get("ASCEND_HOME_PATH"), *CANN_HOMES) if home]
-    cann = next((file for home in homes for name in CANN_FILES if _version(file := Path(home) / name)), None)
-    emulated = cann is not None and EMULATOR in _text(cann)
-    return Installation(soc, cann and _version(cann), _version(DRIVER_FILE), emulated)
+    found = next((file for home in homes for name in cann.FILES if _version(file := Path(home) / name)), None)
+    emulated = found is not None and EMULATOR in _text(found)
+    return Installation(soc, _version(found) if found else None, _version(DRIVER_FILE), emulated)
 
 
 def _text(file: Path) -> str:

@@ -26,6 +26,7 @@ BYTES_OF_WEIGHT: Mapping[WeightFormat, float] = {
     "w4a4": 0.5,
 }
 FOUR_BIT = ("awq", "gptq", "auto_awq", "auto_gptq", "awq_marlin", "gptq_marlin")
+GPT_OSS = "mxfp4"  # as its checkpoints call it; other models' have other names
 MODELSLIM_KINDS = ("W8A8", "W8A8_DYNAMIC")  # those that the plugin reads
 
 
@@ -127,7 +128,8 @@ def held_format(
     if stored.method is None or stored.bits >= 16:
         return "fp16"
     if stored.is_float:
-        return "fp16" if stored.bits == 8 else "w4a4"  # fp8 weights are dequantized while they are loaded
+        # fp8 weights, and those of gpt-oss, are dequantized while they are loaded.
+        return "fp16" if stored.bits == 8 or stored.kind == GPT_OSS else "w4a4"
     if stored.bits == 8:
         return "w8a8" if stored.activation_bits == 8 else "w8a16"
     if stored.activation_bits < 16:
@@ -145,7 +147,7 @@ def not_run(stored: Quantization, chip: ChipSpec) -> str:
         return f"its weights are {stored.kind}, which is not read yet: take a W8A8 or W8A8_DYNAMIC checkpoint of it"
     if stored.method in ("unknown", "bitsandbytes", "modelopt") or stored.bits not in (4, 8):
         return f"weights quantized by {stored.kind} do not run: take the model unquantized, or as AWQ, GPTQ or W8A8"
-    if stored.is_float and stored.bits == 4:
+    if stored.is_float and stored.bits == 4 and stored.kind != GPT_OSS:
         return f"weights of four-bit floats ({stored.kind}) do not run: take the model unquantized, or as AWQ or W8A8"
     if stored.bits == 8 and not stored.is_float and stored.activation_bits == 16:
         return f"eight-bit weights beside sixteen-bit activations ({stored.kind}) do not run: take a W8A8 checkpoint"

@@ -16,10 +16,19 @@ def _reasons() -> Mapping[str, tuple[str, str]]:
     }
 
 
-def refusal(architecture: str) -> str | None:
-    """Why no chip here runs an architecture, and what to do; None where nothing is known against it."""
-    known = _reasons().get(architecture)
-    return None if known is None else sentence(architecture, *known)
+def refusal(architecture: str, module: str = "") -> str | None:
+    """Why no chip here runs an architecture, and what to do; None where nothing is known against it.
+
+    module: vLLM's, where it has the model; whole folders of it are for CUDA and ROCm.
+    """
+    if (known := _reasons().get(architecture)) is not None:
+        return sentence(architecture, *known)
+    if module.startswith("vllm.models."):
+        return (
+            f"Use another model (`ascend models` lists those that were run): vLLM has {architecture} for CUDA and ROCm "
+            f"only ({module})."
+        )
+    return None
 
 
 def sentence(architecture: str, reason: str, instead: str) -> str:

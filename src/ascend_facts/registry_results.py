@@ -9,12 +9,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-Outcome = Literal["right", "refused", "neither", "wrong", "not built"]
+Outcome = Literal["right", "refused", "neither", "wrong", "not run", "not built"]
 OUTCOMES: Mapping[Outcome, str] = {
     "right": "within the rounding noise of a float reference",
     "refused": "not run, with a reason, before weights were read",
     "neither": "ended in an error that tells its user nothing to do",
     "wrong": "ran, and its answers were not within the noise",
+    "not run": "not run yet, or not since what it failed by was mended",
     "not built": "nothing at hand has its mathematics, so that no checkpoint could be made",
 }
 SCHEMA = "ascend.registry/1"
@@ -74,11 +75,14 @@ def store(path: Path, results: Results) -> None:
     path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def counts(results: Iterable[RegistryResult]) -> dict[tuple[str, str], Counter[str]]:
-    """How many architectures ended in which way, by (chip, kind)."""
+def counts(results: Iterable[RegistryResult], known: Mapping[str, str]) -> dict[tuple[str, str], Counter[str]]:
+    """How many architectures ended in which way, by (chip, kind); known: every architecture's kind."""
+    by_place = {(row.chip, row.name): row for row in results}
     found: dict[tuple[str, str], Counter[str]] = {}
-    for row in results:
-        found.setdefault((row.chip, row.kind), Counter())[row.outcome] += 1
+    for chip in {chip for chip, _ in by_place}:
+        for name, kind in known.items():
+            row = by_place.get((chip, name))
+            found.setdefault((chip, kind), Counter())["not run" if row is None else row.outcome] += 1
     return dict(sorted(found.items()))
 
 

@@ -20,6 +20,7 @@ from ascend_facts.quantized_format import WeightFormat, bytes_of_weight
 from ascend_facts.time_model import collective_us
 
 CACHE_VALUE_BYTES = 2
+OFFLINE_BATCH = 256  # sequences that vLLM decodes together (max_num_seqs)
 
 
 @cache
@@ -92,6 +93,14 @@ class Placement:
         seconds_reading = self.step_bytes(tokens, 0, 1) / (self.chip.bandwidth_gbps * 1e9)
         operations = self.step_operations(tokens, 1, tokens * tokens / 2)
         return 1e3 * max(seconds_reading, operations / self.peak_operations_a_second)
+
+    def offline_floor_s(self, prompts: int, input_tokens: int, output_tokens: int, batch: int = OFFLINE_BATCH) -> float:
+        """Least duration of an offline run: every prompt prefilled at peak, then full batches decoded to the end."""
+        together = min(prompts, batch)
+        steps = prompts * output_tokens / together
+        decoding_ms = steps * self.decode_floor_ms(together, input_tokens + output_tokens // 2)
+        operations = self.step_operations(input_tokens, 1, input_tokens**2 / 2)
+        return prompts * operations / self.peak_operations_a_second + decoding_ms / 1e3
 
     def collectives_ms(self, tokens: int) -> float:
         """Modelled time of a step's all-reduces over the slowest link taking part."""

@@ -12,7 +12,9 @@ from vllm.config import CompilationMode, CUDAGraphMode
 from ascend_facts.chips import ChipSpec
 from ascend_facts.quantized_format import Quantization, not_run, read_quantization
 from ascend_facts.refused import refusal
+from ascend_facts.versions import row
 from ascend_plugin import detection, quantization
+from ascend_plugin.compat import torchvision
 from ascend_plugin.graphs import budget
 from ascend_plugin.log import plugin_logger
 
@@ -23,6 +25,7 @@ logger = plugin_logger(__name__)
 
 WORKER = "ascend_plugin.worker.AscendWorker"
 REJECTION_METHODS = ("standard", "synthetic")
+PICTURES = ("image", "video")
 KV_CACHE_DTYPES = ("auto", "float16", "bfloat16")
 
 
@@ -41,6 +44,7 @@ def apply_defaults(vllm_config: VllmConfig, chip: ChipSpec) -> None:
     quantization.detect(vllm_config)
     if _rounds_weights(vllm_config, chip):
         quantization.round_float32(vllm_config)
+    _leave_prefixes_of_states(vllm_config)
     compilation = vllm_config.compilation_config
     if compilation.mode is None:
         compilation.mode = CompilationMode.NONE  # there is no compiler backend; graphs are captured from eager code
@@ -65,10 +69,36 @@ def check_and_update(vllm_config: VllmConfig, chip: ChipSpec) -> None:
     if vllm_config.model_config is None:
         return
     check_dtype(vllm_config.model_config.dtype, chip)
+    _check_media(vllm_config)
     _prepare_float32(vllm_config, chip)
     _check_speculation(vllm_config)
     if vllm_config.model_config.enable_sleep_mode:
         raise UnsupportedChoice("Leave out --enable-sleep-mode: this plugin cannot give device memory back yet.")
+
+
+def _check_media(vllm_config: VllmConfig) -> None:
+    """Refuse what a model with pictures or sounds asks of attention and is not there."""
+    model = vllm_config.model_config
+    if model.is_encoder_decoder:
+        raise UnsupportedChoice(
+            f"Serve another model than {model.architecture}: decoders that look at an encoder's output (Whisper and "
+            "its kin) have no attention here yet. Qwen3-ASR turns speech into text without one."
+        )
+    if not model.is_multimodal_model or model.multimodal_config is None:
+        return
+    if model.is_mm_prefix_lm:
+        raise UnsupportedChoice(
+            f"Add --language-model-only, and {model.architecture} serves text: the tokens of a picture see one another "
+            "in both directions in this model, and the attention here looks back only."
+        )
+    sees = any(hasattr(model.hf_config, name) for name in ("vision_config", "visual", "thinker_config"))
+    allowed = any(model.multimodal_config.get_limit_per_prompt(kind) for kind in PICTURES)
+    if sees and allowed and not torchvision.is_installed():
+        release = dict(zip(row().torch, row().torchvision, strict=True)).get(torch.__version__.partition("+")[0])
+        raise UnsupportedChoice(
+            f"Run `pip install --no-deps torchvision=={release or row().torchvision[0]}`, or add --language-model-only "
+            "for text alone: pictures are prepared by torchvision, which is not installed."
+        )
 
 
 def _check_architecture(vllm_config: VllmConfig) -> None:
@@ -78,18 +108,26 @@ def _check_architecture(vllm_config: VllmConfig) -> None:
     from vllm.model_executor.models.registry import ModelRegistry
 
     name = vllm_config.model_config.architecture
-    if known := refusal(name):
-        raise UnsupportedChoice(known)
     registered = ModelRegistry.models.get(name)
-    module = getattr(registered, "module_name", "")
-    if module.startswith("vllm.models."):
-        raise UnsupportedChoice(
-            f"Use another model (`ascend models` lists those that were run): vLLM has {name} for CUDA and ROCm only "
-            f"({module})."
-        )
+    if known := refusal(name, getattr(registered, "module_name", "")):
+        raise UnsupportedChoice(known)
     if name.startswith("Gemma4"):
         # vLLM names a Triton backend for its two sizes of heads, unless FlashAttention 4 is there; ours take both.
         vllm_config.attention_config.backend = None
+
+
+def _leave_prefixes_of_states(vllm_config: VllmConfig) -> None:
+    """Reuse no prefixes for models of recurrent layers alone (Mamba): decoding after a long prompt was wrong with it.
+
+    Seen with a tiny Mamba 2 on both chips; hybrids, whose blocks are as long as attention's, are right.
+    """
+    model, cache = vllm_config.model_config, vllm_config.cache_config
+    if model is None or not (model.is_attention_free and model.has_inner_state and cache.enable_prefix_caching):
+        return
+    logger.info("Prefixes are not reused: this model has recurrent layers alone, whose states are not kept for that.")
+    cache.enable_prefix_caching = False
+    cache.mamba_cache_mode = "none"
+    cache.mamba_block_size = model.max_model_len
 
 
 ONLINE = ("online", "fp8", "fp8_per_tensor", "fp8_per_block", "fp8_per_channel", "mxfp8", "experts_int8")

@@ -41,7 +41,7 @@ class AscendCommunicator(XpuCommunicator):
         gathered = self.all_gather(input_, dim)
         return gathered if self.rank_in_group == dst else None
 
-    def broadcast(self, tensor: torch.Tensor, src: int = 0) -> torch.Tensor:
+    def broadcast(self, tensor: torch.Tensor, src: int = 0) -> torch.Tensor:  # type: ignore[override]  # its callers read it
         """Copy of group rank src's tensor on every rank, in place."""
         if self.world_size == 1:
             return tensor

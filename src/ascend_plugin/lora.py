@@ -51,7 +51,8 @@ class AscendPunicaWrapper(PunicaWrapperBase):
     def _nothing_to_add(self) -> bool:
         """Whether no token wants an adapter; a graph is captured once for such batches and once for the others."""
         if wrapper.is_recording():
-            return not get_forward_context().batch_descriptor.has_lora
+            descriptor = get_forward_context().batch_descriptor
+            return descriptor is None or not descriptor.has_lora
         return self.no_lora
 
     def add_lora_linear(

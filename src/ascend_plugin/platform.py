@@ -96,11 +96,15 @@ class AscendPlatform(Platform):
 
     @classmethod
     def set_device(cls, device: torch.device) -> None:
-        torch.npu.set_device(device)
+        import torch_npu
+
+        torch_npu.npu.set_device(device)
 
     @classmethod
     def manual_seed_all(cls, seed: int) -> None:
-        torch.npu.manual_seed_all(seed)
+        import torch_npu
+
+        torch_npu.npu.manual_seed_all(seed)
 
     @classmethod
     def inference_mode(cls) -> Any:
@@ -109,8 +113,10 @@ class AscendPlatform(Platform):
     @classmethod
     def get_current_memory_usage(cls, device: torch.types.Device | None = None) -> float:
         """Bytes that PyTorch's allocator holds on the device, counted afresh."""
-        torch.npu.reset_peak_memory_stats(device)
-        return torch.npu.max_memory_allocated(device)
+        import torch_npu
+
+        torch_npu.npu.reset_peak_memory_stats(device)
+        return torch_npu.npu.max_memory_allocated(device)
 
     # ------------------------------------------------------------------ the configuration
 

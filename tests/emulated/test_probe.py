@@ -16,6 +16,7 @@ from ascend_emulator.launcher import Machine
 from ascend_cli.doctor.probe import catalogue, findings
 from ascend_cli.doctor.probe.case import GROUPS
 from ascend_facts import chips, operators, probes
+from conformance import probe_launches
 from conformance.forms import read, recorded_to
 
 pytestmark = pytest.mark.slow  # processes that import torch, on chips whose time is modelled
@@ -84,3 +85,46 @@ def test_a_quirk_is_found_by_its_name(emulated: Callable[..., Machine], chip: st
     print(f"{chip}: {rule} found, {result['findings'][0]['said'][:100]}")
     assert done.returncode == 0, "the plugin knows it"
     assert result["kept"] is None
+
+
+@pytest.mark.parametrize("chip", ["310P3", "910B3"])
+def test_what_each_case_launches_is_recorded(chip: str) -> None:
+    """`python -m conformance.probe_launches` writes it; without it an imported result speaks of no operator."""
+    spec = chips.find(chip)
+    names = {case.name for group in GROUPS for case in catalogue.cases_of(group, spec)}
+    recorded = json.loads(probe_launches.TARGET.read_text())[spec.family]
+    assert set(recorded) - names == set(), "cases that are no more"
+    assert {name for name in names - set(recorded) if "uploa" not in name} <= LAUNCH_NOTHING
+    known = operators.operators()
+    forms = {operator for launched in recorded.values() for operator in launched}
+    assert {name for name in known if any(spec.family in form.families for form in known[name].forms)} <= forms
+
+
+LAUNCH_NOTHING = {
+    "events and streams that are left",
+    "npu_apply_rotary_pos_emb, interleaved",
+    "copy_ from the host, int32",
+    "scratch memory of FusedInferAttentionScore",  # without the rule it asks for none
+}
+
+
+CHOICES = """
+import json
+from ascend_plugin import detection
+forms = detection.current_chip().forms
+print("CHOICES", json.dumps([forms.gating_rows, forms.gating_float32, forms.routing_width_multiple]))
+"""
+
+
+@pytest.mark.parametrize(("rules", "choices"), [("none", [0, True, 1]), ("all", [1024, False, 32])])
+def test_the_plugin_takes_the_forms_that_a_probe_found_right(
+    emulated: Callable[..., Machine], tmp_path: Path, rules: str, choices: list[Any]
+) -> None:
+    machine, file = emulated(chip="310P3", count=1, rules=rules), tmp_path / "result.json"
+    done = probe(machine, "--group", "experts", "--output", str(file))
+    assert f"ASCEND_PROBE={file} makes the plugin read it" in " ".join(done.stdout.split()), done.stdout + done.stderr
+    asked = machine.run(
+        [sys.executable, "-c", CHOICES], env={"ASCEND_PROBE": str(file)}, capture_output=True, text=True
+    )
+    (line,) = (line for line in asked.stdout.splitlines() if line.startswith("CHOICES "))
+    assert json.loads(line.removeprefix("CHOICES ")) == choices

@@ -11,7 +11,7 @@ from ascend_cli.errors import UsageError
 from ascend_facts.model_results import FEATURES, Cell, ModelResult, Trial, load, merge, settled, shipped, store
 from conformance.architectures import QUICK, architectures, select
 from conformance.compare import LIMIT, errors, judge
-from conformance.faults import FAULTS, MEANINGS, WRONG_HISTORY, misread
+from conformance.faults import FAULTS, MEANINGS, ON_PROMPTS, WRONG_HISTORY, misread
 from conformance.prompts import CHUNK_TOKENS, make_prompts
 from conformance.table import render, write
 from conformance.table_texts import CHINESE
@@ -20,12 +20,12 @@ from conformance.table_texts import CHINESE
 @pytest.mark.parametrize("architecture", architectures().values(), ids=lambda entry: entry.name)
 def test_every_architecture_has_known_faults(architecture) -> None:
     assert architecture.faults
-    assert set(architecture.faults) <= {*FAULTS, WRONG_HISTORY}
+    assert set(architecture.faults) <= {*FAULTS, *ON_PROMPTS, WRONG_HISTORY}
     assert architecture.published.count("/") == 1
 
 
 def test_every_fault_is_explained() -> None:
-    assert set(MEANINGS) == {*FAULTS, WRONG_HISTORY}
+    assert set(MEANINGS) == {*FAULTS, *ON_PROMPTS, WRONG_HISTORY}
 
 
 def test_names_and_groups_select() -> None:

@@ -40,3 +40,66 @@ def on_the_cpu(script: str, *arguments: str, text: str | None = None) -> str:
 def make_checkpoint(architecture: str, folder: Path, changes: str = "{}") -> str:
     """The folder of a conformance checkpoint with SmolLM2's vocabulary; changes (JSON) are made to its config."""
     return on_the_cpu(MAKE, architecture, str(folder), str(find_gguf()), changes)
+
+
+MEDIA_TEMPLATE = """\
+{%- if tools -%}<|im_start|>system
+{% for tool in tools %}{{ tool | tojson }}
+{% endfor %}<|im_end|>
+{% endif -%}
+{%- for message in messages -%}<|im_start|>{{ message.role }}
+{% if message.content is string %}{{ message.content }}{% else %}
+{%- for part in message.content -%}
+{%- if part.type == 'text' -%}{{ part.text }}
+{%- elif part.type in placeholders -%}{{ placeholders[part.type] }}{%- endif -%}
+{%- endfor -%}{% endif %}<|im_end|>
+{% endfor -%}
+{%- if add_generation_prompt %}<|im_start|>assistant
+{% endif -%}
+"""
+
+# A conformance checkpoint with media, SmolLM2's vocabulary and, behind it, the special tokens of its processor.
+MAKE_WITH_MEDIA = """
+import json, sys
+from pathlib import Path
+sys.modules["torch_npu"] = None
+from ascend_plugin.compat import torchvision
+torchvision.apply()
+from dataclasses import replace
+from gguf import GGUFReader
+from transformers import AutoTokenizer
+from conformance import media
+from conformance.architectures import architectures
+from conformance.checkpoint import write_checkpoint
+from ascend_cli.registry.smollm2 import write_tokenizer
+from conformance.tiny import VOCABULARY
+name, folder, gguf, changes, template = sys.argv[1:]
+entry, changes = architectures()[name], json.loads(changes)
+special = list(entry.processor["tokens"])
+size = -(-(VOCABULARY + len(special)) // 64) * 64
+old = media.token_numbers(special, entry.vocab_size).values()
+new = {number: VOCABULARY + place for place, number in enumerate(old)}
+config = {key: new.get(value, value) if "token" in key else value for key, value in entry.config.items()}
+for part in ("text_config", "vision_config", "audio_config"):
+    if part in config:
+        config[part] = {**config[part], **changes.get(part, {})}
+config["text_config"]["vocab_size"] = size
+plain = Path(folder) / "tokenizer"
+plain.mkdir(parents=True)
+placeholders = {"image": entry.media.get("image"), "image_url": entry.media.get("image"),
+    "video": entry.media.get("video"), "video_url": entry.media.get("video"),
+    "audio": entry.media.get("audio"), "input_audio": entry.media.get("audio"), "audio_url": entry.media.get("audio")}
+head = "{%- set placeholders = " + json.dumps({k: v for k, v in placeholders.items() if v}) + " -%}"
+write_tokenizer(GGUFReader(gguf), plain, head + template)
+tokenizer = AutoTokenizer.from_pretrained(plain, extra_special_tokens=dict(entry.processor.get("named_tokens", {})))
+tokenizer.add_special_tokens({"additional_special_tokens": special}, replace_extra_special_tokens=False)
+assert tokenizer.convert_tokens_to_ids(special) == list(new.values()), "special tokens come behind the vocabulary"
+media.make_tokenizer = lambda architecture: tokenizer
+made = write_checkpoint(replace(entry, config=config), Path(folder))
+print(made)
+"""
+
+
+def make_checkpoint_with_media(architecture: str, folder: Path, changes: str = "{}") -> str:
+    """The folder of a conformance checkpoint with media, which chats; changes (JSON) by part of its config."""
+    return on_the_cpu(MAKE_WITH_MEDIA, architecture, str(folder), str(find_gguf()), changes, MEDIA_TEMPLATE)

@@ -12,6 +12,7 @@ from ascend_facts import chips
 from ascend_plugin import detection
 from ascend_plugin.cache.recurrent_state import block_ends
 from ascend_plugin.configuration import UnsupportedChoice, _check_speculation
+from ascend_plugin.ops import gated_delta_rule as rule
 from ascend_plugin.ops.gated_delta_metadata import AscendGdnMetadataBuilder
 from ascend_plugin.ops.gated_delta_net import AscendGatedDeltaNet
 
@@ -46,7 +47,8 @@ class Layer(AscendGatedDeltaNet):
 
     def run(self, tokens: torch.Tensor, metadata: object) -> torch.Tensor:
         outputs = torch.zeros(len(tokens), HEADS, WIDTH)
-        self._mix(tokens[:, :CHANNELS], tokens[:, -HEADS:], tokens[:, CHANNELS:-HEADS], metadata, outputs)
+        gates = rule.gates(tokens[:, CHANNELS:-HEADS], tokens[:, -HEADS:], self.A_log, self.dt_bias)
+        self.mix_step((tokens[:, :CHANNELS], *gates), metadata, outputs)
         return outputs
 
 
@@ -54,10 +56,8 @@ class Builder(AscendGdnMetadataBuilder):
     def __init__(self) -> None:
         self.num_spec, self.use_spec_decode, self.use_full_cuda_graph = DRAFTS, True, False
         self.kv_cache_spec, self._device = None, torch.device("cpu")
-        config = SimpleNamespace(linear_conv_kernel_dim=KERNEL)
-        self.vllm_config = SimpleNamespace(
-            cache_config=SimpleNamespace(mamba_cache_mode="none"), model_config=SimpleNamespace(hf_text_config=config)
-        )
+        self._kernel = KERNEL
+        self.vllm_config = SimpleNamespace(cache_config=SimpleNamespace(mamba_cache_mode="none"))
         self._read, self._write = torch.zeros(8, dtype=torch.int64), torch.zeros(DRAFTS + 1, 8, dtype=torch.int64)
 
     def plan(self, lengths: list[int], computed: list[int], accepted: list[int], drafts: list[int]) -> object:

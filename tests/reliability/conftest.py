@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +10,8 @@ import pytest
 
 from conformance.tiny import build_tiny_qwen3
 
-from . import report
-from .scale import EVERYTHING
+from . import report as pages
+from . import results
 from .server import Running, started
 
 KEY = "a-key-of-the-battery"
@@ -39,29 +38,13 @@ def served(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run
         yield server
 
 
-OUTCOMES = report.Outcomes()
-
-
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Count what the pages show."""
-    if "tests/reliability" not in report.nodeid:
-        return
-    if report.failed:
-        OUTCOMES.failed.append(f"{','.join(_items(report.nodeid))} {report.nodeid.rsplit('::', 1)[1]}")
-    elif report.skipped:
-        OUTCOMES.skipped += 1
-    elif report.when == "call":
-        OUTCOMES.passed += 1
-
-
-def _items(nodeid: str) -> list[str]:
-    """R1 to R16 as the module's first line names them."""
-    file = Path(__file__).resolve().parents[2] / nodeid.split("::")[0]
-    return re.findall(r"R\d+", file.read_text(encoding="utf-8").splitlines()[0])
+    """Keep what became of each test."""
+    if report.nodeid.startswith("tests/reliability") and (report.when == "call" or report.outcome != "passed"):
+        results.ended(report.nodeid, report.outcome)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if os.environ.get("RELIABILITY_REPORT") == "1":
-        scope = {"en": "everything", "zh": "全部"} if EVERYTHING else {"en": "the selection", "zh": "选取部分"}
-        for page in report.write(OUTCOMES, scope):
+        for page in pages.write(results.merge()):
             print(f"\nwrote {page}")

@@ -1,8 +1,9 @@
 """Runs engines on chips that fail as told: reads a list of jobs from the file named first, writes a line for each.
 
 Each job is a fork of this process, which has imported everything and opened no chip. Job: {"model", "options" of
-vllm.LLM, "faults" (a file, or null), "prompts" (lists of token ids), "tokens", "environment", "limit_s"}. Answer:
-{"ended": "finished" | "raised" | "killed by a signal" | "hung", "error": text, "kind": type, "tokens": lists}.
+vllm.LLM, "faults" (a document, written to the file that the chips read when they are first used), "prompts" (lists of
+token ids), "tokens", "environment", "limit_s"}. Answer: {"ended": "finished" | "raised" | "killed by a signal" |
+"hung", "error": text, "kind": type, "tokens": lists}.
 """
 
 from __future__ import annotations
@@ -35,8 +36,6 @@ def child(job: dict[str, Any], result: Path, log: Path) -> None:
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.environ.update(job.get("environment") or {})
-    if job["faults"]:
-        os.environ["ASCEND_EMULATOR_FAULTS"] = job["faults"]
     found: dict[str, Any]
     try:
         found = {"ended": "finished", "error": "", "kind": ""} | run(job)
@@ -57,6 +56,7 @@ def main() -> None:
     folder = Path(sys.argv[2])
     for number, job in enumerate(json.loads(Path(sys.argv[1]).read_text())):
         result, log = folder / f"{number}.json", folder / f"{number}.log"
+        Path(os.environ["ASCEND_EMULATOR_FAULTS"]).write_text(json.dumps(job["faults"]))
         process = multiprocessing.get_context("fork").Process(target=child, args=(job, result, log))
         process.start()
         process.join(job["limit_s"])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from .results import COUNTS
+from .results import Kept, counts
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -87,7 +89,7 @@ HEAD = {
 # Reliability
 
 What a service would be held to, tried on emulated chips with seeded faults. Written by the run itself:
-`make test-reliability` ({scope}; {passed} tests passed, {failed} failed, {skipped} skipped). Each test names the change
+`make test-reliability` ({passed} tests passed, {failed} failed, {skipped} skipped). Each test names the change
 that makes it fail (`@pytest.mark.breaks` in `tests/reliability`). 中文：[可靠性](zh/reliability.md).
 
 An empty cell has not been run. Zero wrong answers and zero lost requests are part of every test that passed; one that
@@ -100,7 +102,7 @@ fails is in the last column.
 # 可靠性
 
 按对线上服务的要求，在模拟芯片上用带种子的故障逐项试验。本页由运行本身写出：`make test-reliability`
-（{scope}；通过 {passed} 项，失败 {failed} 项，跳过 {skipped} 项）。每个测试都写明哪一处改动会使它失败
+（通过 {passed} 项，失败 {failed} 项，跳过 {skipped} 项）。每个测试都写明哪一处改动会使它失败
 （`tests/reliability` 中的 `@pytest.mark.breaks`）。
 English: [reliability](../reliability.md).
 
@@ -123,22 +125,16 @@ what was done about them: [upstream](upstream/shutdown.md).
 }
 
 
-@dataclass
-class Outcomes:
-    """What became of the session's tests."""
-
-    passed: int = 0
-    failed: list[str] = field(default_factory=list)
-    skipped: int = 0
-
-
-def write(outcomes: Outcomes, scope: dict[str, str]) -> list[Path]:
+def write(kept: Mapping[str, Kept]) -> list[Path]:
     """Both pages. Raises KeyError for a count without its Chinese."""
     written = []
+    found = counts(dict(kept))
+    outcomes = [one.outcome for one in kept.values()]
+    failed = [name for name, one in kept.items() if one.outcome == "failed"]
     for language, place in (("en", DOCS), ("zh", DOCS / "zh")):
-        rows = "".join(_row(name, item, outcomes, language) for name, item in ITEMS.items())
+        rows = "".join(_row(name, item, found.get(name, {}), failed, language) for name, item in ITEMS.items())
         head = HEAD[language].format(
-            scope=scope[language], passed=outcomes.passed, failed=len(outcomes.failed), skipped=outcomes.skipped
+            passed=outcomes.count("passed"), failed=len(failed), skipped=outcomes.count("skipped")
         )
         path = place / "reliability.md"
         path.write_text(head + rows + TAIL[language], encoding="utf-8")
@@ -146,13 +142,17 @@ def write(outcomes: Outcomes, scope: dict[str, str]) -> list[Path]:
     return written
 
 
-def _row(name: str, item: Item, outcomes: Outcomes, language: str) -> str:
-    counts = COUNTS.get(name, {})
-    cells = [f"{_number(value)} {what if language == 'en' else CHINESE[what]}" for what, value in counts.items()]
-    failed = [test for test in outcomes.failed if name in test.split(" ")[0].split(",")]
+def _row(name: str, item: Item, counted: Mapping[str, float], failed: list[str], language: str) -> str:
+    cells = [f"{_number(value)} {what if language == 'en' else CHINESE[what]}" for what, value in counted.items()]
     words = item.english if language == "en" else item.chinese
-    shown = ", ".join(test.split(" ")[1] for test in failed)
+    shown = ", ".join(test.rsplit("::", 1)[1] for test in failed if name in _items(test))
     return f"| {name} | {words} | {'; '.join(cells)} | {item.elsewhere} | {shown} |\n"
+
+
+def _items(test: str) -> list[str]:
+    """R1 to R16 as the module's first line names them."""
+    file = Path(__file__).resolve().parents[2] / test.split("::")[0]
+    return re.findall(r"R\d+", file.read_text(encoding="utf-8").splitlines()[0])
 
 
 def _number(value: float) -> str:

@@ -19,6 +19,7 @@ from ascend_emulator.launcher import emulate
 
 from .results import record
 from .scale import EVERYTHING
+from .server import started
 
 HANG_S = 150  # far above what any of these engines takes
 OPTIONS = {
@@ -46,13 +47,11 @@ def run(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
         environment = options.pop("environment", {})
         jobs = []
         for number, list_of_faults in enumerate(faults):
-            file = folder / f"faults-{number}.json"
-            file.write_text(json.dumps({"seed": number, "faults": list_of_faults}))
             jobs.append(
                 {
                     "model": str(tiny),
                     "options": OPTIONS | options,
-                    "faults": str(file) if list_of_faults else None,
+                    "faults": {"seed": number, "faults": list_of_faults},
                     "prompts": PROMPTS,
                     "tokens": 6,
                     "environment": environment,
@@ -61,7 +60,9 @@ def run(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
             )
         order = folder / "jobs.json"
         order.write_text(json.dumps(jobs))
-        with emulate(chip=chip, count=count) as machine:
+        current = folder / "faults.json"
+        current.write_text('{"faults": []}')
+        with emulate(chip=chip, count=count, faults=current) as machine:
             command = [sys.executable, "-m", "tests.reliability.engines", str(order), str(folder)]
             done = subprocess.run(
                 command, env=machine.environment, capture_output=True, text=True, timeout=3000, check=False
@@ -126,6 +127,21 @@ def test_a_rank_that_never_comes_is_named_in_time(run: Run) -> None:
     )
     assert answer["ended"] == "raised"
     record("R7", "collectives stalled", 1)
+
+
+@pytest.mark.breaks("bootstrap.main: leave last_words out")
+def test_a_server_ends_with_the_cause_as_its_last_line(tiny: Path, tmp_path: Path) -> None:
+    """An operator times out under load: clients are told, the exit code is 1, the last line says what to do."""
+    faults = tmp_path / "faults.json"
+    faults.write_text(json.dumps({"faults": [{"kind": "launch", "nth": 4000, "code": 507014}]}))
+    with started(tiny, log=tmp_path / "log", environment={"ASCEND_EMULATOR_FAULTS": str(faults)}) as server:
+        stream = server.stream(30000)
+        assert server.process.wait(120) == 1
+        assert not stream.join(60).is_success
+    last = server.log.read_text(errors="replace").splitlines()[-1]
+    assert re.search(r"Chip 0, while (a step was computed|tokens were sampled): an operator did not end", last), last
+    assert "507014" in last and "--max-num-seqs" in last
+    record("R5", "faults of allocation, launch and chip injected", 1)
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ NEAR_TIE = 0.02  # float16's rounding of a log-probability, with other batches' 
 MEMORY_LIMIT = 100 << 20
 
 
-def test_cancelled_streams_leave_nothing(served: Running) -> None:
+def test_canceled_streams_leave_nothing(served: Running) -> None:
     """Clients go away at random tokens, some before the first: blocks and requests are back to none, exactly.
 
     Breaks: in Limits, give the application a receive that never tells of a disconnect.

@@ -28,7 +28,7 @@ can_mount = pytest.mark.skipif(
 )
 
 
-def served_in(tiny: Path, log: Path, layout: str, *, answers: bool = True) -> str:
+def served_in(tiny: Path, log: Path, layout: str, *, under: str = "", answers: bool = True) -> str:
     """Start a server in mount (and network) namespaces that a line of shell lays out, ask it once, end it."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -39,7 +39,7 @@ def served_in(tiny: Path, log: Path, layout: str, *, answers: bool = True) -> st
     script = f"""
         set -e
         {layout}
-        {ASCEND} serve {tiny} -- --port {port} --served-model-name tiny &
+        {under} {ASCEND} serve {tiny} -- --port {port} --served-model-name tiny &
         server=$!
         for _ in $(seq 600); do
           {sys.executable} -c "import httpx; httpx.get('{url}/health').raise_for_status()" 2> /dev/null && break
@@ -60,7 +60,7 @@ def served_in(tiny: Path, log: Path, layout: str, *, answers: bool = True) -> st
 @can_mount
 @pytest.mark.breaks("records.remember: raise")
 def test_a_read_only_root_and_no_network(tiny: Path, tmp_path: Path) -> None:
-    """As in a container that is started with --read-only and --network none: only /tmp can be written."""
+    """As in a container with --read-only, --network none, --cap-drop ALL and no-new-privileges: /tmp can be written."""
     layout = """
         ip link set lo up
         mount --make-rprivate /
@@ -70,7 +70,8 @@ def test_a_read_only_root_and_no_network(tiny: Path, tmp_path: Path) -> None:
         mount -t tmpfs tmpfs /tmp
         export HOME=/nonexistent XDG_CACHE_HOME=/tmp/cache XDG_RUNTIME_DIR= HF_HUB_OFFLINE=1
     """.replace("MODEL", str(tiny))
-    served_in(Path("/mnt/model"), tmp_path / "log", layout)
+    confined = "setpriv --bounding-set -all --inh-caps -all --no-new-privs"
+    served_in(Path("/mnt/model"), tmp_path / "log", layout, under=confined)
     record("R16", "layouts of poor machines", 1)
 
 

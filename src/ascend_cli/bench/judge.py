@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 RATE_DEFICIT = 0.9  # fewer requests served a second than this share of those offered: the queue grows
 QUEUE_GROWTH = 1.5  # time to first token of the last third of requests over the first third's
-OFFLINE_BATCH = 256  # sequences that vLLM decodes together (max_num_seqs)
 FLAT_GAIN = 0.05  # more load that brings less than this is past the knee
 FLAG_OF = {"chip": "--chip", "tensor_parallel_size": "--tp", "weight_format": "--weights"}
 SLO_METRICS = ("ttft", "tpot", "e2el")
@@ -155,13 +154,7 @@ def roofline_share(row: Row) -> RooflineShare | None:
 
 
 def _offline_floor_s(placement: Placement, load: Workload) -> float:
-    """Least duration of an offline run: every prompt prefilled, then full batches decoded to the end."""
-    batch = min(load.prompts, OFFLINE_BATCH)
-    steps = load.prompts * load.output_tokens / batch
-    decoding_ms = steps * placement.decode_floor_ms(batch, load.input_tokens + load.output_tokens // 2)
-    operations = placement.step_operations(load.input_tokens, 1, load.input_tokens**2 / 2)
-    prefilling_s = load.prompts * operations / placement.peak_operations_a_second
-    return prefilling_s + decoding_ms / 1e3
+    return placement.offline_floor_s(load.prompts, load.input_tokens, load.output_tokens)
 
 
 def notes_of(row: Row) -> list[str]:

@@ -203,6 +203,7 @@ def deploy(
         open_form=open_form,
         interactive=interactive,
         proxy=(target in (Target.compose, Target.k8s)) if proxy is None else proxy,
+        root_complex=system.value if service.is_root_complex(chip) else "",
         monitoring=service.Monitoring(*monitoring_images(mirror)) if monitoring else service.Monitoring(),
         extra=tuple(extra or ()),
     )

@@ -126,7 +126,8 @@ def _volumes(service: Service) -> list[dict[str, Any]]:
         mount: dict[str, Any] = {"type": "bind", "source": source, "target": target}
         return mount | ({"read_only": True} if read_only else {}) | {"bind": {"create_host_path": False}}
 
-    mounts = [] if service.runtime == "ascend" else [bind(path, path, True) for path in service.driver_mounts]
+    driver = [] if service.runtime == "ascend" else service.driver_mounts
+    mounts = [bind(path, service.mounted_at(path), True) for path in driver]
     if service.model_dir:
         return [*mounts, bind(service.model_dir, service.model_dir, True)]
     return [*mounts, bind(HOST_CACHE, CACHE, False)]

@@ -38,6 +38,13 @@ class Cluster:
             return f"huawei.com/Ascend{chip.name}{'-1' if is_large else ''}"
         return chip.kubernetes_resources[self.flavor]
 
+    def pod_labels(self, chip: ChipSpec) -> dict[str, str]:
+        """By which MindCluster's device plugin and its Volcano plugin know a pod of theirs, and its chips."""
+        if self.flavor != "mindcluster" or self.scheduler != "volcano":
+            return {}
+        names = {"310p": "ascend-310P", "950": "ascend-npu"}
+        return {"ring-controller.atlas": names.get(chip.family, "ascend-910b")}
+
     def node_labels(self, chip: ChipSpec) -> dict[str, str]:
         """MindCluster labels nodes by product; the other device plugins select by resource alone."""
         if self.flavor != "mindcluster":
@@ -75,21 +82,22 @@ def _metadata(service: Service, cluster: Cluster, suffix: str = "") -> dict[str,
 
 def _deployment(service: Service, cluster: Cluster) -> dict[str, Any]:
     command = f"{CHECK_KEY}\n{serve_line(service.serve_arguments)}"
+    labels = _labels(service) | cluster.pod_labels(service.chip)
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": _metadata(service, cluster) | {"labels": _labels(service)},
+        "metadata": _metadata(service, cluster) | {"labels": labels},
         "spec": {
             "replicas": 1,
             "strategy": {"type": "Recreate"},  # a chip serves one container: the old pod must go first
             "selector": {"matchLabels": _labels(service)},
-            "template": {"metadata": {"labels": _labels(service)}, "spec": _pod(service, cluster, command)},
+            "template": {"metadata": {"labels": labels}, "spec": _pod(service, cluster, command)},
         },
     }
 
 
 def _template(service: Service, cluster: Cluster, command: str, is_worker: bool) -> dict[str, Any]:
-    labels = _labels(service) | {"role": "worker" if is_worker else "leader"}
+    labels = _labels(service) | {"role": "worker" if is_worker else "leader"} | cluster.pod_labels(service.chip)
     return {"metadata": {"labels": labels}, "spec": _pod(service, cluster, command, is_worker)}
 
 
@@ -226,7 +234,7 @@ def _mounts(service: Service, cluster: Cluster) -> list[dict[str, Any]]:
     else:
         mounts.append({"name": "cache", "mountPath": CACHE})
     for number, path in enumerate(_driver_paths(service, cluster)):
-        mounts.append({"name": f"driver-{number}", "mountPath": path, "readOnly": True})
+        mounts.append({"name": f"driver-{number}", "mountPath": service.mounted_at(path), "readOnly": True})
     return mounts
 
 

@@ -27,6 +27,27 @@ DRIVER_MOUNTS = (
     "/usr/local/Ascend/driver/version.info",
     "/etc/ascend_install.info",
 )
+# Atlas 200I Pro is a root complex with the chip on board: other nodes, and the driver's files lie about the system.
+# Source: vllm-ascend's quick start for it, which starts the container privileged besides.
+ROOT_COMPLEX = "Atlas 200I Pro"
+ROOT_COMPLEX_NODES = ("/dev/davinci_manager", "/dev/ascend_manager", "/dev/user_config")
+ROOT_COMPLEX_MOUNTS = (
+    "/etc/sys_version.conf",
+    "/etc/ld.so.conf.d/mind_so.conf",
+    "/etc/hdcBasic.cfg",
+    "/etc/slog.conf",
+    "/var/dmp_daemon",
+    "/var/slogd",
+    "/usr/lib64/libmmpa.so",
+    "/usr/lib64/libcrypto.so.1.1",
+    "/usr/lib64/libstackcore.so",
+    "/usr/lib64/libtensorflow.so",
+    "/usr/local/sbin/npu-smi",
+    "/usr/local/Ascend/driver/lib64",
+)
+LIBYAML = "/usr/lib64/libyaml-0.so.2"  # where the driver's tools look for it
+HOST_LIBYAML = {"ubuntu": "/usr/lib/aarch64-linux-gnu/libyaml-0.so.2", "openeuler": LIBYAML}
+ROOT_COMPLEX_OPENEULER = "/usr/lib64/libsemanage.so.2"
 HCCN_TOOL = "/usr/local/Ascend/driver/tools/hccn_tool"  # multi-node over RoCE; 310P has no such network
 HCCN_CONF = "/etc/hccn.conf"
 CACHE = "/cache"
@@ -74,6 +95,7 @@ class Options:
     interactive: bool = False
     proxy: bool = False
     monitoring: Monitoring = Monitoring()
+    root_complex: str = ""  # the host's system, ubuntu or openeuler, if it is an Atlas 200I Pro
     extra: tuple[str, ...] = ()
 
 
@@ -98,6 +120,7 @@ class Service:
     api_key_file: str | None
     proxy_image: str = ""
     monitoring: Monitoring = Monitoring()
+    root_complex: str = ""
     environment: dict[str, str] = field(default_factory=dict)
     serve_arguments: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -108,11 +131,20 @@ class Service:
 
     @property
     def device_nodes(self) -> list[str]:
-        return [*(f"/dev/davinci{index}" for index in self.devices), *COMMON_NODES]
+        common = ROOT_COMPLEX_NODES if self.root_complex else COMMON_NODES
+        return [*(f"/dev/davinci{index}" for index in self.devices), *common]
 
     @property
     def driver_mounts(self) -> list[str]:
-        return list(DRIVER_MOUNTS)
+        """Files of the driver on the host; `mounted_at` says where each is found in the container."""
+        if not self.root_complex:
+            return list(DRIVER_MOUNTS)
+        more = [ROOT_COMPLEX_OPENEULER] if self.root_complex == "openeuler" else []
+        return [*ROOT_COMPLEX_MOUNTS, HOST_LIBYAML[self.root_complex], *more]
+
+    @staticmethod
+    def mounted_at(path: str) -> str:
+        return LIBYAML if path in HOST_LIBYAML.values() else path
 
     @property
     def visible_devices(self) -> str:
@@ -125,6 +157,13 @@ class Service:
     @property
     def serve_command(self) -> list[str]:
         return ["vllm", "serve", *self.serve_arguments]
+
+
+def is_root_complex(chip: str) -> bool:
+    """Whether a chip is given as Atlas 200I Pro, or this machine, with none given, has the nodes of one."""
+    if chip:
+        return chip.lower().replace("atlas", "").strip() == "200i pro"
+    return os.path.exists("/dev/ascend_manager") and not os.path.exists("/dev/hisi_hdc")
 
 
 def parse_devices(text: str) -> tuple[int, ...]:
@@ -189,6 +228,7 @@ def build_service(model: Model, chip: ChipSpec, image: Image, options: Options, 
         api_key_file=None if options.open_form else str(_key_file(options)),
         proxy_image=options.proxy_image,
         monitoring=options.monitoring,
+        root_complex=options.root_complex,
         environment=_environment(model_dir, options, image),
         serve_arguments=tuple(_serve_arguments(model, image, argument, ranks, memory, options)),
         warnings=tuple(_warnings(image, options, devices, needed, model_dir, here)),
@@ -370,6 +410,8 @@ def _warnings(
             f"{image.reference} has no user 1000, so the container runs as root: "
             "the image of `ascend deploy --target dockerfile` does not."
         )
+    if options.root_complex:
+        lines.append(f"{ROOT_COMPLEX}: known guides start its container privileged; this one is not, and untried.")
     if not image.is_known_release:
         lines.append(f"{image.reference} is not a release known here: check that it exists.")
     if image.version and (advisories := open_advisories(image.version)):

@@ -48,9 +48,10 @@ def doctor(
     if sum(map(bool, (probe, first_run, import_, vllm_version))) > 1:
         raise UsageError("--probe, --first-run, --import and --vllm-version exclude each other: give one of them")
     if probe:
-        from ascend_cli.doctor.probe import run as probing
+        from ascend_cli.doctor.probe.case import GROUPS
+        from ascend_cli.doctor.probe.run import probe as run_probe
 
-        return probing.probe(index, tuple(group or probing.GROUPS), output, json, quiet)
+        return run_probe(index, tuple(group or GROUPS), output, json, quiet)
     if first_run:
         from ascend_cli.doctor.first_run.command import first_run as run_first
 

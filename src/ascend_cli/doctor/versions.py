@@ -14,20 +14,11 @@ from ascend_cli.doctor.advisories import open_advisories, parse_version
 from ascend_cli.doctor.findings import Finding, error, note, ok, warning
 from ascend_cli.errors import UsageError
 from ascend_cli.hardware import Host
+from ascend_facts import cann
 from ascend_facts.versions import row
 
 DRIVER = "/usr/local/Ascend/driver/version.info"
 FIRMWARE = "/usr/local/Ascend/firmware/version.info"
-# Where installers put CANN: a link to the one in use, and each version beside it; without root, in the user's home.
-CANN_HOMES = ("ascend-toolkit/latest", "cann/latest", "cann", "cann-*", "ascend-toolkit/*")
-CANN_ROOTS = ("/usr/local/Ascend", "~/Ascend")
-CANN_FILES = (
-    "aarch64-linux/ascend_toolkit_install.info",
-    "x86_64-linux/ascend_toolkit_install.info",
-    "ascend_toolkit_install.info",
-    "compiler/version.info",
-    "version.info",
-)
 
 
 @cache
@@ -58,6 +49,13 @@ def check_driver(host: Host, emulated: bool) -> Iterator[Finding]:
             "current CANN releases do not start on it",
             f"update it: {install}",
         )
+    elif _older_line(version, recommended := supported()["driver"]["recommended"]):
+        yield warning(
+            "driver",
+            f"driver {version} is of a line before {recommended}",
+            "CANN 8 starts on it; CANN 9 may fail at aclInit",
+            f"keep CANN 8.5, or update the driver: {install}",
+        )
     else:
         yield ok("driver", f"driver {version}")
     firmware = _version(host, FIRMWARE)
@@ -73,7 +71,7 @@ def check_cann(host: Host, emulated: bool) -> Iterator[Finding]:
     if found is None:
         yield error(
             "cann",
-            f"no CANN toolkit under {' or '.join(CANN_ROOTS)}, or where ASCEND_HOME_PATH points",
+            f"no CANN toolkit under {' or '.join(cann.ROOTS)}, or where ASCEND_HOME_PATH points",
             "torch_npu loads libascendcl.so and others from it (`libhccl.so: cannot open shared object file`)",
             f"install toolkit, kernels and nnal for this chip from {install}, or a container: `ascend deploy MODEL`",
         )
@@ -99,17 +97,17 @@ def find_cann(host: Host) -> str | None:
 
 
 def _cann_homes(host: Host) -> Iterator[str]:
-    for root in CANN_ROOTS:
+    for root in cann.ROOTS:
         if not root.startswith("/") and not host.is_this_machine:
             continue  # another machine's home is not known
         folder = host.path(root) if root.startswith("/") else Path(root).expanduser()
-        for pattern in CANN_HOMES:
+        for pattern in cann.HOMES:
             for home in sorted(folder.glob(pattern)):
                 yield str(home) if host.is_this_machine else f"/{home.relative_to(host.root)}"
 
 
 def _cann_in(host: Host, home: str) -> str | None:
-    for file in CANN_FILES:
+    for file in cann.FILES:
         settings = {name.lower(): value for name, value in host.settings(f"{home}/{file}").items()}
         if version := settings.get("version"):
             return version

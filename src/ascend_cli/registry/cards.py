@@ -64,7 +64,7 @@ def cards() -> dict[str, dict[str, Any]]:
 
 def find_model(model: str) -> Model:
     """The model that a command line means. Raises UsageError, saying what to give instead, if nothing fits."""
-    path = Path(model).expanduser()
+    path = _path(model)
     if path.name == "config.json" and path.is_file():
         path = path.parent
     if path.is_dir():
@@ -85,6 +85,20 @@ def find_model(model: str) -> Model:
         f"no config is at hand for {model!r}: give a folder with config.json, download it first "
         f"(`ascend serve {model} --download-only`), or take one of `ascend plan --list`"
     )
+
+
+def _path(model: str) -> Path:
+    """The path that a text may be. Raises UsageError for one that no system takes."""
+    try:
+        path = Path(model).expanduser()
+        path.is_dir()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a zero byte, no such user's home
+        why = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(
+            f"{model[:80]!r} is no name of a model ({why}): give a folder with config.json, a hub id or one of "
+            "`ascend plan --list`"
+        ) from error
+    return path
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

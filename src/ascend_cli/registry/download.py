@@ -1,4 +1,6 @@
-"""Fetching a model: Hugging Face or a mirror of it through huggingface_hub, ModelScope by its HTTP interface.
+"""Fetching a model: Hugging Face or a mirror of it through huggingface_hub, ModelScope through its own SDK.
+
+ModelScope's SDK is `modelscope-hub` (the extra "modelscope"); where it is not installed, its HTTP interface is asked.
 
 Both resume a broken download, show progress and leave the files where vLLM looks for them. A download is complete when
 every file that the weights' index names is there in the size that its own header tells. Pickled weights are never
@@ -13,7 +15,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,7 +147,7 @@ class RemoteFile:
 
 
 def _from_modelscope(hub_id: str, endpoint: str) -> Path:
-    """ModelScope's repository interface: a listing, then each file by path, with byte ranges for what is missing."""
+    """The listing is read and judged first; then the SDK, where it is installed, fetches what it names."""
     import httpx
 
     folder = modelscope_folder(hub_id)
@@ -157,12 +159,69 @@ def _from_modelscope(hub_id: str, endpoint: str) -> Path:
             ) as client,
         ):
             files = _list_modelscope(client, hub_id)
-            with _progress(hub_id, sum(file.size_bytes for file in files)) as advance:
-                for file in files:
+            missing = [file for file in files if not _is_here(folder / file.path, file)]
+            if not missing or _by_sdk(hub_id, endpoint, folder, missing):
+                return folder
+            with _progress(hub_id, sum(file.size_bytes for file in missing)) as advance:
+                for file in missing:
                     _fetch(client, hub_id, file, folder / file.path, advance)
     except (httpx.HTTPError, httpx.InvalidURL, ImportError, OSError) as error:
         raise NothingDone(f"downloading {hub_id} from {endpoint} failed ({error}): run it again to go on") from error
     return folder
+
+
+def _is_here(local: Path, file: RemoteFile) -> bool:
+    return local.is_file() and _agrees(local, file)
+
+
+def _by_sdk(hub_id: str, endpoint: str, folder: Path, missing: Sequence[RemoteFile]) -> bool:
+    """ModelScope's own client fetches these files, each held to the listing. False if it is not installed."""
+    try:
+        from modelscope_hub.compat.snapshot_download import snapshot_download
+        from modelscope_hub.errors import HubError
+    except ImportError:
+        return False
+    import requests
+
+    names = [file.path for file in missing]
+    try:
+        with _without_proxy(endpoint):
+            snapshot_download(hub_id, local_dir=str(folder), endpoint=endpoint, allow_patterns=names)
+    except (HubError, requests.RequestException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        damaged = [
+            file for file in missing if (folder / file.path).is_file() and not _is_here(folder / file.path, file)
+        ]
+        for file in damaged:
+            (folder / file.path).unlink()
+        why = "arrived damaged" if "mismatch" in first.lower() else first[:300]
+        raise NothingDone(
+            f"downloading {hub_id} from {endpoint} failed ({why}): run it again to go on, or try --hub hf"
+        ) from error
+    for file in missing:
+        if not _is_here(folder / file.path, file):
+            (folder / file.path).unlink(missing_ok=True)
+            what = "SHA-256" if file.sha256 else "size"
+            raise NothingDone(f"{file.path} arrived damaged (its {what} differs): run it again")
+    return True
+
+
+@contextmanager
+def _without_proxy(endpoint: str) -> Iterator[None]:
+    """The SDK reads the environment's proxies, which a hub on this machine is not behind."""
+    if not is_loopback(endpoint):
+        yield
+        return
+    before = {name: os.environ.get(name) for name in ("no_proxy", "NO_PROXY")}
+    os.environ |= dict.fromkeys(before, "*")
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 @contextmanager
@@ -214,12 +273,9 @@ def _safe(path: str) -> str:
 
 
 def _fetch(client: Any, hub_id: str, file: RemoteFile, target: Path, advance: Any) -> None:
-    """One file: skipped if complete, continued if partial, checked against its hash."""
+    """One file: continued if partial, checked against its hash."""
     import httpx
 
-    if target.is_file() and _agrees(target, file):
-        advance(file.size_bytes)
-        return
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(target.name + ".incomplete")
     advance(partial.stat().st_size if partial.exists() else 0)

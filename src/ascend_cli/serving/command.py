@@ -45,7 +45,7 @@ def serve(
     from ascend_cli.net import port_is_taken
     from ascend_cli.output import emit_json, notice
     from ascend_cli.serving import records
-    from ascend_cli.serving.decide import machine_here, model_files, prepare
+    from ascend_cli.serving.decide import is_placeholder, machine_here, model_files, prepare
     from ascend_cli.serving.flags import ServeFlags, without_secrets
 
     passed = list(flags or [])
@@ -63,18 +63,21 @@ def serve(
     machine = machine_here()
     launch = prepare(known, machine, [*passed, *key]) if known else None  # refused before anything is fetched
     if json or dry_run:
-        assert launch is not None  # _known raised otherwise
+        assert launch is not None and known is not None  # _known raised otherwise
+        notices = list(launch.notices)
+        if known.folder is not None and is_placeholder(known.folder):
+            notices.append(f"{known.folder} holds empty files of weights: no server would start on it.")
         if json:
             emit_json(
                 {
                     "schema": "ascend.serve/1",
                     "command": launch.command,
                     "server": launch.server,
-                    "notices": launch.notices,
+                    "notices": notices,
                 }
             )
             return OK
-        for line in launch.notices:
+        for line in notices:
             notice(line)
         print(shlex.join(launch.command))
         return OK
@@ -91,7 +94,7 @@ def _known(model: str, must_be: bool) -> Model | None:
     from ascend_cli.serving.decide import known_model
 
     try:
-        return known_model(model)
+        return known_model(model, placeholder=must_be)
     except UsageError:
         if must_be or model.count("/") != 1 or model.startswith((".", "/", "~")):
             raise

@@ -61,9 +61,14 @@ class Launch:
     @property
     def process(self) -> list[str]:
         """What to execute for `command`: the same, through vllm_process where `vllm` belongs to this Python."""
-        if Path(self.command[0]).parent != Path(sys.executable).parent:
+        if not _is_ours(self.command[0]):
             return self.command
         return [sys.executable, "-m", "ascend_cli.serving.bootstrap", *self.command[1:]]
+
+
+def _is_ours(vllm: str) -> bool:
+    """Whether a `vllm` command belongs to this Python."""
+    return Path(vllm).parent == Path(sys.executable).parent
 
 
 def machine_here() -> Machine:
@@ -148,15 +153,24 @@ def _embedded(name: str) -> Model:
     return replace(find_model(str(folder)), name=name)
 
 
-def known_model(name: str) -> Model:
-    """The model as far as this machine knows it, nothing fetched or built: for decisions alone. Raises UsageError."""
+def is_placeholder(folder: Path) -> bool:
+    """Whether every file of weights is empty: a folder laid out to ask what a model would take, not to serve it."""
+    files = list(folder.glob("*.safetensors"))
+    return bool(files) and all(file.is_file() and not file.stat().st_size for file in files)
+
+
+def known_model(name: str, placeholder: bool = False) -> Model:
+    """The model as far as this machine knows it, nothing fetched or built: for decisions alone. Raises UsageError.
+
+    placeholder: a folder whose files of weights are all empty passes, for a decision that starts nothing.
+    """
     if name.lower() in EMBEDDED and not Path(name).is_dir():
         folder = _embedded_folder(name.lower())
         if (folder / "config.json").is_file():
             return replace(find_model(str(folder)), name=name.lower())
         return replace(find_model(name.lower()), folder=folder)
     model = find_model(name)
-    if model.source == "folder" and model.folder is not None:
+    if model.source == "folder" and model.folder is not None and not (placeholder and is_placeholder(model.folder)):
         _check_folder(model.folder)
     return model
 
@@ -200,7 +214,9 @@ def prepare(model: Model, machine: Machine, flags: Sequence[str]) -> Launch:
     if placement.shape is not None and not given.has("--tool-call-parser") and not given.has("--reasoning-parser"):
         added += parser_flags(model)
     limit = emulated_cache_limit(flags) if machine.emulated else []
-    added += [*limit, "--middleware", LIMITS]
+    added += limit
+    if _is_ours(vllm_command()):  # another Python's vLLM may run another plugin, and has not this package
+        added += ["--middleware", LIMITS]
     folder = str(model.folder or model.hub_id)
     server = StartedServer(
         pid=os.getpid(),

@@ -124,6 +124,8 @@ class AscendMetadataBuilder(AttentionMetadataBuilder[AscendMetadata]):
         starts = common.query_start_loc_cpu
         query_lens = starts[1:] - starts[:-1]
         seq_lens_host = common.seq_lens_cpu_upper_bound
+        if seq_lens_host is None:
+            raise RuntimeError("Report this with the model's name: vLLM gave attention no lengths on the host.")
         return AscendMetadata(
             phase=phase_of(common.max_query_len, query_lens, seq_lens_host),
             num_tokens=common.num_actual_tokens,

@@ -9,6 +9,8 @@ Exit: when both are CustomOps, as GroupedTopk is.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 def apply() -> None:
     from vllm.model_executor.layers.fused_moe.router import (
@@ -20,6 +22,9 @@ def apply() -> None:
 
     from ascend_plugin.ops import expert_choice
 
-    fused_topk_router.fused_topk = grouped_topk_router.fused_topk = expert_choice.fused_topk
-    for router in (fused_topk_bias_router, grouped_topk_router, zero_expert_router):
+    plain: tuple[Any, ...] = fused_topk_router, grouped_topk_router  # modules of which mypy knows what they export
+    corrected: tuple[Any, ...] = fused_topk_bias_router, grouped_topk_router, zero_expert_router
+    for router in plain:
+        router.fused_topk = expert_choice.fused_topk
+    for router in corrected:
         router.fused_topk_bias = expert_choice.fused_topk_bias

@@ -15,7 +15,8 @@ from typing import Any
 def apply() -> None:
     from vllm.v1.worker import gpu_worker
 
-    gpu_worker.kernel_warmup = warm_up_nothing
+    module: Any = gpu_worker  # mypy knows the names only that it exports
+    module.kernel_warmup = warm_up_nothing
 
 
 def warm_up_nothing(worker: Any, *, process_local_only: bool = False) -> None:

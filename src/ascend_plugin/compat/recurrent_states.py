@@ -10,12 +10,15 @@ Exit: when the copies go through a function that a platform can replace.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 def apply() -> None:
     from vllm.v1.worker import mamba_utils
 
     from ascend_plugin.cache import recurrent_state
 
-    mamba_utils.collect_mamba_copy_meta = recurrent_state.collect_copies
-    mamba_utils.do_mamba_copy_block = recurrent_state.copy_blocks
-    mamba_utils.MambaSpecDecodeGPUContext = recurrent_state.DraftedStates
+    module: Any = mamba_utils  # names of it are replaced, which mypy holds to what they were
+    module.collect_mamba_copy_meta = recurrent_state.collect_copies
+    module.do_mamba_copy_block = recurrent_state.copy_blocks
+    module.MambaSpecDecodeGPUContext = recurrent_state.DraftedStates

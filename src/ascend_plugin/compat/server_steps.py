@@ -40,7 +40,8 @@ def apply() -> None:
             if bound:
                 args.max_num_batched_tokens = min(args.max_num_batched_tokens, max(bound, args.max_num_seqs))
 
-    EngineArgs._set_default_max_num_seqs_and_batched_tokens_args = set_with_chip
+    replaced: Any = EngineArgs  # mypy holds its methods to what they were
+    replaced._set_default_max_num_seqs_and_batched_tokens_args = set_with_chip
 
 
 def server_step_tokens(model_config: ModelConfig, chip: ChipSpec) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch_npu
 
 
 def apply() -> None:
@@ -18,12 +19,14 @@ def apply() -> None:
 
     from ascend_plugin.streams import Event, current_stream
 
-    if torch.cuda.Stream is torch.npu.Stream:
+    cuda: Any = torch.cuda  # names of it are replaced, which mypy holds to what they were
+    npu: Any = torch_npu.npu
+    if cuda.Stream is npu.Stream:
         return
 
     def set_stream(stream: Any) -> None:
         torch_utils._current_stream_tls.value = stream  # what vllm.utils.torch_utils.current_stream() returns
-        torch.npu.set_stream(stream)
+        npu.set_stream(stream)
 
     class StreamContext:
         """`with torch.cuda.stream(s)`, keeping vLLM's own idea of the current stream right."""
@@ -39,11 +42,11 @@ def apply() -> None:
         def __exit__(self, *_: object) -> None:
             set_stream(self.previous)
 
-    torch.cuda.Stream = torch.npu.Stream
-    torch.cuda.Event = Event
-    torch.cuda.stream = StreamContext
-    torch.cuda.set_stream = set_stream
-    torch.cuda.current_stream = current_stream
-    torch.cuda.default_stream = torch.npu.default_stream
-    torch.cuda.is_current_stream_capturing = torch.npu.is_current_stream_capturing
-    torch.cuda.graph_pool_handle = torch.npu.graph_pool_handle
+    cuda.Stream = npu.Stream
+    cuda.Event = Event
+    cuda.stream = StreamContext
+    cuda.set_stream = set_stream
+    cuda.current_stream = current_stream
+    cuda.default_stream = npu.default_stream
+    cuda.is_current_stream_capturing = npu.is_current_stream_capturing
+    cuda.graph_pool_handle = npu.graph_pool_handle

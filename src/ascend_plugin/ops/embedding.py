@@ -19,7 +19,7 @@ class AscendVocabParallelEmbedding(VocabParallelEmbedding):
         """Rows [.., hidden] of ids [..], summed over the ranks unless the layer is told otherwise."""
         indices = self.shard_indices
         if self.tp_size == 1 or indices.num_added_elements or not indices.num_org_elements:
-            return super().forward(input_)
+            return super().forward(input_)  # type: ignore[no-untyped-call]
         own, elsewhere = rows_of_rank(input_, indices.org_vocab_start_index, indices.num_org_elements)
         found = self.quant_method.embedding(self, own.long())
         found.masked_fill_(elsewhere.unsqueeze(-1), 0)

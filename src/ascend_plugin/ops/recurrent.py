@@ -57,9 +57,11 @@ class RecurrentLayer:
     def mix(self, inputs: Inputs, outputs: torch.Tensor) -> None:
         """Run the layer for every sequence of the step; writes outputs [tokens, ...], zeros so far, and the states."""
         step = get_forward_context().attn_metadata
-        if not isinstance(step, dict):  # the profile run, before there is a cache
-            return
-        metadata = step[self.prefix]
+        if isinstance(step, dict):  # not so in the profile run, before there is a cache
+            self.mix_step(inputs, step[self.prefix], outputs)
+
+    def mix_step(self, inputs: Inputs, metadata: Any, outputs: torch.Tensor) -> None:
+        """The same with the step's metadata of this layer."""
         if isinstance(metadata, AscendGdnMetadata) and metadata.drafted is not None:
             self._decode_drafts(inputs, metadata.drafted, outputs)
             if metadata.num_prefills:

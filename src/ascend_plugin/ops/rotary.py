@@ -48,7 +48,7 @@ class AscendRotary:
         together = self._takes_both(query.shape[-1] + key.shape[-1], chip)
         if not together and not chip.has_rotary_mul:
             return self.forward_native(positions, query, key)
-        cos, sin = self._cos_sin(positions)
+        cos, sin = self._cos_sin(positions, query.dtype)
         if not together:
             return self._rotate_one(query, cos, sin), self._rotate_one(key, cos, sin)
         tokens = positions.shape[0]
@@ -80,19 +80,22 @@ class AscendRotary:
         """x [T, heads * size] rotated by the operator that takes query or key, of any size below 896."""
         return torch_npu.npu_rotary_mul(x.view(1, x.shape[0], -1, self.head_size), cos, sin, self._mode).view(x.shape)
 
-    def _cos_sin(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cosines and sines [1, T, 1, size] of this step's positions; every layer of a forward pass shares them."""
+    def _cos_sin(self, positions: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosines and sines [1, T, 1, size] of this step's positions; every layer of a forward pass shares them.
+
+        dtype: of what is rotated, which the operators want theirs to be; gpt-oss makes its tables in float32.
+        """
         if not is_forward_context_available():
-            return self._gather(positions)
+            return self._gather(positions, dtype)
         shared = get_forward_context().additional_kwargs
         slot = ("rotary", id(self), positions.data_ptr())
         if slot not in shared:
-            shared[slot] = self._gather(positions)
+            shared[slot] = self._gather(positions, dtype)
         return shared[slot]
 
-    def _gather(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        if self._tables is None:
-            cos, sin = self.cos_sin_cache.to(self.dtype).chunk(2, dim=-1)
+    def _gather(self, positions: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        if self._tables is None or self._tables[0].dtype != dtype:
+            cos, sin = self.cos_sin_cache.to(dtype).chunk(2, dim=-1)
             spread = (
                 (lambda half: half.repeat(1, 2)) if self.is_neox_style else (lambda half: half.repeat_interleave(2, 1))
             )

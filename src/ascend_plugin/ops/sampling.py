@@ -70,7 +70,8 @@ class AscendTopKTopPSampler(torch.nn.Module):
             processed = logits
         elif self.logprobs_mode == "processed_logprobs":
             processed = logits.log_softmax(dim=-1, dtype=torch.float32)
-        return (logits + self._noise.gumbel(*logits.shape, generators, logits.device)).argmax(dim=-1), processed
+        batch, vocabulary = logits.shape
+        return (logits + self._noise.gumbel(batch, vocabulary, generators, logits.device)).argmax(dim=-1), processed
 
 
 def keep_top(logits: torch.Tensor, k: torch.Tensor | None, p: torch.Tensor | None) -> torch.Tensor:
@@ -96,8 +97,9 @@ def keep_top(logits: torch.Tensor, k: torch.Tensor | None, p: torch.Tensor | Non
 
 def sample_with(sampler: Sampler, verifier: RejectionSampler | None, noise: HostNoise, chip: ChipSpec) -> None:
     """Give a runner's samplers the filters, counts and random numbers of this module, as far as the chip needs them."""
-    sampler.topk_topp_sampler = AscendTopKTopPSampler(sampler.topk_topp_sampler, chip, noise)
-    sampler.gather_logprobs = gather_logprobs
+    replaced: Any = sampler  # parts of it are replaced, which mypy holds to what they were
+    replaced.topk_topp_sampler = AscendTopKTopPSampler(sampler.topk_topp_sampler, chip, noise)
+    replaced.gather_logprobs = gather_logprobs
     if verifier is not None and not chip.forms.device_random:
         _verify_with(verifier, noise)
 
@@ -157,10 +159,11 @@ def _verify_with(verifier: RejectionSampler, noise: HostNoise) -> None:
     )
     constrain = _reaching(rejection_sampler.apply_sampling_constraints, apply_top_k_top_p=keep_top)
     forward = _reaching(RejectionSampler.forward, rejection_sample=reject, apply_sampling_constraints=constrain)
-    verifier.forward = MethodType(forward, verifier)
+    replaced: Any = verifier
+    replaced.forward = MethodType(forward, verifier)
 
 
-def _reaching(function: FunctionType, **names: Any) -> FunctionType:
+def _reaching(function: Any, **names: Any) -> FunctionType:
     """A copy of a function that finds other things by these names of its module. Raises AttributeError for unknown."""
     if missing := [name for name in names if name not in function.__globals__]:
         raise AttributeError(f"{function.__module__} no longer has {', '.join(missing)}: look at {__name__}.")

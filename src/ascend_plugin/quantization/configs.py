@@ -1,4 +1,4 @@
-"""AWQ, GPTQ and fp8 with layers of ours: these take the place of vLLM's configurations under their names.
+"""AWQ, GPTQ, fp8 and gpt-oss's MXFP4 with layers of ours, in the place of vLLM's configurations of these names.
 
 vLLM's own ask whether CUDA's kernels run, and its experts have no registry of kernels for other platforms.
 """
@@ -20,6 +20,7 @@ from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 
 from ascend_plugin.quantization.dequantized import DequantizedFp8Linear
 from ascend_plugin.quantization.dequantized_experts import DequantizedFp8Experts
+from ascend_plugin.quantization.mxfp4_experts import AscendMxfp4Config
 from ascend_plugin.quantization.weight_only import AscendAwqLinear, AscendGptqLinear
 from ascend_plugin.quantization.weight_only_experts import AwqExperts, GptqExperts
 
@@ -57,7 +58,7 @@ class AscendFp8Config(Fp8Config):
         stored_otherwise = experts and self.store_dtype == "mxfp4"
         if stored_otherwise or not (linear or experts) or self._is_skipped(prefix):
             return super().get_quant_method(layer, prefix)
-        return DequantizedFp8Linear(self) if linear else DequantizedFp8Experts(self, layer.moe_config)
+        return DequantizedFp8Linear(self) if linear else DequantizedFp8Experts(self, layer.moe_config)  # type: ignore[arg-type]
 
     def _is_skipped(self, prefix: str) -> bool:
         return is_layer_skipped(
@@ -72,4 +73,5 @@ CONFIGS = {
     AscendAwqConfig: ("awq", "awq_marlin", "auto_awq"),
     AscendGptqConfig: ("gptq", "gptq_marlin", "auto_gptq"),
     AscendFp8Config: ("fp8",),
+    AscendMxfp4Config: ("gpt_oss_mxfp4",),
 }

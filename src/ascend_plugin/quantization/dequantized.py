@@ -27,7 +27,7 @@ from ascend_plugin.quantization.held import keep_only_weight
 logger = plugin_logger(__name__)
 
 
-STORED_BITS = {"fp8": 8, "int4": 4}
+STORED_BITS = {"fp8": 8, "int4": 4, "mxfp4": 4}
 
 
 @dataclass

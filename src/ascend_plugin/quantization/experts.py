@@ -57,9 +57,13 @@ class QuantizedExperts(FusedMoEMethodBase):
         return moe.run_experts(layer, x, topk_weights, topk_ids, self.up, self.down)
 
 
-def convert_to_unquantized(layer: Any, weights: dict[str, torch.Tensor], device: torch.device) -> None:
+def convert_to_unquantized(
+    layer: Any, weights: dict[str, torch.Tensor], device: torch.device, biases: dict[str, torch.Tensor] | None = None
+) -> None:
     """Give the layer these weights, [experts, out, in] by PROJECTIONS, and the method for unquantized experts."""
     forget_parameters(layer)
+    for name, bias in (biases or {}).items():
+        layer.register_parameter(f"{name}_bias", torch.nn.Parameter(bias, requires_grad=False))
     for name, weight in weights.items():
         layer.register_parameter(f"{name}_weight", torch.nn.Parameter(weight.to(device), requires_grad=False))
     method = moe.AscendFusedMoEMethod(layer.moe_config)

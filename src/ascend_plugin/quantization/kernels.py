@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from vllm.model_executor.kernels.linear import Int8ScaledMMLinearKernel, Int8ScaledMMLinearLayerConfig
 
@@ -24,8 +26,9 @@ class AscendInt8Kernel(Int8ScaledMMLinearKernel):
             return False, "tokens are quantized by their own scale only symmetrically: use a symmetric checkpoint"
         return True, None
 
-    def process_weights_after_loading(self, layer: torch.nn.Module) -> None:
-        weight, scale, input_scale, zero_point, _ = self._get_layer_params(layer)
+    def process_weights_after_loading(self, layer: Any) -> None:
+        parameters: tuple[Any, ...] = self._get_layer_params(layer)  # which are there follows from the scheme
+        weight, scale, input_scale, zero_point, _ = parameters
         chip, dtype = detection.current_chip(), layer.params_dtype
         by_output = scale.data.flatten().float()
         if not self.config.is_channelwise:
@@ -39,9 +42,9 @@ class AscendInt8Kernel(Int8ScaledMMLinearKernel):
             product = StaticProduct(
                 layout, by_output * input_scale.data.float(), input_scale.data, shift, int_bias, dtype
             )
+            self.product: StaticProduct | DynamicProduct = product
         else:
-            product = DynamicProduct(layout, by_output, dtype, chip)
-        self.product = product
+            self.product = DynamicProduct(layout, by_output, dtype, chip)
         keep_only_weight(layer, layout)
 
     def apply_weights(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:

@@ -31,11 +31,11 @@ class ModelSlimConfig(QuantizationConfig):
     """Kinds of a checkpoint's tensors by name, as vLLM's layers are called."""
 
     def __init__(self, kinds: dict[str, str]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.kinds = kinds
 
     @classmethod
-    def get_name(cls) -> str:
+    def get_name(cls) -> str:  # type: ignore[override]  # the base class lists names; ours is registered
         return MODELSLIM
 
     @classmethod
@@ -72,7 +72,9 @@ class ModelSlimConfig(QuantizationConfig):
             return DynamicExperts(layer.moe_config) if self.kind_of_experts(prefix) == DYNAMIC else None
         if not isinstance(layer, LinearBase):
             return None
-        method = {FLOAT: UnquantizedLinearMethod, STATIC: StaticLinear, DYNAMIC: DynamicLinear}[self.kind_of(prefix)]
+        method: type[Any] = {FLOAT: UnquantizedLinearMethod, STATIC: StaticLinear, DYNAMIC: DynamicLinear}[
+            self.kind_of(prefix)
+        ]
         return method()
 
     def kind_of(self, prefix: str) -> str:

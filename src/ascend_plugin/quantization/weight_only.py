@@ -98,7 +98,8 @@ class AscendWeightOnlyKernel(MPLinearKernel):
         return True, None
 
     def process_weights_after_loading(self, layer: torch.nn.Module) -> None:
-        packed, scales, zeros = self._get_weight_params(layer)
+        parameters: tuple[Any, ...] = self._get_weight_params(layer)  # zeros are there where the format has them
+        packed, scales, zeros = parameters
         device = scales.device
         permute_param_layout_(packed, input_dim=0, output_dim=1, packed_dim=0)
         permute_param_layout_(scales, input_dim=0, output_dim=1)
@@ -129,7 +130,8 @@ class AscendAwqLinear(AutoAWQMarlinLinearMethod):
 
     def process_weights_after_loading(self, layer: torch.nn.Module) -> None:
         for name in ("qweight", "qzeros"):
-            layer._parameters[name].data = layer._parameters[name].data.cpu()
+            parameter = layer.get_parameter(name)
+            parameter.data = parameter.data.cpu()
         _convert_awq_to_standard_format(layer, "qweight", "qzeros", self.quant_config.quant_type.size_bits)
         self.kernel.process_weights_after_loading(layer)
 

@@ -77,6 +77,13 @@ class PackedInputs:
     def _tables(self) -> list[Any]:
         return self.runner.input_batch.block_table.block_tables
 
+    @property
+    def _bound(self) -> Layout:
+        """The layout of this step. Raises RuntimeError where none is bound."""
+        if self.layout is None:
+            raise RuntimeError("Report this with the log: a step was sent before its inputs were laid out.")
+        return self.layout
+
     # ------------------------------------------------------------------ whose buffers
 
     def bind(self, layout: Layout) -> dict[str, torch.Tensor]:
@@ -96,9 +103,9 @@ class PackedInputs:
 
     def agree(self, tokens: int) -> None:
         """Compare the padding of what is bound with what upstream decided. Raises RuntimeError."""
-        if tokens != self.layout.tokens:
+        if tokens != self._bound.tokens:
             raise RuntimeError(
-                f"Start with --enforce-eager and report this: step inputs were laid out for {self.layout.tokens} "
+                f"Start with --enforce-eager and report this: step inputs were laid out for {self._bound.tokens} "
                 f"tokens, and vLLM's graph dispatch pads the step to {tokens}. This plugin and this vLLM do not match."
             )
 
@@ -238,7 +245,7 @@ class PackedInputs:
 
         By index: a copy between device buffers that ends inside a 32-byte block spoils tokens behind it on some chips.
         """
-        runner, views = self.runner, self.buffer.upload(self.layout)
+        runner, views = self.runner, self.buffer.upload(self._bound)
         count, in_order, drafts = self._last_tokens
         if count:
             sampled = runner.input_batch.prev_sampled_token_ids[:, 0]
@@ -282,12 +289,12 @@ class PackedInputs:
 
         padded_tokens: of a step that replays a graph; attention is not padded outside.
         """
-        runner, rows = self.runner, self.layout.requests
+        runner, rows = self.runner, self._bound.requests
         states = {group: self._fill_states(group, requests) for group in self._recurrent()}
         self._send()
-        views = self.buffer.on_device(self.layout)
+        views = self.buffer.on_device(self._bound)
         metadata: dict[str, Any] = {}
-        drafting = None
+        drafting: CommonAttentionMetadata | None = None
         for index, groups in enumerate(runner.attn_groups):
             common = self._common(index, views, padded_tokens or tokens, max_query_len, states.get(index))
             for group in groups:
@@ -307,7 +314,7 @@ class PackedInputs:
     def _fill_states(self, group: int, requests: int) -> HostStates:
         """Note a group's slots of recurrent states; after vLLM has moved states into the blocks of this step."""
         runner, spec = self.runner, self._specs[group]
-        arrays, views = self.buffer.host_arrays(self.layout), self.buffer.on_device(self.layout)
+        arrays, views = self.buffer.host_arrays(self._bound), self.buffer.on_device(self._bound)
         read, written = arrays[f"states_read{group}"], arrays[f"states_written{group}"]
         first = np.zeros(requests, np.int64)
         if runner.cache_config.mamba_cache_mode == "align":  # the running state is in the last block
@@ -320,7 +327,7 @@ class PackedInputs:
     def _common(
         self, group: int, views: dict[str, torch.Tensor], tokens: int, max_query_len: int, states: HostStates | None
     ) -> StepMetadata:
-        runner, rows = self.runner, self.layout.requests
+        runner, rows = self.runner, self._bound.requests
         lengths = runner.optimistic_seq_lens_cpu[:rows]
         return StepMetadata(
             query_start_loc=views["query_start_loc"],
@@ -331,8 +338,9 @@ class PackedInputs:
             num_actual_tokens=tokens,
             max_query_len=max_query_len,
             max_seq_len=int(lengths.numpy().max()),
-            block_table_tensor=views.get(f"block_table{group}"),
-            slot_mapping=None if states is not None else views[f"slots{group}"][:tokens],
+            # A group of states has neither of the two.
+            block_table_tensor=views.get(f"block_table{group}"),  # type: ignore[arg-type]
+            slot_mapping=None if states is not None else views[f"slots{group}"][:tokens],  # type: ignore[arg-type]
             positions=views["positions"][:tokens],
             states=states,
         )
@@ -343,6 +351,10 @@ class PackedInputs:
     def run_dummy(self, desc: BatchDescriptor, mode: CUDAGraphMode) -> None:
         """A forward pass of a decode batch that writes nothing to the cache, on the buffers its replays will use."""
         runner, requests = self.runner, desc.num_reqs
+        if requests is None:
+            raise RuntimeError(
+                f"Start with --enforce-eager and report this: a graph of {desc} has no number of requests."
+            )
         query_len = desc.num_tokens // requests
         layout = self.buffer.layout(desc.num_tokens, requests)
         arrays = self.buffer.host_arrays(layout)

@@ -31,22 +31,31 @@ def prepare() -> None:
     """Watch the parent from here on if this is a process of the engine, and in those that are forked from here."""
     if not _registered:
         _registered.append(Watch())
+        os.register_at_fork(after_in_child=_forget_the_parents_loop)
         multiprocessing.util.register_after_fork(_registered[0], lambda _: _start())
         _start()
 
 
+def _forget_the_parents_loop() -> None:
+    """A fork inherits the descriptor through which signals wake the parent's event loop.
+
+    A SIGTERM of the engine would be taken for one of the server, which then ends as if it had been asked to
+    (docs/upstream/shutdown.md).
+    """
+    with contextlib.suppress(ValueError):  # forked from a thread that may not: then no loop waits for signals in it
+        signal.set_wakeup_fd(-1)
+
+
 def _start() -> None:
     """Called in a process that may be one of the engine's: a spawned one comes through prepare()."""
-    if multiprocessing.parent_process() is None or not multiprocessing.current_process().name.startswith(WATCHED):
+    parent = multiprocessing.parent_process()
+    if parent is None or parent.pid is None or not multiprocessing.current_process().name.startswith(WATCHED):
         return
-    # A fork inherits the descriptor through which signals wake the parent's event loop: a SIGTERM of the engine would
-    # be taken for one of the server, which then ends as if it had been asked to (docs/upstream/shutdown.md).
-    if threading.current_thread() is threading.main_thread():
-        signal.set_wakeup_fd(-1)
     # Ctrl-C goes to a terminal's whole process group: the ranks would end before the requests that are to be finished.
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)
-    threading.Thread(target=_watch, args=(os.getppid(),), name="parent-watch", daemon=True).start()
+    # Not os.getppid(): the parent may be gone by now, and whoever took its place would be watched.
+    threading.Thread(target=_watch, args=(parent.pid,), name="parent-watch", daemon=True).start()
 
 
 def _watch(parent: int) -> None:

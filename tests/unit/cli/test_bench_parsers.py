@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ascend_cli.bench import svg
-from ascend_cli.bench.foreign import row_of_json, rows_of, rows_of_tables
+from ascend_cli.bench.foreign import rows_of, vllm
+from ascend_cli.bench.foreign.row import Spoiled
 from ascend_cli.bench.metrics import Metrics
 from ascend_cli.bench.results import Latency, Request, Workload
 from ascend_cli.bench.sweep import Grid, Setting, parse_numbers, parse_settings, point_file
@@ -266,7 +267,8 @@ P99 ITL (ms):                            6.00
 
 def test_a_printed_table_is_read() -> None:
     offered = TABLE.replace("Maximum request concurrency:             2", "Request rate configured (RPS):  0.50")
-    first, second = rows_of_tables("before\n" + TABLE + "Successful requests:  99\n" + offered, Path("/d/name.txt"))
+    text = "before\n" + TABLE + "Successful requests:  99\n" + offered
+    first, second = vllm.rows_of_text(text, Path("/d/name.txt"))
     run = first.runs[0]
     assert (first.model, first.kind, first.clock) == ("name", "serve", "unknown")
     # 1,030 over 4 is 257.5, to even 258; 403 over 4 is 100.75.
@@ -277,31 +279,33 @@ def test_a_printed_table_is_read() -> None:
     assert first.refused == "4 of 5 requests completed"
     assert second.workload == Workload(258, 101, 5, None, 0.5)
     assert set(first.known_by.values()) == {"unknown"}
-    for spoiled in (TABLE.replace("Benchmark duration", "Something"), "============ other ============"):
-        with pytest.raises(UsageError):
-            rows_of_tables(spoiled, Path("name.txt"))
-    with pytest.raises(UsageError, match="Total input tokens"):
-        rows_of_tables(TABLE.replace("Total input", "Total other"), Path("name.txt"))
+    for lacking in ("Benchmark duration (s)", "Total input tokens"):
+        with pytest.raises(Spoiled, match=re.escape(lacking)):
+            vllm.rows_of_text(TABLE.replace(lacking, "Something"), Path("name.txt"))
 
 
 def test_json_of_vllm_is_read(tmp_path: Path) -> None:
-    found = row_of_json(SERVED | {"num_prompts": 4, "request_rate": "inf", "max_concurrency": 2}, Path("f.json"))
+    def row(**changes: Any) -> Any:
+        (found,) = vllm.rows_of(SERVED | changes, Path("f.json"))
+        return found
+
+    found = row(num_prompts=4, request_rate="inf", max_concurrency=2)
     assert found.workload == Workload(10, 4, 4, 2, None) and found.model == "f"
     assert found.refused == "3 of 4 requests completed"
-    rated = row_of_json(SERVED | {"failed": 0, "request_rate": 2, "model_id": "m", "date": "d"}, Path("f.json"))
+    rated = row(failed=0, request_rate=2, model_id="m", date="d")
     assert rated.workload == Workload(10, 4, 3, None, 2.0) and rated.refused is None
     assert (rated.model, rated.created) == ("m", "d")
-    nothing = row_of_json(SERVED | {"completed": 0, "failed": 0}, Path("f.json"))
+    nothing = row(completed=0, failed=0)
     assert nothing.workload.prompts == 1 and nothing.workload.input_tokens == 30
-    with pytest.raises(UsageError, match=r"f\.json"):
-        row_of_json(SERVED | {"request_rate": "x"}, Path("f.json"))
+    with pytest.raises(Spoiled, match="request_rate"):
+        row(request_rate="x")
     file = tmp_path / "a.json"
     file.write_text(json.dumps(SERVED))
     assert len(rows_of(file) or []) == 1
     file.write_text("{}")
     assert rows_of(file) is None
     file.write_text("neither")
-    assert rows_of(file) is None
+    assert not rows_of(file)
     assert rows_of(tmp_path / "none") is None
     file.write_text(TABLE)
     assert len(rows_of(file) or []) == 1

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 
 from ascend_cli.bench.html import html_report
-from ascend_cli.bench.judge import Slo
+from ascend_cli.bench.judge import Slo, roofline_share
 from ascend_cli.bench.markdown import markdown_report
 from ascend_cli.bench.published import published_rows
 from ascend_cli.bench.svg import HEIGHT, WIDTH, Series, bar_chart, line_chart, ticks
@@ -136,3 +136,16 @@ def test_ticks_cover_the_range(low: float, high: float) -> None:
     marks = ticks(low, high)
     assert marks[0] <= low and marks[-1] >= high
     assert 2 <= len(marks) <= 9
+
+
+def test_one_offline_floor_for_reports_and_benchmarks() -> None:
+    """Two definitions of one figure stood in two tables."""
+    from benchmarks.published import offline_tables
+
+    rows = [row for row in published_rows() if row.kind == "throughput"]
+    shown = [float(line.split("|")[-2]) for line in offline_tables(rows, []) if line.startswith("| qwen")]
+    for row, floor in zip(rows, shown, strict=True):
+        share = roofline_share(row)
+        assert share is not None and share.offline_share is not None
+        reached = row.typical.output_tokens_per_s / share.offline_share
+        assert floor == pytest.approx(reached, abs=0.51)

@@ -336,3 +336,78 @@ def test_a_systemd_unit_is_closed_and_verified(ascend: Ascend, tmp_path: Path) -
         done = subprocess.run(["systemd-analyze", "verify", str(file)], capture_output=True, text=True, check=False)
         assert "vllm-ascend.service:" not in done.stderr, done.stderr
     assert ascend(*BASE, "--target", "systemd", "--proxy").code == 2
+
+
+NGINX = shutil.which("nginx") or next((path for path in ("/usr/sbin/nginx",) if Path(path).exists()), None)
+
+
+@pytest.mark.skipif(NGINX is None, reason="nginx (Debian: nginx-light) is not installed")
+@pytest.mark.parametrize("target", ["compose", "k8s"])
+@pytest.mark.parametrize("model", ["qwen3-8b", "reranker"])
+def test_nginx_takes_the_proxys_configuration(ascend: Ascend, tmp_path: Path, target: str, model: str) -> None:
+    """The real nginx reads the rendered server block inside a configuration such as its image has."""
+    arguments = [model, "--chip", "910B3", "--target", target]
+    if model == "reranker":
+        arguments[0] = "qwen3-0.6b"
+        arguments += ["--", "--runner", "pooling"]
+    documents = list(yaml.safe_load_all(ascend("deploy", *arguments).out))
+    if target == "compose":
+        text = documents[0]["configs"]["proxy"]["content"].replace("$$", "$")
+    else:
+        text = next(one["data"]["default.conf"] for one in documents if one["metadata"]["name"].endswith("-proxy"))
+    (tmp_path / "server.conf").write_text(text)
+    folders = " ".join(
+        f"{name}_temp_path {tmp_path}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    (tmp_path / "nginx.conf").write_text(
+        f"pid {tmp_path}/pid; error_log stderr; events {{}}\n"
+        f"http {{ access_log off; {folders} include {tmp_path}/server.conf; }}\n"
+    )
+    done = subprocess.run(
+        [str(NGINX), "-t", "-c", str(tmp_path / "nginx.conf")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0 and "successful" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("target", ["docker", "compose", "k8s"])
+@pytest.mark.parametrize("system", ["ubuntu", "openeuler"])
+def test_an_atlas_200i_pro_gets_its_own_nodes_and_files(ascend: Ascend, target: str, system: str) -> None:
+    """The chip is on board: no devmm_svm, no hisi_hdc, and the driver's files lie about the system."""
+    arguments = ["qwen3-0.6b", "--chip", "Atlas 200I Pro", "--target", target, "--os", system]
+    answer = ascend("deploy", *arguments)
+    assert answer.code == 0 and "privileged" in answer.out.splitlines()[0], answer.err
+    assert "/var/dmp_daemon" in answer.out and "hisi_hdc" not in answer.out and "/usr/local/dcmi" not in answer.out
+    assert ("/dev/ascend_manager" in answer.out) == (target != "k8s")  # a device plugin gives a pod its nodes
+    assert "libyaml-0.so.2" in answer.out and ("libsemanage" in answer.out) == (system == "openeuler")
+    assert "hisi_hdc" not in ascend("deploy", *arguments[:1], "--chip", "Atlas 200I Pro").out
+    assert "dmp_daemon" not in ascend("deploy", *arguments[:1], "--chip", "310P1").out
+
+
+@pytest.mark.parametrize(
+    ("chip", "more", "label"),
+    [
+        ("310P3", [], "ascend-310P"),
+        ("910B3", [], "ascend-910b"),
+        ("910_9391", [], "ascend-910b"),
+        ("950PR", [], "ascend-npu"),
+        ("910B3", ["--scheduler", ""], None),
+        ("910B3", ["--k8s-flavor", "hami"], None),
+    ],
+)
+def test_volcano_s_pods_carry_mindclusters_label(ascend: Ascend, chip: str, more: list[str], label: str | None) -> None:
+    """Without ring-controller.atlas MindCluster takes no pod for its own (its k8s API page, pod labels)."""
+    documents = list(yaml.safe_load_all(ascend("deploy", "qwen3-8b", "--chip", chip, "--target", "k8s", *more).out))
+    main = next(one for one in documents if one["kind"] == "Deployment")
+    labels = main["spec"]["template"]["metadata"]["labels"]
+    assert labels.get("ring-controller.atlas") == label
+    assert "ring-controller.atlas" not in main["spec"]["selector"]["matchLabels"], "a selector cannot change later"
+
+
+def test_an_image_by_its_digest_is_rendered_everywhere(ascend: Ascend) -> None:
+    pinned = "registry.local:5000/ascend-plugin@sha256:" + "a" * 64
+    for target in ("docker", "compose", "k8s"):
+        answer = ascend("deploy", "qwen3-8b", "--chip", "910B3", "--target", target, "--image", pinned)
+        assert answer.code == 0 and answer.out.count(pinned) == 1, answer.err
+    assert "--build-arg BASE=name@sha256" in ascend("deploy", "--target", "dockerfile", "--chip", "910B3").out
+    for broken in (pinned[:-1], pinned.replace("a" * 64, "A" * 64), pinned + "a"):
+        assert ascend("deploy", "qwen3-8b", "--chip", "910B3", "--image", broken).error_line

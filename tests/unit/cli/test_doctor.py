@@ -103,6 +103,10 @@ def test_the_text_says_what_why_and_what_to_do(ascend: Ascend, tmp_path: Path) -
         ("Version=25.0.rc1.1\n", "ok", "25.0.rc1.1"),
         ("Version=7.35.23\npackage_version=26.0.rc1\n", "ok", "26.0.rc1"),
         ("Version=23.0.5\n", "error", "older than"),
+        ("Version=24.1.rc1\n", "warning", "before 25.0"),
+        ("Version=24.1.rc2.2\n", "warning", "before 25.0"),
+        ("Version=24.1.0.3\n", "warning", "before 25.0"),
+        ("Version=25.3.rc1\n", "ok", "25.3.rc1"),
         ("Version=whatever\n", "ok", "whatever"),
     ],
 )

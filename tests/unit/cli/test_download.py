@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import importlib.util
 import json
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,8 +88,10 @@ class ModelScope(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def endpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+def endpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     ModelScope.requests.clear()
+    if not getattr(request, "param", None):  # these are of the way without the SDK
+        monkeypatch.setattr("ascend_cli.registry.download._by_sdk", lambda *arguments: False)
     monkeypatch.setattr(ModelScope, "cut_at", None)
     monkeypatch.setattr(ModelScope, "listed", {})
     monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "modelscope"))
@@ -291,3 +295,62 @@ def test_a_hostile_index_is_incomplete_and_cheap(ascend: Ascend, model_folder: P
         answer = ascend(command[0], model_folder, *command[1:])
         assert answer.code in (0, 1, 2) and "Traceback" not in answer.err
         assert answer.code != 2 or answer.error_line
+
+
+# ------------------------------------------------------------------------------------------ ModelScope by its SDK
+
+HAS_SDK = importlib.util.find_spec("modelscope_hub") is not None
+by_sdk = pytest.mark.skipif(not HAS_SDK, reason='the extra "modelscope" (modelscope-hub) is not installed')
+sdk = pytest.mark.parametrize("endpoint", ["sdk"], indirect=True)
+
+
+@by_sdk
+@sdk
+def test_the_sdk_fetches_into_the_same_folder_once(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # a hub on this machine is behind no proxy
+    folder = download("org/model.one", "modelscope", endpoint)
+    assert folder == modelscope_folder("org/model.one") and incomplete_files(folder) == []
+    assert not (folder / "pytorch_model.bin").exists(), "pickles are not fetched"
+    assert os.environ.get("no_proxy") is None or os.environ["no_proxy"] != "*", "the environment is as it was"
+    ModelScope.requests.clear()
+    download("org/model.one", "modelscope", endpoint)
+    assert ModelScope.requests == []
+
+
+@by_sdk
+@sdk
+def test_the_sdk_goes_on_after_a_broken_connection(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ModelScope, "cut_at", 300_000)
+    assert incomplete_files(download("org/model.one", "modelscope", endpoint)) == []
+
+
+@by_sdk
+@sdk
+@pytest.mark.parametrize("has_hashes", [True, False])
+def test_what_the_sdk_could_not_fetch_whole_is_never_complete(
+    endpoint: str, monkeypatch: pytest.MonkeyPatch, has_hashes: bool
+) -> None:
+    monkeypatch.setattr(ModelScope, "short_by", 10)
+    monkeypatch.setattr(ModelScope, "has_hashes", has_hashes)
+    with pytest.raises(AscendError, match="run it again"):
+        download("org/model.one", "modelscope", endpoint)
+    assert incomplete_files(modelscope_folder("org/model.one"))
+
+
+@by_sdk
+@sdk
+def test_the_sdk_replaces_a_file_of_another_revision(endpoint: str) -> None:
+    folder = modelscope_folder("org/model.one")
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"x" * len(CONTENT["model.safetensors"]))
+    download("org/model.one", "modelscope", endpoint)
+    assert (folder / "model.safetensors").read_bytes() == CONTENT["model.safetensors"]
+
+
+@by_sdk
+@sdk
+def test_the_sdk_is_not_asked_for_what_leaves_the_folder(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ModelScope, "listed", {"Files": [{"Path": "../../x", "Type": "blob", "Size": 1}]})
+    with pytest.raises(AscendError, match="outside"):
+        download("org/model.one", "modelscope", endpoint)
+    assert ModelScope.requests == []

@@ -87,6 +87,21 @@ def test_the_memory_of_this_machine_is_planned_with(ascend: Ascend, machine: Mac
     assert choices[0]["fits"]
 
 
+def test_a_folder_of_empty_weights_is_decided_upon_and_not_served(
+    ascend: Ascend, machine: Machine, model_folder: Path
+) -> None:
+    """Operators lay out config.json with an empty file to ask what a model would take; a start on it is refused."""
+    (model_folder / "model.safetensors").write_bytes(b"")
+    machine("25.2.0-910B4-1")
+    answer = ascend("serve", model_folder, "--dry-run")
+    assert answer.code == 0 and "no server would start" in answer.err, answer.err
+    assert any("no server would start" in line for line in ascend("serve", model_folder, "--json").json["notices"])
+    assert "is no safetensors file" in ascend("serve", model_folder).error_line
+    machine("25.5.1-Pro-x2")
+    answer = ascend("serve", model_folder, "--dry-run")
+    assert answer.code == 2 and "does not fit" in answer.error_line
+
+
 def test_an_npu_smi_that_hangs_is_asked_once(
     ascend: Ascend, machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

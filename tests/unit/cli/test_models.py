@@ -92,7 +92,7 @@ def test_a_structure_that_was_run_stands_so() -> None:
 def test_wrong_answers_and_formats_are_refused() -> None:
     wrong = standing(SHAPE, DUO, [row("fails")])
     assert (wrong.outcome, "some-row" in wrong.detail) == ("refused", True)
-    four_bits = replace(SHAPE, stored=Quantization("mxfp4", 4, is_float=True, kind="mxfp4"))
+    four_bits = replace(SHAPE, stored=Quantization("nvfp4", 4, is_float=True, kind="nvfp4"))
     assert standing(four_bits, DUO, [row("pass")]).outcome == "refused"
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ascend_facts import checkpoint, environment, model_results, probes
 from ascend_facts.checkpoint import Tensor, UnreadableCheckpoint, is_complete, measured, tensors
 from ascend_facts.chips import find
-from ascend_facts.model_results import Cell, ModelResult, Standing, merge, settled, standing
+from ascend_facts.model_results import Cell, ModelResult, Standing, Trial, merge, settled, standing
 from ascend_facts.model_shape import ModelShape, Weights, read_model_shape
 from ascend_facts.quantized_format import Quantization, held_format, not_run, read_quantization
 from ascend_facts.versions import Row
@@ -161,7 +161,7 @@ def test_which_files_count(tmp_path: Path) -> None:
         index.write_text(json.dumps({"weight_map": {str(number): name for number, name in enumerate(names)}}))
         assert is_complete(tmp_path) is whole
     assert measured(SHAPE, tmp_path) is SHAPE, "a file is missing"
-    for text in ("[]", "{}", '{"weight_map": {}}', '{"weight_map": {"a": 3}}', "no", '{"weight_map": []}'):
+    for text in ("[]", "{}", '{"weight_map": {"a": 3}}', "no", '{"weight_map": []}'):
         index.write_text(text)
         assert not is_complete(tmp_path)
     (tmp_path / "only").mkdir()
@@ -275,7 +275,8 @@ def test_four_bits_of_experts_take_two_bytes_without_a_product_of_theirs() -> No
         (Quantization("bitsandbytes", 8, kind="bitsandbytes"), "quantized by bitsandbytes"),
         (Quantization("modelopt", 8, kind="fp8"), "quantized by fp8"),
         (Quantization("unknown", 16, kind="unknown"), "quantized by unknown"),
-        (Quantization("mxfp4", 4, True, kind="mxfp4"), "four-bit floats (mxfp4)"),
+        (Quantization("mxfp4", 4, True, kind="mxfp4"), ""),  # gpt-oss
+        (Quantization("modelopt_mxfp4", 4, True, kind="modelopt_mxfp4"), "four-bit floats (modelopt_mxfp4)"),
         (Quantization("fp8", 8, True, 8, "fp8"), ""),
         (Quantization("fp8", 8, True, 16, "fp8"), ""),
         (Quantization("compressed-tensors", 8, kind="i"), "eight-bit weights beside sixteen-bit activations (i)"),
@@ -292,8 +293,8 @@ def test_formats_that_do_not_run(quantization: Quantization, word: str) -> None:
 
 
 def result(chip: str = "310P3", **cells: str) -> ModelResult:
-    found = {name: Cell(outcome, "d") for name, outcome in cells.items()}  # type: ignore[arg-type]
-    return ModelResult("row", "g", chip, "2026-01-01", cells=found, architecture="AForCausalLM")
+    found = {name: Cell(outcome, "d", date="2026-01-01") for name, outcome in cells.items()}  # type: ignore[arg-type]
+    return ModelResult("row", "g", chip, cells=found, architecture="AForCausalLM")
 
 
 LLAMA = replace(SHAPE, architecture="AForCausalLM")
@@ -314,21 +315,28 @@ def test_what_stands_for_a_structure() -> None:
     seeing = replace(LLAMA, architecture="Mistral3ForConditionalGeneration")
     row = replace(result(prefill="pass"), architecture="MistralForCausalLM")
     assert "its language model, without pictures, was run" in standing(seeing, DUO, [row]).detail
-    caught = replace(result(prefill="pass"), faults={"scale": True})
+    caught = replace(result(prefill="pass"), faults={"scale": Trial(True)})
     assert standing(LLAMA, DUO, [caught]).outcome == "run"
-    assert standing(LLAMA, DUO, [replace(caught, faults={"scale": False})]).outcome == "refused"
+    assert standing(LLAMA, DUO, [replace(caught, faults={"scale": Trial(False)})]).outcome == "refused"
 
 
 def test_a_later_run_replaces_its_own_cells() -> None:
-    first = merge({}, replace(result(a="pass", b="fails"), faults={"x": False, "y": True}, dtype="float16"))
-    later = replace(result(b="pass", c="refused"), faults={"x": True}, date="2026-02-02", versions={"vllm": "1"})
+    faults = {"x": Trial(False), "y": Trial(True, "2026-01-01")}
+    first = merge({}, replace(result(a="pass", b="fails"), faults=faults, dtype="float16"))
+    later = replace(result(b="pass", c="refused"), faults={"x": Trial(True, "2026-02-02", {"vllm": "1"})})
     (found,) = merge(first, later).values()
     assert {name: cell.outcome for name, cell in found.cells.items()} == {"a": "pass", "b": "pass", "c": "refused"}
-    assert (found.faults, found.date, found.dtype) == ({"x": True, "y": True}, "2026-02-02", "float16")
-    assert (found.versions, found.architecture, found.group) == ({"vllm": "1"}, "AForCausalLM", "g")
+    assert found.faults == {"x": Trial(True, "2026-02-02", {"vllm": "1"}), "y": Trial(True, "2026-01-01")}
+    assert (found.dtype, found.architecture, found.group) == ("float16", "AForCausalLM", "g")
     assert len(merge(first, result("910B3"))) == 2
     assert settled(first, "row", "310P3") == {"a", "y"}
     assert settled(first, "row", "910B3") == set()
+
+
+def test_the_days_of_a_row() -> None:
+    cells = {name: Cell("pass", "d", date=date) for name, date in (("a", "2026-02-01"), ("b", ""), ("c", "2025-12-31"))}
+    assert replace(result(), cells=cells).dates == ("2025-12-31", "2026-02-01")
+    assert result(a="pass").dates is None
 
 
 def test_results_survive_a_file(tmp_path: Path) -> None:
@@ -346,7 +354,7 @@ def test_results_survive_a_file(tmp_path: Path) -> None:
 
 
 def test_builds_of_the_row() -> None:
-    row = Row("0.33.0", "5", ("3.11",), ("2.13.0", "2.14.0"))
+    row = Row("0.33.0", "5", ("3.11",), ("2.13.0", "2.14.0"), ("0.28.0", "0.29.0"))
     assert row.tested_torch == "2.13.0"
     for version, has in (
         ("0.33.0", True),
@@ -391,7 +399,8 @@ def test_variables_are_rows_of_their_package_s_table() -> None:
 )
 def test_versions_in_files(text: str, version: str | None, tmp_path: Path) -> None:
     (tmp_path / "info").write_text(text)
-    assert probes._version([tmp_path / "none", tmp_path / "info"]) == version
+    assert probes._version(tmp_path / "info") == version
+    assert probes._version(tmp_path / "none") is None
 
 
 def test_where_the_versions_of_a_machine_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -409,6 +418,7 @@ def test_where_the_versions_of_a_machine_are_read(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("XDG_CACHE_HOME", "/c")
     assert probes.installation("S").driver is None and probes.installation("S").file is None
     assert probes.Installation("S", None, "26").file is None
+    assert probes.Installation("S", "9", "26", emulated=True).file is None
     assert probes.Installation("S", "9", "26").file == Path("/c/ascend/probe-S-9-26.json")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert probes.Installation("S", "9", "26").file == Path.home() / ".cache/ascend/probe-S-9-26.json"
@@ -420,7 +430,10 @@ def test_a_result_may_be_named_or_left_out(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.delenv(probes.VARIABLE, raising=False)
     assert probes.as_found(DUO) is DUO
     file = tmp_path / "p.json"
-    result = {"soc": DUO.soc_version, "cann": "9", "driver": "x", "forms": {"gating_rows": 4096}}
+    result: dict[str, Any] = {
+        "schema": probes.SCHEMA, "soc": DUO.soc_version, "cann": "9", "driver": "x", "emulated": False,
+        "forms": {"gating_rows": 4096},
+    }  # fmt: skip
     file.write_text(json.dumps(result))
     monkeypatch.setenv(probes.VARIABLE, str(file))
     found = probes.as_found(DUO)
@@ -433,6 +446,12 @@ def test_a_result_may_be_named_or_left_out(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv(probes.VARIABLE, str(file))
     file.write_text(json.dumps(result | {"cann": "8"}))
     with pytest.raises(probes.ProbeFileError, match="is of cann 8, and here it is 9"):
+        probes.as_found(DUO)
+    file.write_text(json.dumps(result | {"emulated": True}))
+    with pytest.raises(probes.ProbeFileError, match="was measured on an emulated chip"):
+        probes.as_found(DUO)
+    file.write_text(json.dumps(result | {"schema": "ascend.probe/0"}))
+    with pytest.raises(probes.ProbeFileError, match="schema 'ascend"):
         probes.as_found(DUO)
     file.write_text(json.dumps(result | {"forms": {"strange": 1}}))
     with pytest.raises(probes.ProbeFileError, match="unknown field strange"):

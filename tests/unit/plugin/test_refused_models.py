@@ -26,7 +26,7 @@ def groups(**weights: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("section", "said"),
     [
-        ({"quant_method": "mxfp4"}, "four-bit floats"),
+        ({"quant_method": "modelopt_mxfp4"}, "four-bit floats"),
         ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "take the model unquantized"),
         ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "do not run"),
         (
@@ -55,6 +55,7 @@ def test_formats_that_nothing_reads(section: dict[str, Any], said: str) -> None:
     [
         {},
         {"quant_method": "fp8", "weight_block_size": [128, 128]},
+        {"quant_method": "mxfp4"},  # gpt-oss
         {"quant_method": "awq", "bits": 4},
         {"quant_method": "compressed-tensors", **groups(num_bits=8, type="int", activations={"num_bits": 8})},
         {"quant_method": "compressed-tensors", **groups(num_bits=4, type="int")},

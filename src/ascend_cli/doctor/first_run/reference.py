@@ -15,6 +15,8 @@ LIKELIEST = 20
 
 
 def main() -> None:
+    # transformers imports them wherever they are installed: the one opens chips, the other may not fit this torch.
+    sys.modules["torch_npu"] = sys.modules["torchvision"] = None  # type: ignore[assignment]
     import torch
     from transformers import AutoModelForCausalLM
 

@@ -109,7 +109,7 @@ def prefill(heads: int, kv_heads: int, size: int, lengths: list[int], bench: Ben
         num_kv_heads=kv_heads, out=out,
     )  # fmt: skip
     pieces = zip(*(part.split(lengths) for part in (q, k, v)), strict=True)
-    bench.close(out, torch.cat([attended(*piece, ahead(len(piece[0]), len(piece[0]))) for piece in pieces]))
+    bench.close(out, torch.cat([attended(q, k, v, ahead(len(q), len(q))) for q, k, v in pieces]))
 
 
 def _sequences(bench: Bench, lengths: list[int], kv_heads: int, size: int) -> list[list[torch.Tensor]]:
@@ -197,4 +197,4 @@ def encode(bench: Bench) -> None:
         scale_value=size**-0.5, num_heads=heads, num_kv_heads=heads, out=out,
     )  # fmt: skip
     pieces = zip(*(part.split(lengths) for part in (q, k, v)), strict=True)
-    bench.close(out, torch.cat([attended(*piece, None) for piece in pieces]))
+    bench.close(out, torch.cat([attended(q, k, v, None) for q, k, v in pieces]))

@@ -61,7 +61,8 @@ def chunks(alike: float, rounded: bool, bench: Bench) -> None:
 
     given = _inputs(bench, alike)
     plan = rule.plan_chunks([TOKENS], 4, bench.device)
-    found = rule.chunked(*(bench.put(value) for value in given.values()), plan, rounded)
+    q, k, v, g, rate, state = (bench.put(value) for value in given.values())
+    found = rule.chunked(q, k, v, g, rate, state, plan, rounded)
     errors = [_root_mean_square(*pair) for pair in zip(found, _one_by_one(given), strict=True)]
     kind = "halves" if rounded else "plain"
     bench.facts[f"delta_rule_error_{kind}_{alike}"] = [float(f"{error:.2e}") for error in errors]

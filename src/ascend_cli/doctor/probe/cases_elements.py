@@ -242,15 +242,18 @@ def infinities(bench: Bench) -> None:
 
 
 def random_numbers(chip: ChipSpec) -> Iterator[Case]:
-    for name in ("uniform_", "exponential_"):
-        yield Case(name, partial(drawn, name), "device_random")
+    for name in ("normal_", "uniform_", "exponential_"):
+        yield Case(name, partial(drawn, name, torch.float32), "device_random")
+    for name in ("normal_", "uniform_"):
+        half = getattr(torch, chip.preferred_dtype)
+        yield Case(f"{name} {chip.preferred_dtype}", partial(drawn, name, half), "device_random")
 
 
-def drawn(name: str, bench: Bench) -> None:
-    values = bench.inside(torch.zeros(4096, dtype=torch.float32))
+def drawn(name: str, dtype: torch.dtype, bench: Bench) -> None:
+    values = bench.inside(torch.zeros(4096, dtype=dtype))
     getattr(values, name)()
     torch.npu.synchronize()
-    found = values.cpu()
-    mean = 0.5 if name == "uniform_" else 1.0
-    if not (bool((found >= 0).all()) and abs(float(found.mean()) - mean) < 0.1):
+    found = values.cpu().float()
+    mean = {"normal_": 0.0, "uniform_": 0.5, "exponential_": 1.0}[name]
+    if not (bool((found >= 0).all()) or name == "normal_") or abs(float(found.mean()) - mean) > 0.1:
         raise WrongResult(f"4,096 numbers with a mean of {float(found.mean()):.3f} where {mean} is expected")

@@ -123,7 +123,7 @@ def packed_batch(
         _arguments(bench, "TND", (heads, kv_heads), size, ends, totals, table, mask, window),
     )
     rows = zip(q.split(new), *kinds, strict=True)
-    bench.close(out, torch.cat([_reference(*row, window) for row in rows]))
+    bench.close(out, torch.cat([_reference(q, k, v, window) for q, k, v in rows]))
 
 
 def rectangle(size: int, dtype: torch.dtype, length: int, bench: Bench) -> None:
@@ -136,7 +136,7 @@ def rectangle(size: int, dtype: torch.dtype, length: int, bench: Bench) -> None:
     arguments = _arguments(bench, "BSH", (heads, kv_heads), size, [length] * 3, totals, table, mask, None)
     _launch([rows, *caches], out, arguments)
     pieces = zip(q.split(length), *kinds, strict=True)
-    bench.close(out.view(-1, heads, size), torch.cat([_reference(*piece, None) for piece in pieces]))
+    bench.close(out.view(-1, heads, size), torch.cat([_reference(q, k, v, None) for q, k, v in pieces]))
 
 
 def half_pages(dtype: torch.dtype, bench: Bench) -> None:
@@ -151,7 +151,7 @@ def half_pages(dtype: torch.dtype, bench: Bench) -> None:
     arguments = _arguments(bench, "TND", (heads, kv_heads), size, [1, 2, 3], totals, table, mask, None)
     _launch([bench.put(q), *caches], out, arguments)
     pieces = zip(q.split(1), *kinds, strict=True)
-    bench.close(out, torch.cat([_reference(*piece, None) for piece in pieces]))
+    bench.close(out, torch.cat([_reference(q, k, v, None) for q, k, v in pieces]))
     new = [bench.randn(2, kv_heads, size, dtype=dtype) for _ in range(2)]
     slots = torch.tensor([2 * BLOCK * 1 + 5, -1], dtype=torch.int32)  # token 5 of block 1, in half-pages
     views = [cache.view(cache.shape[0], BLOCK, kv_heads, size) for cache in caches]
@@ -190,7 +190,7 @@ def encode(dtype: torch.dtype, bench: Bench) -> None:
     }  # fmt: skip
     _launch([bench.put(each) for each in (q, k, v)], out, arguments)
     pieces = zip(*(part.split(lengths) for part in (q, k, v)), strict=True)
-    bench.close(out, torch.cat([attended(*piece, None) for piece in pieces]))
+    bench.close(out, torch.cat([attended(q, k, v, None) for q, k, v in pieces]))
 
 
 def scratch(bench: Bench) -> None:
@@ -213,6 +213,6 @@ def scratch(bench: Bench) -> None:
     out = torch.empty_like(tensors[0])
     _launch(tensors, out, arguments, asked)
     written = int((asked.cpu() != 0).sum())
-    bench.close(out, torch.cat([_reference(*piece, None) for piece in zip(q.split(1), *kinds, strict=True)]))
+    bench.close(out, torch.cat([_reference(q, k, v, None) for q, k, v in zip(q.split(1), *kinds, strict=True)]))
     if written:
         raise WrongResult(f"it asks for {asked.nbytes:,} bytes and writes {written:,} of them: graphs must keep them")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 
@@ -26,7 +27,7 @@ def graph(chip: ChipSpec) -> Iterator[Case]:
     yield Case("a capture that fails, and launches after it", failed_capture)
 
 
-def _capture(body: Callable[[], torch.Tensor], pool: object = None) -> tuple[object, torch.Tensor]:
+def _capture(body: Callable[[], torch.Tensor], pool: Any = None) -> tuple[Any, torch.Tensor]:
     captured = torch.npu.NPUGraph()
     stream = torch.npu.Stream()
     stream.wait_stream(torch.npu.current_stream())
@@ -73,10 +74,10 @@ def replays(bench: Bench) -> None:
         bench.facts["events_of_a_graph"] = before - after
     for replay in range(REPLAYS):
         ids.copy_(bench.randint(0, 1000, (9,), torch.int64))
-        captured.replay()  # type: ignore[attr-defined]
+        captured.replay()
         if replay % 20 == 19:
             bench.close(out, run().cpu())
-    bench.facts["replay_us"] = round(bench.timed(captured.replay), 2)  # type: ignore[attr-defined]
+    bench.facts["replay_us"] = round(bench.timed(captured.replay), 2)
 
 
 def shared_pool(bench: Bench) -> None:
@@ -84,13 +85,13 @@ def shared_pool(bench: Bench) -> None:
     run, ids = _layer(bench)
     run()
     first, out = _capture(run)
-    second, other = _capture(lambda: run() * 2, first.pool())  # type: ignore[attr-defined]
+    second, other = _capture(lambda: run() * 2, first.pool())
     ids.copy_(bench.randint(0, 1000, (9,), torch.int64))
     expected = run().cpu()
     for _ in range(3):
-        first.replay()  # type: ignore[attr-defined]
+        first.replay()
         bench.close(out.clone(), expected)
-        second.replay()  # type: ignore[attr-defined]
+        second.replay()
         bench.close(other.clone(), expected.double() * 2)
 
 
@@ -118,7 +119,7 @@ def growing_lengths(bench: Bench) -> None:
     captured, _ = _capture(run)
     for lengths in ([1, 1, 1], [5, 128, 129], [300, 2, 256]):
         there[2].copy_(torch.tensor(lengths, dtype=torch.int32))
-        captured.replay()  # type: ignore[attr-defined]
+        captured.replay()
         rows = [attended(q[i : i + 1], keys[i][:n], values[i][:n], None) for i, n in enumerate(lengths)]
         bench.close(out.clone(), torch.cat(rows))
 
@@ -150,7 +151,7 @@ def updated_tasks(bench: Bench) -> None:
     captured, _ = _capture(run)
     side = torch.npu.Stream()
     for lengths in ([1, 1, 1], [5, 128, 129], [300, 2, 256]):
-        captured.replay()  # type: ignore[attr-defined]
+        captured.replay()
         with torch.npu.stream(side):
             torch.npu.graph_task_update_begin(side, handle[0])
             infer._launch(tensors, out, {**arguments, "actual_seq_lengths_kv": lengths}, workspace)

@@ -23,7 +23,8 @@ def layer(chip: ChipSpec) -> Iterator[Case]:
     yield Case("npu_rms_norm of heads, three dimensions", head_norm)
     yield Case("npu_rms_norm of a row with an infinity", norm_of_infinity, "norm_of_infinity")
     for inner in (64, 3072, 25600):
-        yield Case(f"npu_swiglu, {inner} wide", partial(swiglu, inner))
+        yield Case(f"npu_swiglu, {inner} wide", partial(swiglu, inner, chip.preferred_dtype))
+    yield Case("npu_swiglu float32", partial(swiglu, 64, "float32"))
     for size in sorted(chip.rotary_head_sizes):
         for tokens in (1, 17):
             yield Case(f"npu_apply_rotary_pos_emb, heads of {size}, {tokens} tokens", partial(rotate, size, tokens))
@@ -85,11 +86,11 @@ def norm_of_infinity(bench: Bench) -> None:
         raise WrongResult(f"the finite elements of a row with an infinity become {finite[0].item()}, by IEEE 0")
 
 
-def swiglu(inner: int, bench: Bench) -> None:
+def swiglu(inner: int, kind: str, bench: Bench) -> None:
     import torch_npu
 
     for rows in (1, 9):
-        x = bench.randn(rows, 2 * inner)
+        x = bench.randn(rows, 2 * inner, dtype=getattr(torch, kind))
         there = bench.put(x)
         found = bench.launched(lambda there=there: torch_npu.npu_swiglu(there))
         gate, up = x.double().chunk(2, -1)

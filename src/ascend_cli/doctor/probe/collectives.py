@@ -7,24 +7,26 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from functools import partial
+from typing import Any
+
+import torch
+import torch.distributed as dist
 
 from ascend_cli.doctor.probe.bench import Bench
 from ascend_cli.doctor.probe.case import Case, NotHere, WrongResult
 from ascend_facts.chips import ChipSpec
 
 RANKS = 2
+REPLAYS, SWEPT = 100, 10
 LIMIT_S = 75.0
 SWEEP_BYTES = (1 << 10, 10 << 10, 128 << 10, 1 << 20, 16 << 20)
 
 
 def collectives(chip: ChipSpec) -> Iterator[Case]:
-    yield Case("all_reduce, all_gather, in graphs, 100 replays; time by size", partial(run_ranks))
+    yield Case("all_reduce, all_gather, in graphs, 100 replays; time by size", run_ranks)
 
 
 def run_ranks(bench: Bench) -> None:
-    import torch
-
     if torch.npu.device_count() < RANKS:
         raise NotHere("one chip: collectives need two")
     port = free_port()
@@ -57,64 +59,84 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def rank_main(port: int, rank: int) -> None:
+class Rank:
+    """One rank's complaints and what it measured."""
+
+    def __init__(self, rank: int, half: torch.dtype) -> None:
+        self.rank, self.half = rank, half
+        self.device = torch.device("npu")
+        self.wrong: list[str] = []
+        self.facts: dict[str, Any] = {}
+
+    def check(self, name: str, found: torch.Tensor, expected: torch.Tensor) -> None:
+        if not torch.equal(found.cpu(), expected):
+            self.wrong.append(f"{name} on rank {self.rank}")
+
+    def eager(self) -> None:
+        for dtype in dict.fromkeys((torch.float16, self.half, torch.float32, torch.int32)):
+            for count in (1, 9, 5120):
+                x = (torch.arange(count) % 50 + self.rank).to(dtype).to(self.device)
+                dist.all_reduce(x)
+                self.check(f"all_reduce {dtype}", x, (torch.arange(count) % 50 * 2 + 1).to(dtype))
+        for dtype in dict.fromkeys((torch.float16, self.half, torch.int32, torch.int64)):
+            parts = [torch.empty(33, dtype=dtype, device=self.device) for _ in range(RANKS)]
+            dist.all_gather(parts, torch.full((33,), self.rank + 1, dtype=dtype, device=self.device))
+            self.check(f"all_gather {dtype}", torch.cat(parts), torch.tensor([1] * 33 + [2] * 33, dtype=dtype))
+
+    def in_a_graph(self) -> None:
+        from ascend_plugin.graphs.events import available_events
+
+        x = torch.ones(5120, dtype=torch.float16, device=self.device)
+        torch.npu.synchronize()
+        before, captured = available_events(), torch.npu.NPUGraph()
+        with torch.npu.stream(torch.npu.Stream()):
+            captured.capture_begin(capture_error_mode="thread_local")
+            y = x * 1
+            for _ in range(4):
+                dist.all_reduce(y)
+            captured.capture_end()
+        after = available_events()
+        if before is not None and after is not None:
+            self.facts["events_of_four_collectives"] = before - after
+        for replay in range(REPLAYS):
+            x.fill_(replay % 7)
+            torch.npu.current_stream().synchronize()
+            captured.replay()
+        torch.npu.synchronize()
+        last = float((REPLAYS - 1) % 7 * RANKS**4)
+        self.check("all_reduce in a graph", y, torch.full((5120,), last, dtype=torch.float16))
+
+    def sweep(self) -> None:
+        times = {}
+        for size in SWEEP_BYTES:
+            data = torch.zeros(size // 2, dtype=torch.float16, device=self.device)
+            dist.all_reduce(data)
+            start, end = (torch.npu.Event(enable_timing=True) for _ in range(2))
+            torch.npu.synchronize()
+            start.record()
+            for _ in range(SWEPT):
+                dist.all_reduce(data)
+            end.record()
+            torch.npu.synchronize()
+            times[str(size)] = round(start.elapsed_time(end) * 1e3 / SWEPT, 2)
+        self.facts["all_reduce_us"] = times
+
+
+def rank_main(port: int, number: int) -> None:
     """One rank: prints its complaints and, of rank 0, what was measured."""
-    import torch
-    import torch.distributed as dist
     import torch_npu  # noqa: F401
 
-    from ascend_plugin.graphs.events import available_events
+    from ascend_facts import chips
+    from ascend_plugin import detection
 
-    torch.npu.set_device(rank)
+    torch.npu.set_device(number)
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    dist.init_process_group("hccl", rank=rank, world_size=RANKS)
-    device, wrong, facts = torch.device("npu"), [], {}
-
-    def check(name: str, found: torch.Tensor, expected: torch.Tensor) -> None:
-        if not torch.equal(found.cpu(), expected):
-            wrong.append(f"{name} on rank {rank}")
-
-    for dtype in (torch.float16, torch.float32, torch.int32):
-        for count in (1, 9, 5120):
-            x = (torch.arange(count) % 50 + rank).to(dtype).to(device)
-            dist.all_reduce(x)
-            check(f"all_reduce {dtype}", x, (torch.arange(count) % 50 * 2 + 1).to(dtype))
-    for dtype in (torch.float16, torch.int32, torch.int64):
-        parts = [torch.empty(33, dtype=dtype, device=device) for _ in range(RANKS)]
-        dist.all_gather(parts, torch.full((33,), rank + 1, dtype=dtype, device=device))
-        check(f"all_gather {dtype}", torch.cat(parts), torch.tensor([1] * 33 + [2] * 33, dtype=dtype))
-    x = torch.ones(5120, dtype=torch.float16, device=device)
-    torch.npu.synchronize()
-    before, captured = available_events(), torch.npu.NPUGraph()
-    stream = torch.npu.Stream()
-    with torch.npu.stream(stream):
-        captured.capture_begin(capture_error_mode="thread_local")
-        y = x * 1
-        for _ in range(4):
-            dist.all_reduce(y)
-        captured.capture_end()
-    after = available_events()
-    if before is not None and after is not None:
-        facts["events_of_four_collectives"] = before - after
-    for replay in range(100):
-        x.fill_(replay % 7)
-        torch.npu.current_stream().synchronize()
-        captured.replay()
-    torch.npu.synchronize()
-    check("all_reduce in a graph", y, torch.full((5120,), 99 % 7 * 16, dtype=torch.float16))
-    facts["all_reduce_us"] = {}
-    for size in SWEEP_BYTES:
-        data = torch.zeros(size // 2, dtype=torch.float16, device=device)
-        dist.all_reduce(data)
-        start, end = (torch.npu.Event(enable_timing=True) for _ in range(2))
-        torch.npu.synchronize()
-        start.record()
-        for _ in range(10):
-            dist.all_reduce(data)
-        end.record()
-        torch.npu.synchronize()
-        facts["all_reduce_us"][str(size)] = round(start.elapsed_time(end) * 100, 2)
-    print("RANK " + json.dumps({"wrong": wrong, "facts": facts}), flush=True)
+    dist.init_process_group("hccl", rank=number, world_size=RANKS)
+    rank = Rank(number, getattr(torch, chips.find(detection.soc_version() or "").preferred_dtype))
+    rank.eager()
+    rank.in_a_graph()
+    rank.sweep()
+    print("RANK " + json.dumps({"wrong": rank.wrong, "facts": rank.facts}), flush=True)
     os._exit(0)  # the process groups are torn down in an order that depends on the other rank
 
 

@@ -146,11 +146,11 @@ class Seen:
         self._by_name = {outcome.case: outcome for outcome in outcomes}
 
     def decided(self, *names: str) -> bool | None:
-        """True where all ran right, False where one did not, None where one is missing or was skipped."""
+        """True where all ran right, False where one did not, None where one is missing or skipped, or none is named."""
         found = [self._by_name.get(name) for name in names]
         if any(outcome is not None and outcome.status in BAD for outcome in found):
             return False
-        if any(outcome is None or outcome.status is Status.SKIPPED for outcome in found):
+        if not found or any(outcome is None or outcome.status is Status.SKIPPED for outcome in found):
             return None
         return True
 
@@ -165,7 +165,7 @@ def forms_of(
     seen = Seen(outcomes)
     gating = "npu_moe_gating_top_k_softmax, "
     forms: dict[str, Any] = {
-        "device_random": seen.decided("uniform_", "exponential_"),
+        "device_random": seen.decided("normal_", "uniform_", "exponential_"),
         "fp32_out_nz": seen.decided("mm with a float32 result, FRACTAL_NZ") if chip.weight_format == "nz" else None,
         "row_index_copy": seen.decided("index_copy_ of rows, int32", "index_copy_ of rows, float16"),
         "gating_float32": seen.decided(f"{gating}16 experts, float32"),

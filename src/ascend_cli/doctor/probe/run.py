@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,7 +57,7 @@ def measured(
         "stopped": done.stopped,
         "versions": versions(),
     }
-    cases = [outcome.document() for outcome in done.outcomes]
+    cases: list[Mapping[str, Any]] = [outcome.document() for outcome in done.outcomes]
     return probes.ProbeResult(of, forms, facts, [asdict(each) for each in found], cases, about), found
 
 
