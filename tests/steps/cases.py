@@ -11,7 +11,7 @@ from typing import Any
 
 CHIPS = ("310P3", "910B3")
 DECODE_STEPS = 8  # that two rounds of a decode case differ by
-BLOCK = 128
+CHUNK = 256  # tokens of a step at most
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,6 @@ class Step:
     prompt_tokens: int = 6
     decodes: bool = True
     adapters: int = 0  # how many adapters the requests take in turns
-    repeats: bool = False  # a prompt that drafts by n-grams find again
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Engine:
 
 
 DECODE, DECODE_4, PREFILL = Step("decode 1"), Step("decode 4", 4), Step("prefill 64", 1, 64, decodes=False)
-CHUNKED = Step("prefill 320 in chunks of 128", 1, 320, decodes=False)
+CHUNKED = Step("prefill 448 in chunks of 256", 1, 448, decodes=False)
 
 ENGINES = (
     Engine("dense, graphs", "qwen3", (DECODE, DECODE_4, PREFILL, CHUNKED)),
@@ -46,23 +45,20 @@ ENGINES = (
     Engine("experts, graphs", "qwen3-moe", (DECODE, DECODE_4, PREFILL)),
     Engine("hybrid, graphs", "qwen3_5", (DECODE, DECODE_4, PREFILL)),
     Engine("W8A8, graphs", "qwen3-w8a8", (DECODE, PREFILL)),
-    Engine("LoRA, graphs", "qwen3", (Step("decode 4, two adapters", 4, adapters=2),), {"enable_lora": True}),
     Engine(
-        "n-gram drafts, graphs",
+        "LoRA, graphs",
         "qwen3",
-        (Step("decode 1, three drafts", 1, 48, repeats=True),),
-        {"speculative_config": {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 2}},
+        (Step("decode 4, two adapters", 4, adapters=2),),
+        {"enable_lora": True, "max_loras": 2, "max_lora_rank": 8},
     ),
-    Engine("dense on two chips, graphs", "qwen3", (DECODE, PREFILL), ranks=2),
 )
 
 OPTIONS = {
     "dtype": "float16",
     "max_model_len": 512,
-    "max_num_batched_tokens": BLOCK,
+    "max_num_batched_tokens": CHUNK,
     "max_num_seqs": 4,
-    "gpu_memory_utilization": 0.05,
-    "num_gpu_blocks_override": 32,
+    "kv_cache_memory_bytes": 256 << 20,
     "enable_prefix_caching": False,
     "skip_tokenizer_init": True,
     "disable_log_stats": True,
@@ -70,10 +66,8 @@ OPTIONS = {
 
 
 def prompts(step: Step) -> list[list[int]]:
-    """Token ids: of each request others, or all the same where drafts should find them again."""
-    if step.repeats:
-        return [[0] * step.prompt_tokens for _ in range(step.requests)]
+    """Token ids, of each request others."""
     return [
-        [(31 * request + 7 * position) % 400 + 5 for position in range(step.prompt_tokens)]
+        [(31 * request + 7 * position) % 200 + 5 for position in range(step.prompt_tokens)]
         for request in range(step.requests)
     ]

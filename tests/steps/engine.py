@@ -102,7 +102,7 @@ def count(worker: Any) -> dict[str, int]:
 
     torch_npu.npu.synchronize()
     stats = counters.stats()
-    copies, waits = stats["copies"], stats["synchronisations"]
+    copies, waits = stats["copies"], stats["synchronizations"]
     return {
         "launches": stats["launches_total"] + stats["graph_launches_total"],
         "launches by the host": stats["launches_total"],
@@ -111,7 +111,7 @@ def count(worker: Any) -> dict[str, int]:
         "copies to the host": copies["device_to_host"]["count"],
         "bytes to the host": copies["device_to_host"]["bytes"],
         "waits of the host": waits["stream"] + waits["blocking_copy"],
-        "modelled ns": sum(ns for name, ns in stats["modelled_ns"].items() if not name.startswith(LATENCY_NAMES)),
+        "modelled ns": sum(ns for name, ns in stats["modeled_ns"].items() if not name.startswith(LATENCY_NAMES)),
     }
 
 

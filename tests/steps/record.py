@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ascend_emulator import Settings
@@ -30,22 +31,27 @@ def write(counts: Counts) -> None:
 def count(folder: Path, chips: list[str], engines: list[str]) -> Counts:
     """Every step of these engines on these chips, by "chip, engine, step". Raises RuntimeError if an engine fails."""
     checkpoints = _checkpoints(folder, engines)
-    counts: Counts = {}
-    for chip in chips:
-        job, answer = folder / f"{chip}.json", folder / f"{chip}-counts.json"
-        job.write_text(json.dumps({"engines": engines, "checkpoints": checkpoints}))
-        with emulate(Settings(chip=chip, count=2, clock="timing")) as machine:
-            done = subprocess.run(
-                [sys.executable, "-m", "tests.steps.engine", str(job), str(answer)],
-                env={**os.environ, **machine.environment, "VLLM_LOGGING_LEVEL": "WARNING", "OMP_NUM_THREADS": "1"},
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            )  # fmt: skip
-        if not answer.exists():
-            raise RuntimeError(f"{chip}: {done.stdout[-6000:]}")
-        for engine, steps in json.loads(answer.read_text()).items():
-            for step, counters in steps.items():
-                counts[f"{chip}, {engine}, {step}"] = counters
-    return counts
+    with ThreadPoolExecutor() as pool:
+        of_chips = list(pool.map(lambda chip: _count_on(chip, folder, engines, checkpoints), chips))
+    return {step: counters for counts in of_chips for step, counters in counts.items()}
+
+
+def _count_on(chip: str, folder: Path, engines: list[str], checkpoints: dict[str, str]) -> Counts:
+    job, answer = folder / f"{chip}.json", folder / f"{chip}-counts.json"
+    job.write_text(json.dumps({"engines": engines, "checkpoints": checkpoints}))
+    with emulate(Settings(chip=chip, count=2, clock="timing")) as machine:
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.steps.engine", str(job), str(answer)],
+            env={**os.environ, **machine.environment, "VLLM_LOGGING_LEVEL": "WARNING", "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+    if not answer.exists():
+        raise RuntimeError(f"{chip}: {done.stdout[-6000:]}")
+    return {
+        f"{chip}, {engine}, {step}": counters
+        for engine, steps in json.loads(answer.read_text()).items()
+        for step, counters in steps.items()
+    }
 
 
 def differences(known: Counts, counted: Counts) -> list[str]:
