@@ -57,7 +57,7 @@ def _whole_story(error: RuntimeError) -> str:
     text = str(error)
     if SEE_ABOVE in text:
         try:
-            torch.npu.synchronize()
+            torch.accelerator.synchronize()
         except RuntimeError as again:
             text += f"\n{again}"
     return text
