@@ -1,7 +1,7 @@
 """The least time that a step can take on a chip, and the time that a simple model expects.
 
 Floors are arithmetic on published peaks: bytes over bandwidth, operations over throughput. The modelled times take the
-shares of peaks, launches and collectives of the model of time (time_model.py), and are labelled so everywhere.
+shares of peaks, launches and collectives of the model of time (time_model.py), and are labeled so everywhere.
 Formulas: a decode step of B sequences at context C reads each rank's weights once and B*C cached tokens, and does two
 operations per parameter and token; prefill adds the attention of T*T/2 pairs.
 """

@@ -305,8 +305,8 @@ def _monitoring(service: Service, cluster: Cluster, selector: dict[str, str]) ->
     chips = {"matchExpressions": [{"key": "app", "operator": "In", "values": ["npu-exporter"]}]}
 
     def scraped(name: str, job: str, spec: dict[str, Any]) -> dict[str, Any]:
-        labelled = [{"action": "replace", "targetLabel": "job", "replacement": job}]
-        spec["podMetricsEndpoints"][0]["relabelings"] = labelled
+        renamed = [{"action": "replace", "targetLabel": "job", "replacement": job}]
+        spec["podMetricsEndpoints"][0]["relabelings"] = renamed
         metadata = _metadata(service, cluster, f"-{name}")
         return {"apiVersion": OPERATOR, "kind": "PodMonitor", "metadata": metadata, "spec": spec}
 

@@ -8,18 +8,20 @@ on hosts with the npu-smi of two Duo cards, of A2 and of A3. In a network of its
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from .conftest import QWEN3_32B
-from .test_download import safetensors
 
 host_layout = pytest.importorskip("ascend_emulator.host", reason="the emulator, which lays hosts out, is not installed")
 DOCS = Path(__file__).parents[3] / "docs"
@@ -61,6 +63,36 @@ def walked(line: str) -> str:
     return f"echo '@@@'\n{line}\necho \"@@= $?\"\n"
 
 
+def write_whole_weights(file: Path, config: dict[str, Any]) -> None:
+    """Every tensor of a Qwen3 checkpoint in bfloat16, with zeros that take no room on the disk."""
+    width, heads, inner = config["hidden_size"], config["num_attention_heads"], config["intermediate_size"]
+    head, kv_heads = config["head_dim"], config["num_key_value_heads"]
+    layer = {
+        "input_layernorm": [width],
+        "post_attention_layernorm": [width],
+        "self_attn.q_norm": [head],
+        "self_attn.k_norm": [head],
+        "self_attn.q_proj": [heads * head, width],
+        "self_attn.k_proj": [kv_heads * head, width],
+        "self_attn.v_proj": [kv_heads * head, width],
+        "self_attn.o_proj": [width, heads * head],
+        "mlp.gate_proj": [inner, width],
+        "mlp.up_proj": [inner, width],
+        "mlp.down_proj": [width, inner],
+    }
+    shapes = {"model.embed_tokens.weight": [config["vocab_size"], width], "model.norm.weight": [width]}
+    shapes["lm_head.weight"] = [config["vocab_size"], width]
+    for index in range(config["num_hidden_layers"]):
+        shapes |= {f"model.layers.{index}.{name}.weight": shape for name, shape in layer.items()}
+    header, end = {}, 0
+    for name, shape in shapes.items():
+        start, end = end, end + 2 * math.prod(shape)
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    file.write_bytes(struct.pack("<Q", len(text)) + text)
+    os.truncate(file, 8 + len(text) + end)
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Path]:
     """A working folder with the stand-ins, the repository to build from, and complete weights in the hub's cache."""
@@ -80,11 +112,11 @@ def place(tmp_path: Path) -> Iterator[Path]:
     )
     for command in commands.iterdir():
         command.chmod(0o755)
-    shutil.copy2(REPOSITORY / "constraints.txt", work)
+    shutil.copytree(REPOSITORY / "requirements", work / "requirements")
     snapshot = tmp_path / "cache/huggingface/hub/models--Qwen--Qwen3-32B/snapshots/0123"
     snapshot.mkdir(parents=True)
     (snapshot / "config.json").write_text(json.dumps(QWEN3_32B))
-    (snapshot / "model.safetensors").write_bytes(safetensors(b"1234"))
+    write_whole_weights(snapshot / "model.safetensors", QWEN3_32B)
     for folder in (tmp_path, *tmp_path.parents):
         if folder.stat().st_uid == os.getuid() and folder != Path("/"):
             folder.chmod(folder.stat().st_mode | 0o011)  # the container's user reads through them

@@ -77,7 +77,6 @@ def test_groups_that_a_rank_s_share_cuts_through_are_refused() -> None:
     [
         ({"moe_config": SimpleNamespace(has_bias=True)}, "biases"),
         ({"activation": MoEActivation.RELU2}, "activation"),
-        ({"apply_router_weight_on_input": True}, "on the experts' input"),
     ],
 )
 def test_experts_that_no_product_covers_are_refused(
