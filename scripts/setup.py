@@ -151,8 +151,23 @@ class Venv:
         """The same and all that they need, from the locks."""
         self.pip_locked("row.lock")
         self.pip_locked(f"torch_npu-{self.torch_version()}.lock")
+        self.leave_out_fake_forms()
         override = {"VLLM_VERSION_OVERRIDE": vllm}
         self.pip_locked("vllm.lock", "--no-build-isolation", "--no-binary", "vllm", environment=override)
+
+    def leave_out_fake_forms(self) -> None:
+        """Let torchvision import in every process of this environment, transformers' alone included.
+
+        The package index has builds for CUDA's torch only. Beside torch's CPU build their compiled operators do not
+        load, and the import fails in the fake forms of those (see src/ascend_plugin/compat/torchvision.py, which does
+        the same for vLLM's processes elsewhere).
+        """
+        command = [str(self.python), "-c", "import torchvision"]
+        if subprocess.run(command, env=ENVIRONMENT, cwd=ROOT, capture_output=True, check=False).returncode:
+            module = "torchvision._meta_registrations"
+            line = f'import sys, types; sys.modules.setdefault("{module}", types.ModuleType("{module}"))\n'
+            for packages in self.folder.glob("lib/python3*/site-packages"):
+                (packages / "torchvision_beside_cpu.pth").write_text(line)
 
     def install_emulator(self) -> None:
         if cann_is_installed():

@@ -17,6 +17,7 @@ import pytest
 from torch import nn
 
 from ascend_plugin import compat
+from ascend_plugin.compat.torchvision import FAKE_FORMS
 from tests.upstream.source import file_of, text_of
 
 MOST_PATCHES = 9
@@ -78,9 +79,12 @@ def test_torchvision_beside_the_cpu_build_imports_with_its_fake_forms_left_out_o
     )
     environment = {**os.environ, "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
     options = {"capture_output": True, "text": True, "check": False, "env": environment}
-    bare, done = (subprocess.run([sys.executable, "-c", script], **options) for script in (use, patched + use))
-    assert done.stdout.splitlines()[-1] == "(3, 4, 2)", done.stderr[-2000:]
-    assert "torchvision::nms does not exist" in bare.stderr, "torchvision imports by itself: take the patch away"
+    bare = f"import sys; sys.modules.pop('{FAKE_FORMS}', None)\n"  # without what set-up left out
+    scripts = (use, bare + patched + use, bare + use)
+    as_set_up, ours, broken = (subprocess.run([sys.executable, "-c", script], **options) for script in scripts)
+    for done in (as_set_up, ours):
+        assert done.stdout.splitlines()[-1:] == ["(3, 4, 2)"], done.stderr[-2000:]
+    assert "torchvision::nms does not exist" in broken.stderr, "torchvision imports by itself: take the patch away"
 
 
 def test_torchvision_is_needed() -> None:
