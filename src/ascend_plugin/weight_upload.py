@@ -1,4 +1,4 @@
-"""Uploading weights without waiting for each of them."""
+"""Weights of a model that is being made: none is drawn, and none is waited for when it is sent."""
 
 from __future__ import annotations
 
@@ -29,3 +29,20 @@ def _waits(target: torch.Tensor, source: Any) -> bool:
     if not isinstance(source, torch.Tensor):
         return False  # `scale[:] = 1.0` is a copy too
     return target.device.type == "npu" and source.device.type == "cpu" and not source.is_pinned()
+
+
+class NoRandomWeights(TorchDispatchMode):
+    """While active, what would be drawn on the device is zero.
+
+    torch's own layers draw their first weights when they are made, which the checkpoint then replaces. Towers for
+    images and sound are full of such layers, and random numbers on the device hang on some chips (rule device_random).
+    """
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        drawn = func in DRAWN and not (kwargs or {}).get("generator")  # with one, they are weights to compute with
+        if drawn and args[0].device.type != "cpu":
+            return args[0].zero_()
+        return func(*args, **(kwargs or {}))
+
+
+DRAWN = (torch.ops.aten.uniform_.default, torch.ops.aten.normal_.default)
