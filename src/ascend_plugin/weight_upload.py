@@ -1,4 +1,4 @@
-"""Uploading weights without waiting for each of them."""
+"""Uploading weights without waiting for each of them, and what layers draw before they have weights."""
 
 from __future__ import annotations
 
@@ -29,3 +29,20 @@ def _waits(target: torch.Tensor, source: Any) -> bool:
     if not isinstance(source, torch.Tensor):
         return False  # `scale[:] = 1.0` is a copy too
     return target.device.type == "npu" and source.device.type == "cpu" and not source.is_pinned()
+
+
+class HostDraws(TorchDispatchMode):
+    """While active, uniform_ of a device tensor is drawn on the host: Ascend 310P hangs in it (vllm-ascend #8017).
+
+    torch's own layers (nn.Linear, nn.Conv2d) draw weights when they are made, the heads of classifiers among them.
+    """
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.uniform_.default and args[0].device.type == "npu":
+            target, *bounds = args
+            generator = (kwargs or {}).get("generator")
+            if generator is not None:  # the device's, which draws nothing on the host
+                generator = torch.Generator().manual_seed(generator.initial_seed())
+            drawn = torch.empty(target.shape, dtype=target.dtype)
+            return target.copy_(drawn.uniform_(*bounds, generator=generator))
+        return func(*args, **(kwargs or {}))
