@@ -92,7 +92,7 @@ class Architecture:
 
     @property
     def needs_remote_code(self) -> bool:
-        """Whether the published checkpoint brings its configuration class as code: vLLM asks for a flag then."""
+        """Whether the published checkpoint may bring its configuration class as code: vLLM asks for a flag then."""
         return self.layout is not None
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from vllm import LLM, RequestOutput
 
 Rows = dict[str, np.ndarray]
+OURS = ("ascend_plugin", "ascend_facts")  # the packages that refuse what no chip runs
 
 
 def run(job: dict[str, Any]) -> tuple[dict[str, Any], Rows]:
@@ -47,7 +48,7 @@ def run(job: dict[str, Any]) -> tuple[dict[str, Any], Rows]:
         configuration = EngineArgs(**arguments).create_engine_config()
     except Exception as error:
         print(traceback.format_exc(), file=sys.stderr)
-        outcome = "refused" if is_refusal(error, "vllm", "ascend_plugin") else "failed"
+        outcome = "refused" if is_refusal(error, "vllm", *OURS) else "failed"
         return {"outcome": outcome, "message": one_line(error), "versions": versions()}, {}
     report: dict[str, Any] = {
         "dtype": str(configuration.model_config.dtype).removeprefix("torch."),
@@ -66,7 +67,7 @@ def run(job: dict[str, Any]) -> tuple[dict[str, Any], Rows]:
         report["drafted_tokens"], report["accepted_tokens"] = drafts(llm)
     except Exception as error:
         print(traceback.format_exc(), file=sys.stderr)
-        outcome = "refused" if not started and is_refusal(error, "ascend_plugin") else "failed"
+        outcome = "refused" if not started and is_refusal(error, *OURS) else "failed"
         return {**report, "outcome": outcome, "message": one_line(error)}, {}
     return {**report, "outcome": "ran", "message": "", "cached_tokens": cached_tokens}, rows
 

@@ -2,7 +2,8 @@
 
 InternLM and MiniCPM ship their model as Python code beside the weights; transformers has no class for them, vLLM has.
 The reference is then an equal model (Llama, Granite), and its checkpoint is renamed and repacked as the authors
-publish it, with the configuration class that vLLM loads through `--trust-remote-code`. Sources: vLLM's loaders
+publish it, with the configuration class that vLLM loads through `--trust-remote-code`. Others differ from what
+transformers writes in a field or a weight. Sources: vLLM's loaders
 (model_executor/models/internlm2.py, minicpm.py) and the published config.json files."""
 
 from __future__ import annotations
@@ -33,9 +34,10 @@ def published_layout(layout: str, directory: Path) -> None:
     weights = load_file(directory / "model.safetensors")
     config = json.loads((directory / "config.json").read_text())
     weights, config, class_name = LAYOUTS[layout](weights, config)
-    module = f"configuration_{config['model_type']}"
-    config["auto_map"] = {"AutoConfig": f"{module}.{class_name}"}
-    (directory / f"{module}.py").write_text(CONFIGURATION_CODE.format(name=class_name, model_type=config["model_type"]))
+    if class_name is not None:
+        module, model_type = f"configuration_{config['model_type']}", config["model_type"]
+        config["auto_map"] = {"AutoConfig": f"{module}.{class_name}"}
+        (directory / f"{module}.py").write_text(CONFIGURATION_CODE.format(name=class_name, model_type=model_type))
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
 
@@ -91,4 +93,23 @@ def _minicpm(weights: Weights, config: Config) -> tuple[Weights, Config, str]:
     return weights, {**config, **changes}, "MiniCPMConfig"
 
 
-LAYOUTS = {"internlm2": _internlm2, "internlm3": _internlm3, "minicpm": _minicpm}
+def _cohere_window(weights: Weights, config: Config) -> tuple[Weights, Config, None]:
+    """A window of n sees n + 1 tokens, as the models were trained and vLLM runs them; transformers lets n be seen."""
+    return weights, {**config, "sliding_window": config["sliding_window"] - 1}, None
+
+
+def _axk1(weights: Weights, config: Config) -> tuple[Weights, Config, None]:
+    """Each layer has a norm after its block, of which the dense layers make no use; vLLM wants it in the file."""
+    used = {name: weight for name, weight in weights.items() if name.endswith(".post_mlp_layernorm.weight")}
+    like = next(iter(used.values()))
+    unused = {f"model.layers.{layer}.post_mlp_layernorm.weight" for layer in range(config["num_hidden_layers"])}
+    return {**weights, **{name: torch.ones_like(like) for name in unused - used.keys()}}, config, None
+
+
+LAYOUTS = {
+    "internlm2": _internlm2,
+    "internlm3": _internlm3,
+    "minicpm": _minicpm,
+    "cohere_window": _cohere_window,
+    "axk1": _axk1,
+}

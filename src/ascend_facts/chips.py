@@ -169,7 +169,7 @@ class ChipSpec:
                 return block_size
         raise UnsupportedHeadSize(
             f"{self.name} attention takes no head size above {self.kv_block_head_limit // min(self.kv_block_sizes)}; "
-            f"this model has {head_size}."
+            f"this model has {head_size}. Use a model with smaller heads, or another chip."
         )
 
 

@@ -1,4 +1,4 @@
-"""Weights of a model that is being made: none is drawn, and none is waited for when it is sent."""
+"""Uploading weights without waiting for each of them, and what layers draw before they have weights."""
 
 from __future__ import annotations
 
@@ -31,17 +31,21 @@ def _waits(target: torch.Tensor, source: Any) -> bool:
     return target.device.type == "npu" and source.device.type == "cpu" and not source.is_pinned()
 
 
-class NoRandomWeights(TorchDispatchMode):
-    """While active, what would be drawn on the device is zero.
+class HostDraws(TorchDispatchMode):
+    """While active, tensors of the device are drawn on the host: 310P hangs in it (vllm-ascend #8017).
 
-    torch's own layers draw their first weights when they are made, which the checkpoint then replaces. Towers for
-    images and sound are full of such layers, and random numbers on the device hang on some chips (rule device_random).
+    torch's own layers (nn.Linear, nn.Conv2d) draw weights when they are made: heads of classifiers, and most of what
+    towers for images and sound consist of.
     """
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        drawn = func in DRAWN and not (kwargs or {}).get("generator")  # with one, they are weights to compute with
-        if drawn and args[0].device.type != "cpu":
-            return args[0].zero_()
+        if func in DRAWN and args[0].device.type == "npu":
+            target, *bounds = args
+            generator = (kwargs or {}).get("generator")
+            if generator is not None:  # the device's, which draws nothing on the host
+                generator = torch.Generator().manual_seed(generator.initial_seed())
+            drawn = torch.empty(target.shape, dtype=target.dtype)
+            return target.copy_(func(drawn, *bounds, generator=generator))
         return func(*args, **(kwargs or {}))
 
 

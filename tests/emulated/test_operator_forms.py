@@ -455,3 +455,29 @@ def test_dummy_runs_draw_no_random_numbers_on_310p(npu: Npu, request: pytest.Fix
     drawn, values = npu.call(rows_of_dummy_run)
     assert bool(drawn) == ("910B3" in request.node.name)
     assert all(0 <= value < 1 for value in values)
+
+
+# ---------------------------------------------------------------- weights drawn while a model is made
+
+
+def drawn_by_layers() -> dict[str, float]:
+    from ascend_plugin.weight_upload import HostDraws
+
+    with HostDraws(), torch.device("npu"):
+        layer = torch.nn.Linear(64, 8)
+        seeded = torch.empty(1000).uniform_(2.0, 3.0, generator=torch.Generator("npu").manual_seed(1))
+    weight, seeded = layer.weight.detach().cpu(), seeded.cpu()
+    return {
+        "largest": weight.abs().max().item(),
+        "different": weight.unique().numel(),
+        "from": seeded.min().item(),
+        "to": seeded.max().item(),
+    }
+
+
+@pytest.mark.chips("310P3")
+def test_layers_that_draw_weights_as_they_are_made_draw_on_the_host(npu: Npu) -> None:
+    """310P hangs in uniform_, which nn.Linear calls: the heads of vLLM's classifiers are such layers."""
+    found = npu.call(drawn_by_layers)
+    assert 0 < found["largest"] <= 64**-0.5 and found["different"] > 400
+    assert 2.0 <= found["from"] < 2.1 and 2.9 < found["to"] <= 3.0

@@ -14,7 +14,9 @@ from vllm.model_executor.custom_op import op_registry_oot
 from vllm.model_executor.layers.fused_moe.runner.moe_runner import MoERunner
 
 # Decoder layers, by class name, that divide their residual by the factor in float16.
-COMPENSATING = ("DeepseekV2DecoderLayer", "AXK1DecoderLayer", "OpenPanguDecoderLayer")
+COMPENSATING = ("DeepseekV2DecoderLayer", "OpenPanguDecoderLayer")
+# Those that divide it in vain: a norm over the experts' output takes its factor away, so the sum is wrong by it.
+NORMED = ("AXK1DecoderLayer",)
 
 
 class AscendMoERunner(MoERunner):
@@ -31,9 +33,12 @@ class AscendMoERunner(MoERunner):
 
 
 def find_compensated(model: nn.Module) -> None:
-    """Tell the runners inside a compensating decoder layer that they are."""
+    """Tell the runners inside a compensating decoder layer that they are; let no layer divide in vain."""
     for layer in model.modules():
-        if {kind.__name__ for kind in type(layer).__mro__} & set(COMPENSATING):
+        names = {kind.__name__ for kind in type(layer).__mro__}
+        if names & set(NORMED):
+            layer.__dict__["routed_scaling_factor"] = 1.0  # what the layer itself divides by; its runner has its own
+        if names & set(COMPENSATING):
             for module in layer.modules():
                 if isinstance(module, AscendMoERunner):
                     module.is_compensated = True

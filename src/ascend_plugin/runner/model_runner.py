@@ -7,7 +7,7 @@ loading, the KV cache, graphs, the inputs of a step, sampling.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -32,7 +32,7 @@ from ascend_plugin.ops.noise import HostNoise
 from ascend_plugin.runner.accepted import AcceptedTokens
 from ascend_plugin.runner.dummy_run import dummy_run_context
 from ascend_plugin.runner.packed_inputs import PackedInputs
-from ascend_plugin.weight_upload import NoRandomWeights, PinnedUploads
+from ascend_plugin.weight_upload import HostDraws, PinnedUploads
 
 
 class AscendModelRunner(GPUModelRunner):
@@ -53,7 +53,8 @@ class AscendModelRunner(GPUModelRunner):
     # ------------------------------------------------------------------ loading
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
-        with PinnedUploads(), NoRandomWeights(), explained(self.model_config.architecture):
+        draws = nullcontext() if self.chip.forms.device_random else HostDraws()
+        with PinnedUploads(), draws, explained(self.model_config.architecture):
             super().load_model(*args, **kwargs)
         torch.accelerator.empty_host_cache()
         self._prepare_model()

@@ -30,3 +30,18 @@ def test_only_layers_that_make_up_for_it_leave_the_factor_out() -> None:
     (divided, whole), (untouched, multiplied) = results
     assert divided.tolist() == [0.39990234375] * 2 and whole.tolist() == [1.0, 1.0]
     assert untouched.tolist() == [1.0, 1.0] and multiplied.tolist() == [2.5, 2.5]
+
+
+class AXK1DecoderLayer(nn.Sequential):
+    """As vLLM's: it divides its residual by the factor, and norms what the experts answer."""
+
+    routed_scaling_factor = 2.5
+
+
+def test_a_layer_that_norms_the_experts_output_divides_nothing() -> None:
+    layer = AXK1DecoderLayer(Runner())
+    find_compensated(layer)
+    ones = torch.ones(2, dtype=torch.float16)
+    shared, routed = layer[0]._maybe_apply_routed_scale_to_output(ones.clone(), ones.clone())
+    assert layer.routed_scaling_factor == 1.0
+    assert shared.tolist() == [1.0, 1.0] and routed.tolist() == [2.5, 2.5]
