@@ -52,9 +52,11 @@ class Architecture:
     branch_gain: float = 1.0
     impossible: Mapping[str, str] = field(default_factory=dict)
     faults: tuple[str, ...] = ()
+    engine: Mapping[str, Any] = field(default_factory=dict)  # vLLM's arguments where those of all rows do not do
     extras: tuple[str, ...] = ()  # engine starts beyond those of every architecture, see verify.EXTRAS
     media: Mapping[str, str] = field(default_factory=dict)  # kind -> its placeholder in a prompt, see media.py
     renames: Mapping[str, str] = field(default_factory=dict)  # pattern -> the published name of such weights
+    transposed: str = ""  # pattern of the names of weights that the published checkpoint has as [.., in, out]
     processor: Mapping[str, Any] = field(default_factory=dict)  # what reads the media, see multimodal.toml
 
     def checkpoint_name(self, seed: int) -> str:
@@ -64,6 +66,7 @@ class Architecture:
         facts += [self.scheme] if self.scheme else []
         facts += ["draft head"] if self.drafts_itself else []
         facts += [dict(self.processor), dict(self.renames)] if self.media else []
+        facts += [self.transposed] if self.transposed else []
         digest = hashlib.sha256(json.dumps([*facts, dict(self.config)], sort_keys=True).encode()).hexdigest()
         return f"{self.name}-{digest[:12]}"
 

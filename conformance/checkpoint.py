@@ -88,6 +88,8 @@ def write_checkpoint(
     model.to(torch.bfloat16).save_pretrained(staging)
     if architecture.renames:
         rename_weights(staging, architecture.renames)
+    if architecture.transposed:
+        transpose_weights(staging, architecture.transposed)
     if head is not None:
         add_draft_head(head, staging)
     if stored is not None:
@@ -108,6 +110,17 @@ def rename_weights(directory: Path, renames: Mapping[str, str]) -> None:
     weights = load_file(file)
     for pattern, published in renames.items():
         weights = {re.sub(pattern, published, name): weight for name, weight in weights.items()}
+    save_file(weights, file, metadata={"format": "pt"})
+
+
+def transpose_weights(directory: Path, pattern: str) -> None:
+    """Store weights of these names as [.., in, out], where the published checkpoint does and transformers does not."""
+    file = directory / "model.safetensors"
+    weights = load_file(file)
+    chosen = [name for name in weights if re.search(pattern, name)]
+    if not chosen:
+        raise ValueError(f"No weight of the checkpoint is named as {pattern!r}, which the table's row transposes.")
+    weights.update({name: weights[name].transpose(-1, -2).contiguous() for name in chosen})
     save_file(weights, file, metadata={"format": "pt"})
 
 

@@ -117,7 +117,7 @@ def make_prompts(architecture: Architecture, seed: int = 0) -> Prompts:
                 continue
             number = len(found.setdefault(part, [])) + 1
             found["text"] += architecture.media[part].replace("{number}", str(number))
-            found[part].append(_facts_of(part, rng))
+            found[part].append(_facts_of(part, rng, architecture.processor))
         found["text"] = architecture.processor.get("lead", "") + found["text"].strip(" ")
         return found
 
@@ -137,11 +137,11 @@ def make_prompts(architecture: Architecture, seed: int = 0) -> Prompts:
     return Prompts(whole, chunked)
 
 
-def _facts_of(kind: str, rng: random.Random) -> list[int]:
+def _facts_of(kind: str, rng: random.Random, row: Mapping[str, Any]) -> list[int]:
     seed = rng.randrange(1 << 30)
     if kind == "image":
-        return [*rng.choice(PICTURE_SIZES), seed]
-    return [FRAMES, *PICTURE_SIZES[0], seed] if kind == "video" else [rng.choice(SAMPLES), seed]
+        return [*rng.choice(row.get("pictures", PICTURE_SIZES)), seed]
+    return [FRAMES, *row.get("film", PICTURE_SIZES[0]), seed] if kind == "video" else [rng.choice(SAMPLES), seed]
 
 
 # ---------------------------------------------------------------------------------------------------- processors

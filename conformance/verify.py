@@ -199,7 +199,7 @@ class Verifier:
             job: dict[str, Any] = {
                 "checkpoint": str(checkpoint),
                 "task": self.architecture.task,
-                "engine": {**self.common_engine, **remote, **setting.engine},
+                "engine": {**self.common_engine, **self.architecture.engine, **remote, **setting.engine},
                 "whole": prompts.whole,
                 "chunked": prompts.chunked,
                 "new_tokens": NEW_TOKENS,

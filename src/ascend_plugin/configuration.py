@@ -19,7 +19,7 @@ from ascend_plugin.graphs import budget
 from ascend_plugin.log import plugin_logger
 
 if TYPE_CHECKING:
-    from vllm.config import VllmConfig
+    from vllm.config import ModelConfig, VllmConfig
 
 logger = plugin_logger(__name__)
 
@@ -76,14 +76,19 @@ def check_and_update(vllm_config: VllmConfig, chip: ChipSpec) -> None:
         raise UnsupportedChoice("Leave out --enable-sleep-mode: this plugin cannot give device memory back yet.")
 
 
-def _check_media(vllm_config: VllmConfig) -> None:
-    """Refuse what a model with pictures or sounds asks of attention and is not there."""
-    model = vllm_config.model_config
+def check_decoder(model: ModelConfig) -> None:
+    """Refuse decoders that look at an encoder's output. Raises UnsupportedChoice."""
     if model.is_encoder_decoder:
         raise UnsupportedChoice(
             f"Serve another model than {model.architecture}: decoders that look at an encoder's output (Whisper and "
             "its kin) have no attention here yet. Qwen3-ASR turns speech into text without one."
         )
+
+
+def _check_media(vllm_config: VllmConfig) -> None:
+    """Refuse what a model with pictures or sounds asks of attention and is not there."""
+    model = vllm_config.model_config
+    check_decoder(model)
     if not model.is_multimodal_model or model.multimodal_config is None:
         return
     if model.is_mm_prefix_lm:

@@ -32,17 +32,21 @@ def _waits(target: torch.Tensor, source: Any) -> bool:
 
 
 class HostDraws(TorchDispatchMode):
-    """While active, uniform_ of a device tensor is drawn on the host: Ascend 310P hangs in it (vllm-ascend #8017).
+    """While active, tensors of the device are drawn on the host: 310P hangs in it (vllm-ascend #8017).
 
-    torch's own layers (nn.Linear, nn.Conv2d) draw weights when they are made, the heads of classifiers among them.
+    torch's own layers (nn.Linear, nn.Conv2d) draw weights when they are made: heads of classifiers, and most of what
+    towers for images and sound consist of.
     """
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.ops.aten.uniform_.default and args[0].device.type == "npu":
+        if func in DRAWN and args[0].device.type == "npu":
             target, *bounds = args
             generator = (kwargs or {}).get("generator")
             if generator is not None:  # the device's, which draws nothing on the host
                 generator = torch.Generator().manual_seed(generator.initial_seed())
             drawn = torch.empty(target.shape, dtype=target.dtype)
-            return target.copy_(drawn.uniform_(*bounds, generator=generator))
+            return target.copy_(func(drawn, *bounds, generator=generator))
         return func(*args, **(kwargs or {}))
+
+
+DRAWN = (torch.ops.aten.uniform_.default, torch.ops.aten.normal_.default)

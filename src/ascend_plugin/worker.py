@@ -31,7 +31,8 @@ class AscendWorker(Worker):
         """Bind this process to its chip, join the process groups and take the memory baseline."""
         compat.prepare_worker_process()
         log.hide_announced_conversions()
-        if self.model_config.has_inner_state:
+        # Qwen3.5 with pictures says that it is a hybrid, and nothing of its states.
+        if self.model_config.has_inner_state or self.model_config.is_hybrid:
             ops.register_recurrent_layers()
         if self.model_config.is_multimodal_model:
             ops.register_encoder_layers()

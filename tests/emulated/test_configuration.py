@@ -20,6 +20,11 @@ QWEN3_32B = {
     "tie_word_embeddings": False, "hidden_act": "silu", "torch_dtype": "bfloat16",
 }  # fmt: skip
 
+WHISPER = {
+    "architectures": ["WhisperForConditionalGeneration"], "model_type": "whisper", "is_encoder_decoder": True,
+    "d_model": 128, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2, "num_mel_bins": 16, "max_target_positions": 448, "vocab_size": 384,
+}  # fmt: skip
 
 FLY = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 3, "rejection_sample_method": "fly"}
 
@@ -102,3 +107,12 @@ def test_32b_on_one_chip_is_refused_with_the_arithmetic(emulated: Callable, smol
     assert "does not fit Ascend310P3 at tensor-parallel size 1" in done.stderr
     assert "61.0 GiB of fp16 weights" in done.stderr
     assert "--tensor-parallel-size 2" in done.stderr
+
+
+def test_an_encoder_is_refused_before_its_steps_are(emulated: Callable, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(WHISPER))
+    done = configure(emulated, tmp_path, max_num_batched_tokens=256, skip_tokenizer_init=True)
+    said = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "decoders that look at an encoder's output" in said
+    assert "is smaller than max_model_len" not in said  # true as well, but no larger step would help

@@ -184,7 +184,7 @@ CASES: dict[str, tuple[Break, str]] = {
     "a shard is missing": (without_a_shard, "model-00002-of-00002.safetensors"),
     "a tensor of the index is missing": (lambda folder: shard(folder, missing=Q), Q),
     "the index is garbage": (write(f"{WEIGHTS}.index.json", "{"), "index.json"),
-    "the index maps to numbers": (write(f"{WEIGHTS}.index.json", '{"weight_map": {"a": 1}}'), "is not complete"),
+    "the index maps to numbers": (write(f"{WEIGHTS}.index.json", '{"weight_map": {"a": 1}}'), "index.json cannot"),
     "a query is missing": (change(lambda weights: weights.pop(Q)), Q),
     "a key is missing": (change(lambda weights: weights.pop(K)), K),
     "a gate is missing": (change(lambda weights: weights.pop(GATE)), GATE),

@@ -1,7 +1,8 @@
 """A server's default of max_num_batched_tokens is the chip's, where the chip table has one.
 
 Reason: vLLM chooses it by memory, TPU and CPU; a platform is asked when a user's choice can no longer be told from the
-default.
+default. It is also the last place before vLLM complains of the steps of a model with an encoder, whatever the steps,
+so that a model that cannot run is refused here for its true reason.
 Upstream: vllm/engine/arg_utils.py, EngineArgs.get_batch_defaults and the method below, which calls it.
 Held by: tests/upstream/test_patches.py, tests/emulated/test_configuration.py.
 Exit: when get_batch_defaults asks the platform.
@@ -12,7 +13,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from ascend_plugin import detection
+from ascend_plugin import configuration, detection
 
 if TYPE_CHECKING:
     from vllm.config import ModelConfig
@@ -30,6 +31,7 @@ def apply() -> None:
 
     @functools.wraps(set_defaults)
     def set_with_chip(args: Any, usage_context: Any, model_config: Any, parallel_config: Any) -> None:
+        configuration.check_decoder(model_config)
         left_open = args.max_num_batched_tokens is None
         set_defaults(args, usage_context, model_config, parallel_config)
         drafts = args.speculative_config is not None  # whose slots come on top

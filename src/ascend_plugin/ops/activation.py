@@ -26,6 +26,11 @@ class AscendXIELU(XIELU):
     vLLM makes them bfloat16 whatever the model's type; 310P has none, and mixed with float16 they would give float32.
     """
 
+    alpha_p: nn.Parameter
+    alpha_n: nn.Parameter
+    beta: torch.Tensor
+    eps: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__(dtype=torch.float32)
 

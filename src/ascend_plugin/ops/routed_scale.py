@@ -37,7 +37,7 @@ def find_compensated(model: nn.Module) -> None:
     for layer in model.modules():
         names = {kind.__name__ for kind in type(layer).__mro__}
         if names & set(NORMED):
-            layer.routed_scaling_factor = 1.0  # what the layer itself divides by; its runner has its own
+            layer.__dict__["routed_scaling_factor"] = 1.0  # what the layer itself divides by; its runner has its own
         if names & set(COMPENSATING):
             for module in layer.modules():
                 if isinstance(module, AscendMoERunner):

@@ -64,6 +64,11 @@ def test_a_model_of_two_matrices_is_not_refused() -> None:
     assert plan(STARCODER2_15B).weights_bytes == pytest.approx(29.7 * 2**30, rel=0.01)
 
 
+def test_what_the_engine_may_use_is_its_share_of_the_chip() -> None:
+    total = DUO.usable_memory_bytes(0)
+    assert plan(STARCODER2_15B).budget_bytes == pytest.approx(0.92 * total, rel=1e-6)
+
+
 def test_a_family_that_no_published_total_holds_is_tried(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert plan({**QWEN3_32B, "model_type": "something_new"}) is None
