@@ -25,10 +25,11 @@ from conformance.checkpoint import write_checkpoint
 print(write_checkpoint(architectures()[sys.argv[1]], Path(sys.argv[2])))
 """
 WITHOUT_TORCHVISION = """
-import runpy, sys
+import importlib.util, runpy, sys
 from ascend_plugin.compat import torchvision
 torchvision.apply()
-torchvision.is_installed = lambda: False
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "torchvision" else find(name, *rest)
 runpy.run_path(sys.argv.pop(1), run_name="__main__")
 """
 

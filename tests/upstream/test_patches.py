@@ -148,7 +148,7 @@ def test_routed_scale_is_needed() -> None:
 
 
 def test_the_decoder_layers_that_make_up_for_the_factor_are_known() -> None:
-    from ascend_plugin.ops.routed_scale import COMPENSATING
+    from ascend_plugin.ops.routed_scale import COMPENSATING, NORMED
 
     folder = file_of("vllm.model_executor.models.registry")
     assert folder is not None
@@ -160,7 +160,7 @@ def test_the_decoder_layers_that_make_up_for_the_factor_are_known() -> None:
         for node in ast.parse(text).body
         if isinstance(node, ast.ClassDef) and dividing in (ast.get_source_segment(text, node) or "")
     }
-    assert {name for name in found if name.endswith("DecoderLayer")} == set(COMPENSATING)
+    assert {name for name in found if name.endswith("DecoderLayer")} == {*COMPENSATING, *NORMED}
 
 
 def test_recurrent_states_is_needed() -> None:

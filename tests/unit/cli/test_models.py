@@ -76,7 +76,10 @@ def test_the_architecture_of_a_folder_decides(ascend: Ascend, tmp_path: Path) ->
     (folder / "config.json").write_text(json.dumps({**QWEN3_32B, "architectures": ["MixtralForCausalLM"]}))
     assert {result["name"] for result in ascend("models", folder, "--json").json["results"]} == {"mixtral"}
     (folder / "config.json").write_text(json.dumps({**QWEN3_32B, "architectures": ["Qwen3_5ForConditionalGeneration"]}))
-    assert {result["name"] for result in ascend("models", folder, "--json").json["results"]} == {"qwen3_5"}
+    assert {result["name"] for result in ascend("models", folder, "--json").json["results"]} == {
+        "qwen3_5",
+        "qwen3_5-vl",
+    }
     (folder / "config.json").write_text(json.dumps({**QWEN3_32B, "architectures": {"no": "list"}}))
     assert ascend("models", folder, "--json").json["results"] == []
 
