@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from ascend_facts.versions import row
 from ascend_plugin import detection, quantization
 from ascend_plugin.graphs import budget
 from ascend_plugin.log import plugin_logger
+from ascend_plugin.preconditions import has_torchvision
 
 if TYPE_CHECKING:
     from vllm.config import ModelConfig, VllmConfig
@@ -98,7 +98,7 @@ def _check_media(vllm_config: VllmConfig) -> None:
         )
     sees = any(hasattr(model.hf_config, name) for name in ("vision_config", "visual", "thinker_config"))
     allowed = any(model.multimodal_config.get_limit_per_prompt(kind) for kind in PICTURES)
-    if sees and allowed and importlib.util.find_spec("torchvision") is None:
+    if sees and allowed and not has_torchvision():
         release = dict(zip(row().torch, row().torchvision, strict=True)).get(torch.__version__.partition("+")[0])
         raise UnsupportedChoice(
             f"Run `pip install --no-deps torchvision=={release or row().torchvision[0]}`, or add --language-model-only "

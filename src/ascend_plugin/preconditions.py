@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, entry_points, version
+from importlib.util import find_spec
 from pathlib import Path
 
 from ascend_facts.versions import row
@@ -18,6 +19,11 @@ SET_ENV = (
     "~/Ascend/ascend-toolkit/set_env.sh",
     "~/Ascend/cann/set_env.sh",
 )
+
+
+def has_torchvision() -> bool:
+    """Whether torchvision is there, which transformers prepares pictures with. Does not import it."""
+    return find_spec("torchvision") is not None
 
 
 def refuse_two_plugins() -> None:

@@ -25,11 +25,11 @@ from conformance.checkpoint import write_checkpoint
 print(write_checkpoint(architectures()[sys.argv[1]], Path(sys.argv[2])))
 """
 WITHOUT_TORCHVISION = """
-import importlib.util, runpy, sys
+import runpy, sys
 from ascend_plugin.compat import torchvision
 torchvision.apply()
-find = importlib.util.find_spec
-importlib.util.find_spec = lambda name, *rest: None if name == "torchvision" else find(name, *rest)
+from ascend_plugin import configuration
+configuration.has_torchvision = lambda: False
 runpy.run_path(sys.argv.pop(1), run_name="__main__")
 """
 

@@ -14,10 +14,11 @@ Exit: when the package index has a build for torch's CPU build, or torchvision i
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
 from types import ModuleType
 from typing import Any
+
+from ascend_plugin.preconditions import has_torchvision
 
 FAKE_FORMS = "torchvision._meta_registrations"
 REPLACED = "transformers.models.qwen2_vl.image_processing_qwen2_vl"
@@ -34,12 +35,8 @@ class _StandIn(ModuleType):
 
 
 def apply() -> None:
-    if is_installed():
+    if has_torchvision():
         if "torchvision" not in sys.modules:
             sys.modules.setdefault(FAKE_FORMS, ModuleType(FAKE_FORMS, "Left out by ascend_plugin.compat.torchvision."))
     elif REPLACED not in sys.modules:
         sys.modules[REPLACED] = _StandIn(REPLACED, __doc__)
-
-
-def is_installed() -> bool:
-    return importlib.util.find_spec("torchvision") is not None
