@@ -18,7 +18,6 @@ with.
 from __future__ import annotations
 
 # ruff: noqa: E402 - what hides the NPU has to come before the imports that look for it
-import json
 import os
 import sys
 from pathlib import Path
@@ -33,9 +32,8 @@ torchvision.apply()
 
 import numpy as np
 import torch
-import transformers
 
-from conformance import media_reference
+from conformance import cpu_job, media_reference
 from conformance.adapters import merge
 from conformance.architectures import Architecture
 from conformance.checkpoint import build_reference_model, write_checkpoint
@@ -108,12 +106,7 @@ def run(job: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    with open(sys.argv[1]) as file:
-        job = json.load(file)
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    run(job)
+    run(cpu_job.read())
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ from typing import Any
 os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
 sys.modules["torch_npu"] = None  # type: ignore[assignment] # transformers imports it wherever it is installed
 
-import torch
 import transformers
 
+from conformance import cpu_job
 from conformance.architectures import FACTS, Architecture, Task
 from conformance.checkpoint import write_checkpoint
 from conformance.registry.names import data, registered
@@ -82,11 +82,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    with open(sys.argv[1]) as file:
-        job = json.load(file)
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    job = cpu_job.read()
     Path(job["output"]).write_text(json.dumps(run(job)))
 
 

@@ -27,6 +27,7 @@ BYTES_OF_WEIGHT: Mapping[WeightFormat, float] = {
 }
 FOUR_BIT = ("awq", "gptq", "auto_awq", "auto_gptq", "awq_marlin", "gptq_marlin")
 GPT_OSS = "mxfp4"  # as its checkpoints call it; other models' have other names
+MODELSLIM_DESCRIPTION = "quant_model_description.json"  # beside the weights; config.json is silent about them
 MODELSLIM_KINDS = ("W8A8", "W8A8_DYNAMIC")  # those that the plugin reads
 
 

@@ -14,12 +14,9 @@ from typing import Any
 from ascend_cli.errors import UsageError
 from ascend_facts.checkpoint import UnreadableCheckpoint, measured
 from ascend_facts.model_shape import ModelShape, UnreadableConfig, read_model_shape
-from ascend_facts.quantized_format import MODELSLIM_KINDS
+from ascend_facts.quantized_format import MODELSLIM_DESCRIPTION, MODELSLIM_KINDS
 
 CARDS = Path(__file__).with_name("cards.toml")
-MODELSLIM_DESCRIPTION = (
-    "quant_model_description.json"  # such a checkpoint is quantized, and config.json silent about it
-)
 MODELOPT_DESCRIPTION = "hf_quant_config.json"
 MISTRAL_PARAMETERS = "params.json"  # Mistral's own releases have no config.json
 LARGEST_CONFIG_BYTES = 64 << 20  # descriptions name every tensor of a model

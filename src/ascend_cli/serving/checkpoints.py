@@ -9,11 +9,10 @@ from typing import Any
 from ascend_cli.errors import UsageError
 from ascend_cli.serving.templates import check_templates
 from ascend_facts.checkpoint_files import LFS, BrokenCheckpoint, check_model, check_values, stored_tensors
-from ascend_facts.quantized_format import MODELSLIM_KINDS
+from ascend_facts.quantized_format import MODELSLIM_DESCRIPTION, MODELSLIM_KINDS
 
-DESCRIPTION = "quant_model_description.json"
-JSON_FILES = ("config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json", DESCRIPTION)
-MUST_BE_OBJECTS = ("config.json", DESCRIPTION)
+JSON_FILES = ("config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json", MODELSLIM_DESCRIPTION)
+MUST_BE_OBJECTS = ("config.json", MODELSLIM_DESCRIPTION)
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl")
 DESCRIBED_KINDS = (
     *MODELSLIM_KINDS,
@@ -40,9 +39,9 @@ def check_checkpoint(folder: Path) -> None:
             )
         return
     config = documents.get("config.json", {})
-    described = documents.get(DESCRIPTION)
+    described = documents.get(MODELSLIM_DESCRIPTION)
     if isinstance(described, dict):
-        _check_description(folder / DESCRIPTION, described)
+        _check_description(folder / MODELSLIM_DESCRIPTION, described)
         config = {"quantization_config": {}} | config
     _check_quantization(folder / "config.json", config)
     try:

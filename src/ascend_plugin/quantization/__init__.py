@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ascend_facts.quantized_format import MODELSLIM_DESCRIPTION
 from ascend_plugin.log import plugin_logger
-from ascend_plugin.quantization.names import DESCRIPTION, MODELSLIM, ROUNDED
+from ascend_plugin.quantization.names import MODELSLIM, ROUNDED
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -65,9 +66,9 @@ def detect(vllm_config: VllmConfig) -> None:
         return
     from vllm.transformers_utils.repo_utils import file_or_path_exists
 
-    if not file_or_path_exists(model.model, DESCRIPTION, model.revision):
+    if not file_or_path_exists(model.model, MODELSLIM_DESCRIPTION, model.revision):
         return
-    logger.info_once("%s has a %s: its weights are read as ModelSlim wrote them.", model.model, DESCRIPTION)
+    logger.info_once("%s has a %s: its weights are read as ModelSlim wrote them.", model.model, MODELSLIM_DESCRIPTION)
     _choose(MODELSLIM, vllm_config)
 
 

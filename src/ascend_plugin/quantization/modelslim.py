@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from vllm.model_executor.layers.quantization.base_config import QuantizationConfig, QuantizeMethodBase
 
+from ascend_facts.quantized_format import MODELSLIM_DESCRIPTION
 from ascend_plugin import detection
 from ascend_plugin.quantization.errors import UnsupportedCheckpoint
-from ascend_plugin.quantization.names import DESCRIPTION, MODELSLIM
+from ascend_plugin.quantization.names import MODELSLIM
 
 FLOAT, STATIC, DYNAMIC = "FLOAT", "W8A8", "W8A8_DYNAMIC"
 KINDS = (FLOAT, STATIC, DYNAMIC)
@@ -48,7 +49,7 @@ class ModelSlimConfig(QuantizationConfig):
 
     @staticmethod
     def get_config_filenames() -> list[str]:
-        return [DESCRIPTION]
+        return [MODELSLIM_DESCRIPTION]
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> ModelSlimConfig:

@@ -2,4 +2,3 @@
 
 MODELSLIM = "ascend"  # the name that users of `--quantization` know
 ROUNDED = "ascend_float16_weights"  # float32 models, see `rounded`; no checkpoint has it
-DESCRIPTION = "quant_model_description.json"  # what ModelSlim writes beside the weights
