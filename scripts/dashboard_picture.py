@@ -3,11 +3,7 @@
     .venv/bin/python scripts/dashboard_picture.py http://127.0.0.1:9090 > dashboard.html
 
 Grafana is on no package index. So the dashboard's own queries are asked of a real Prometheus, and their answers drawn
-<<<<<<< HEAD
-in its own grid; what Grafana does beyond that (its look, its menus) is not shown.
-=======
 in the dashboard's own grid; what Grafana does beyond that (its look, its menus) is not shown.
->>>>>>> main
 """
 
 from __future__ import annotations
