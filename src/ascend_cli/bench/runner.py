@@ -74,16 +74,15 @@ def place_here(chip: str, tensor_parallel_size: int | None, weight_format: str, 
 
 def _chip_here(emulated: bool) -> str | None:
     """The chip of this machine; None where there is none, or it cannot be told."""
-    from ascend_cli.hardware.host import reading_here, spec_here
-    from ascend_cli.hardware.npu_smi import NpuSmiError
+    from ascend_cli.hardware.host import chips_here, spec_here
     from ascend_facts.chips import UnknownChip
 
     if emulated:
         return os.environ.get("ASCEND_EMULATOR_CHIP") or EMULATED_CHIP
     try:
-        found = reading_here().chips
+        found = chips_here()
         return spec_here(found).name if found else None
-    except (NpuSmiError, UnknownChip):
+    except UnknownChip:
         return None
 
 

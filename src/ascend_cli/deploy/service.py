@@ -10,6 +10,7 @@ from pathlib import Path
 from ascend_cli.deploy.images import Image
 from ascend_cli.deploy.names import check_mount, check_name, check_text
 from ascend_cli.errors import UsageError
+from ascend_cli.hardware.host import alike
 from ascend_cli.hardware.npu_smi import Reading
 from ascend_cli.registry.cards import Model
 from ascend_cli.registry.parsers import parser_flags
@@ -283,10 +284,11 @@ def _free_devices(needed: int, here: Reading | None) -> tuple[int, ...]:
     """The first chips, or the first that nothing holds where npu-smi shows this machine's. Raises UsageError."""
     if here is None:
         return tuple(range(needed))
-    free = sorted(chip.device_id for chip in here.chips if not here.processes_on(chip))
+    same = alike(here.chips)
+    free = sorted(chip.device_id for chip in same if not here.processes_on(chip))
     if len(free) < needed:
         raise UsageError(
-            f"{needed} chips are needed, {len(free)} of the {len(here.chips)} here are free: "
+            f"{needed} chips are needed, {len(free)} of the {len(same)} here are free: "
             "end what holds the others, or name chips with --devices"
         )
     return tuple(free[:needed])

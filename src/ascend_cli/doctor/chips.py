@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from ascend_cli.doctor.findings import Finding, error, note, ok, warning
@@ -39,7 +39,16 @@ def check_chips(host: Host, emulated: bool) -> Iterator[Finding]:
             "lspci -d 19e5: ; if a card is listed, reinstall the driver, else reseat it",
         )
         return
-    yield ok("chips", f"{len(reading.chips)} x {reading.chips[0].name} (npu-smi {reading.version})")
+    kinds = Counter(chip.name for chip in reading.chips)
+    counts = ", ".join(f"{count} x {name}" for name, count in kinds.items())
+    yield ok("chips", f"{counts} (npu-smi {reading.version})")
+    if len(kinds) > 1:
+        others = ",".join(str(chip.device_id) for chip in reading.chips if chip.name != reading.chips[0].name)
+        yield note(
+            "chips",
+            f"{len(kinds)} kinds of chips are here; commands plan with the {reading.chips[0].name}",
+            f"one server takes chips of one kind: ASCEND_RT_VISIBLE_DEVICES={others} turns to the others",
+        )
     yield from _pairing(host, reading)
     yield from _health(reading)
     yield from _free(reading)

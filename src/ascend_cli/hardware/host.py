@@ -75,7 +75,7 @@ class Host:
 
     def device_nodes(self) -> list[DeviceNode]:
         """/dev/davinciN, sorted by N, and the three nodes that every process needs."""
-        names = [path.name for path in self.path("/dev").glob("davinci[0-9]*")]
+        names = [path.name for path in self.path("/dev").glob("davinci[0-9]*") if path.name[7:].isdecimal()]
         names.sort(key=lambda name: int(name.removeprefix("davinci")))
         common = [name for name in ("davinci_manager", "devmm_svm", "hisi_hdc") if self.path(f"/dev/{name}").exists()]
         return [self._node(f"/dev/{name}") for name in [*names, *common]]
@@ -117,11 +117,19 @@ def reading_here(host: Host | None = None) -> npu_smi.Reading:
 
 
 def chips_here(host: Host | None = None) -> tuple[npu_smi.ChipReading, ...]:
-    """The chips that npu-smi shows, or none where it cannot run."""
+    """The chips that one server can take here, or none where npu-smi cannot run."""
     try:
-        return reading_here(host).chips
+        return alike(reading_here(host).chips)
     except npu_smi.NpuSmiError:
         return ()
+
+
+def alike(readings: Sequence[npu_smi.ChipReading]) -> tuple[npu_smi.ChipReading, ...]:
+    """The chips of the first one's kind, among those that ASCEND_RT_VISIBLE_DEVICES leaves: ranks need equal chips."""
+    visible = [word.strip() for word in os.environ.get("ASCEND_RT_VISIBLE_DEVICES", "").split(",") if word.strip()]
+    seen = [reading for reading in readings if not visible or str(reading.device_id) in visible]
+    seen = seen or list(readings[: len(visible)])  # numbers of a container, which count its own chips
+    return tuple(reading for reading in seen if reading.name == seen[0].name)
 
 
 def spec_of(reading: npu_smi.ChipReading) -> ChipSpec:
@@ -142,18 +150,23 @@ def spec_of(reading: npu_smi.ChipReading) -> ChipSpec:
 def spec_here(readings: Sequence[npu_smi.ChipReading]) -> ChipSpec:
     """The chip of this machine, with the memory that npu-smi shows: products of one chip differ in it.
 
-    PyTorch sees the share of it that it sees on the chip of the table. Raises UnknownChip.
+    Where cards of several sizes hold the same chip, the smallest at each place of a card: any may take part. PyTorch
+    sees the share of it that it sees on the chip of the table. Raises UnknownChip.
     """
     spec = spec_of(readings[0])
-    totals = [reading.memory_total_mib for reading in readings[: len(spec.memory_mib)]]
-    if any(total is None for total in totals):
-        return spec  # not shown: the table's memory stands
-    shown = [total for total in totals if total is not None]
-    table = [spec.memory_mib[index % len(spec.memory_mib)] for index in range(len(shown))]
-    if all(abs(total - known) <= SAME_MEMORY * known for total, known in zip(shown, table, strict=True)):
+    shown: dict[int, int] = {}
+    for reading in readings:
+        if reading.name == readings[0].name and reading.memory_total_mib is not None:
+            place = reading.chip_id % len(spec.memory_mib)
+            shown[place] = min(reading.memory_total_mib, shown.get(place, reading.memory_total_mib))
+    if not shown:
+        return spec  # the table's memory stands
+    totals = [shown[place] for place in sorted(shown)]
+    table = [spec.memory_mib[place] for place in sorted(shown)]
+    if all(abs(total - known) <= SAME_MEMORY * known for total, known in zip(totals, table, strict=True)):
         return spec
     share = spec.usable_memory_mib[0] / spec.memory_mib[0]
-    return replace(spec, memory_mib=tuple(shown), usable_memory_mib=tuple(int(total * share) for total in shown))
+    return replace(spec, memory_mib=tuple(totals), usable_memory_mib=tuple(int(total * share) for total in totals))
 
 
 def default_chip(host: Host | None = None) -> ChipSpec:
@@ -169,6 +182,7 @@ def default_chip(host: Host | None = None) -> ChipSpec:
         raise UsageError(f"npu-smi does not tell the chip here ({error}): `ascend doctor`, or give --chip") from error
     if not found:
         raise UsageError("npu-smi shows no chip: `ascend doctor`, or give --chip")
+    found = alike(found)
     try:
         return spec_here(found)
     except chips.UnknownChip as error:

@@ -73,7 +73,7 @@ def _is_ours(vllm: str) -> bool:
 
 def machine_here() -> Machine:
     """Chips of this machine; emulated ones where there is no NPU and the emulator is installed. Raises UsageError."""
-    from ascend_cli.hardware.host import default_chip, is_emulated, reading_here
+    from ascend_cli.hardware.host import alike, default_chip, is_emulated, reading_here
     from ascend_cli.hardware.npu_smi import Cause, NpuSmiError
 
     if is_emulated():
@@ -92,7 +92,7 @@ def machine_here() -> Machine:
         if error.cause is Cause.MISSING:
             raise UsageError(NOTHING_HERE) from error
         raise UsageError(f"the chips here do not answer ({error}): `ascend doctor` says what to do") from error
-    return Machine(default_chip(), _visible(len(found)), False, "real")
+    return Machine(default_chip(), len(alike(found)), False, "real")
 
 
 def _visible(chips: int) -> int:

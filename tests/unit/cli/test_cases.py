@@ -27,6 +27,7 @@ CASES: dict[str, tuple[str, tuple[str, ...]]] = {
         "the memory of the real chip is planned with",
         (
             "cli/test_machines.py::test_the_memory_of_this_machine_is_planned_with",
+            "cli/test_machines.py::test_the_smallest_card_of_a_machine_is_planned_with",
             "cli/test_machines.py::test_a_folder_of_empty_weights_is_decided_upon_and_not_served",
         ),
     ),
@@ -43,6 +44,7 @@ CASES: dict[str, tuple[str, tuple[str, ...]]] = {
             "cli/test_hostile_tables.py::test_every_command_answers_a_cut_table",
             "cli/test_hostile_tables.py::test_an_odd_row_anywhere_is_read_around",
             "cli/test_machines.py::test_an_unknown_chip_is_named_and_not_taken_for_another",
+            "cli/test_machines.py::test_chips_of_two_kinds_are_not_counted_as_one",
         ),
     ),
     "group 5": (
@@ -55,7 +57,10 @@ CASES: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "group 6": (
         "the table of npu-smi 25.6 and later",
-        ("cli/test_machines.py::test_every_command_answers_on_every_machine",),
+        (
+            "cli/test_machines.py::test_every_command_answers_on_every_machine",
+            "cli/test_machines.py::test_the_table_of_25_6_is_read",
+        ),
     ),
     "group 7": (
         "an npu-smi that fails or hangs is said, and no chip guessed",

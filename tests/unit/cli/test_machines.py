@@ -87,6 +87,35 @@ def test_the_memory_of_this_machine_is_planned_with(ascend: Ascend, machine: Mac
     assert choices[0]["fits"]
 
 
+def test_the_smallest_card_of_a_machine_is_planned_with(ascend: Ascend, machine: Machine) -> None:
+    """A Duo of 43 GiB a chip beside a Pro of 21: whichever chips a server gets, it fits them."""
+    machine("made-duo-beside-pro")
+    choices = ascend("plan", "qwen3-14b", "--json").json["plan"]["choices"]
+    assert [choice["fits"] for choice in choices] == [False, True]
+
+
+def test_chips_of_two_kinds_are_not_counted_as_one(
+    ascend: Ascend, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine("made-two-kinds")
+    assert "on 2 of 2 310P3 chips" in ascend("serve", "qwen3-14b", "--dry-run").err
+    assert ascend("plan", "qwen3-8b", "--json").json["plan"]["chips"] == 2
+    assert "2 of the 2 here" in ascend("deploy", "qwen3-8b", "--tp", "4").error_line
+    found = [one for one in ascend("doctor", "--json").json["findings"] if one["check"] == "chips"]
+    assert found[0]["what"].startswith("2 x 310P3, 1 x 910B3") and found[1]["status"] == "note"
+    monkeypatch.setenv("ASCEND_RT_VISIBLE_DEVICES", "2")
+    assert "on 1 of 1 910B3 chips" in ascend("serve", "qwen3-8b", "--dry-run").err
+
+
+@pytest.mark.parametrize(
+    ("name", "chip", "count"), [("25.6.rc1-Ascend910-new-table", "910_9391", 1), ("25.7.rc1-950PR-alarm", "950PR", 2)]
+)
+def test_the_table_of_25_6_is_read(ascend: Ascend, machine: Machine, name: str, chip: str, count: int) -> None:
+    machine(name)
+    answer = ascend("plan", "qwen3-8b", "--json").json["plan"]
+    assert (answer["chip"], answer["chips"]) == (chip, count)
+
+
 def test_a_folder_of_empty_weights_is_decided_upon_and_not_served(
     ascend: Ascend, machine: Machine, model_folder: Path
 ) -> None:
