@@ -14,6 +14,7 @@ WIDTH, HEIGHT = 640, 340
 LEFT, RIGHT, TOP, BOTTOM = 68, 18, 16, 52
 PLOT_WIDTH, PLOT_HEIGHT = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
 MARKERS = ("circle", "square", "diamond", "triangle")
+LABEL_SIZE, CHARACTER_WIDTH = 11.5, 6.6  # of a figure over a bar, in pixels
 SERIES_COLORS = 8  # classes in the style sheet; more series start over with another marker
 
 
@@ -131,9 +132,12 @@ def line_chart(
         if len(spots) > 1:
             body.append(f'<polyline points="{path}" class="line series-{index % SERIES_COLORS}"/>')
         body += [_marker(x, y, index) for x, y in spots]
-        for (x, y), label in zip(spots, one.labels, strict=False):
-            near_right = x > WIDTH - 120
-            body.append(_text(x + (-8 if near_right else 8), y - 7, label, "end" if near_right else "start", "label"))
+        for place_in_line, ((x, y), label) in enumerate(zip(spots, one.labels, strict=False)):
+            # Left of the point where the line would leave it through the label, or the label the picture.
+            to_left = x > WIDTH - 120 or any(
+                x < next_x and next_y < y for next_x, next_y in spots[place_in_line + 1 :][:1]
+            )
+            body.append(_text(x + (-8 if to_left else 8), y - 7, label, "end" if to_left else "start", "label"))
     return _frame(title, body, [one.name for one in drawn], names=True)
 
 
@@ -144,7 +148,7 @@ def bar_chart(
     y_title: str,
     unit: str = "",
 ) -> str:
-    """Bars in groups; a missing value leaves its place empty. Returns an empty string where there is no value."""
+    """Bars in groups, each about its middle; a missing value has none. Returns an empty string where there is none."""
     values = [value for _, column in series for value in column if value is not None]
     if not values:
         return ""
@@ -155,18 +159,18 @@ def bar_chart(
         center = LEFT + slot * (position + 0.5)
         for line, text in enumerate(_wrap(group, slot)):
             body.append(_text(center, HEIGHT - BOTTOM + 16 + 13 * line, text))
-        for index, (_, column) in enumerate(series):
-            value = column[position]
-            if value is None:
-                continue
-            x = center + bar * (index - len(series) / 2)
+        there = [(index, value) for index, (_, column) in enumerate(series) if (value := column[position]) is not None]
+        for order, (index, value) in enumerate(there):
+            x = center + bar * (order - len(there) / 2)
             y = _y(value, marks)
             height = HEIGHT - BOTTOM - y
             body.append(
                 f'<rect x="{x + 1:.1f}" y="{y:.1f}" width="{bar - 2:.1f}" height="{height:.1f}" '
                 f'class="bar series-{index % SERIES_COLORS}"/>'
             )
-            body.append(_text(x + bar / 2, y - 5, number(value) + unit, css="label"))
+            text = f"{value:.2g}%" if unit == "%" and value < 99.5 else number(value) + unit
+            size = min(LABEL_SIZE, LABEL_SIZE * bar / (CHARACTER_WIDTH * len(text)))  # neighbors do not overlap
+            body.append(_text(x + bar / 2, y - 5, text, css="label", extra=f' style="font-size:{size:.1f}px"'))
     body.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{HEIGHT - BOTTOM}" y2="{HEIGHT - BOTTOM}" class="base"/>')
     return _frame(title, body, [name for name, _ in series], names=len(series) > 1, bars=True)
 
