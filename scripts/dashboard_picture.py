@@ -1,8 +1,8 @@
 """Draw the Grafana dashboard's panels from a Prometheus that runs, as a page for a browser.
 
-    .venv/bin/python scripts/dashboard_picture.py http://127.0.0.1:9090 > dashboard.html
+    .venv/bin/python scripts/dashboard_picture.py http://127.0.0.1:9090 [END] > dashboard.html
 
-Grafana is on no package index. So the dashboard's own queries are asked of a real Prometheus, and their answers drawn
+END is the last second shown, as `date +%s` counts; now, if it is not given. Grafana is on no package index. So the dashboard's own queries are asked of a real Prometheus, and their answers drawn
 in the dashboard's own grid; what Grafana does beyond that (its look, its menus) is not shown.
 """
 
@@ -19,15 +19,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from ascend_cli.bench.svg import number, ticks
-from ascend_cli.deploy.dashboard import dashboard
+from ascend_cli.deploy.dashboard import GRID_WIDTH, dashboard
 
 SPAN_S, POINTS = 150.0, 75
-WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 440, 150, 52, 8, 22
+HEIGHT, LEFT, TOP, BOTTOM = 150, 52, 8, 22
+PAGE_WIDTH, GAP = 1416, 6  # as the style below has them
 COLORS = ("#73bf69", "#f2cc0c", "#5794f2", "#ff780a", "#f2495c", "#b877d9")
 STYLE = """body{background:#111217;color:#ccccdc;font:13px sans-serif;margin:12px;width:1416px}
 .grid{display:grid;grid-template-columns:repeat(24,1fr);gap:6px}h2{grid-column:1/-1;font-size:15px;margin:6px 0}
 .p{background:#181b1f;border:1px solid #2c3235;padding:6px}.p b{display:block;margin-bottom:4px}
-.l{font-size:11px;line-height:15px;max-height:45px;overflow:hidden}.l i{font-style:normal;margin-right:10px}
+.l{font-size:11px;line-height:15px;display:flex;flex-wrap:wrap}.l i{font-style:normal;margin-right:10px;white-space:nowrap}
 text{fill:#9fa7b3;font-size:10px}
 """
 
@@ -52,7 +53,7 @@ def series(prometheus: str, panel: dict[str, Any], end_s: float) -> Iterator[tup
 
 
 def drawn(panel: dict[str, Any], lines: list[tuple[str, list[tuple[float, float]]]], end_s: float) -> str:
-    width = int(WIDTH * panel["gridPos"]["w"] / 8 * 1.02)
+    width = int((PAGE_WIDTH + GAP) * panel["gridPos"]["w"] / GRID_WIDTH) - GAP - 14  # 14: borders and padding
     defaults = panel["fieldConfig"]["defaults"]
     scale = 100.0 if defaults["unit"] == "percentunit" else 1.0
     most = defaults.get("max") or max((value for _, points in lines for _, value in points), default=1.0) or 1.0
@@ -62,6 +63,8 @@ def drawn(panel: dict[str, Any], lines: list[tuple[str, list[tuple[float, float]
         y = TOP + (HEIGHT - TOP - BOTTOM) * (1 - mark / marks[-1])
         parts.append(f'<line x1="{LEFT}" x2="{width - 6}" y1="{y:.0f}" y2="{y:.0f}" stroke="#2c3235"/>')
         parts.append(f'<text x="{LEFT - 5}" y="{y + 3:.0f}" text-anchor="end">{number(mark)}</text>')
+    if not any(points for _, points in lines):
+        parts.append(f'<text x="{(LEFT + width) // 2}" y="{HEIGHT // 2}" text-anchor="middle">no data</text>')
     for index, (_, points) in enumerate(lines):
         places = " ".join(
             f"{LEFT + (width - 6 - LEFT) * (1 - (end_s - at) / SPAN_S):.1f},"
@@ -85,8 +88,7 @@ def drawn(panel: dict[str, Any], lines: list[tuple[str, list[tuple[float, float]
     return f'<b>{html.escape(title)}</b>{chart}<div class="l">{names}</div>'
 
 
-def page(prometheus: str) -> str:
-    end_s = time.time()
+def page(prometheus: str, end_s: float) -> str:
     parts = []
     for panel in dashboard()["panels"]:
         if panel["type"] == "row":
@@ -99,4 +101,4 @@ def page(prometheus: str) -> str:
 
 
 if __name__ == "__main__":
-    print(page(sys.argv[1].rstrip("/")))
+    print(page(sys.argv[1].rstrip("/"), float(sys.argv[2]) if len(sys.argv) > 2 else time.time()))
