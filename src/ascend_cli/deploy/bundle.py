@@ -13,6 +13,7 @@ import re
 import shlex
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,8 +28,8 @@ FILE_OF_TARGET = {"docker": "start.sh", "compose": "compose.yaml", "k8s": "manif
 LOCK = "requirements/row.lock"
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 CHUNK_BYTES = 1 << 20
-# manylinux tags that current wheels carry, oldest last: pip takes a wheel of any of those named.
-PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux2014")
+# Every tag that a system with glibc 2.35 takes (Ubuntu 22.04, the older of the images): pip adds no older one itself.
+PLATFORMS = (*(f"manylinux_2_{minor}" for minor in range(35, 16, -1)), "manylinux2014")
 
 
 @dataclass
@@ -119,8 +120,22 @@ def _wheels(bundle: Bundle) -> None:
         bundle.run(torch, [*download, *platform, "--index-url", TORCH_INDEX, torch])
     vllm = [*build, "--require-hashes", "--no-binary", "vllm", "-r", str(bundle.repository / "requirements/vllm.lock")]
     empty = {"VLLM_TARGET_DEVICE": "empty", "VLLM_VERSION_OVERRIDE": row().vllm, "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
-    bundle.run("vllm", vllm, empty)
+    if bundle.run("vllm", vllm, empty):
+        _of_any_platform(bundle, "vllm")
     bundle.run("ascend-plugin", [*build, str(bundle.repository)])
+
+
+def _of_any_platform(bundle: Bundle, name: str) -> None:
+    """A wheel tagged with the machine that built it, though it holds no machine code: renamed for every machine."""
+    for file in (bundle.folder / "wheels").glob(f"{name}-*.whl"):
+        with zipfile.ZipFile(file) as wheel:
+            compiled = [part for part in wheel.namelist() if part.endswith(".so")]
+        if compiled:
+            if bundle.architecture != os.uname().machine:
+                bundle.missing.append(f"{name}: its wheel holds machine code of {os.uname().machine} ({compiled[0]})")
+        elif not file.name.endswith("-none-any.whl"):
+            tags = ["--python-tag", "py3", "--abi-tag", "none", "--platform-tag", "any", "--remove"]
+            bundle.run(name, [sys.executable, "-m", "wheel", "tags", *tags, str(file)])
 
 
 def _platform(architecture: str) -> list[str]:

@@ -30,6 +30,13 @@ case "$1" in
   save) echo "image of $4" > "$3";;
 esac
 """
+# vLLM's build tags its wheel with the machine, though the build without kernels holds no machine code.
+PLATFORM_SETUP = """from setuptools import Distribution, setup
+class Tagged(Distribution):
+    def has_ext_modules(self):
+        return True
+setup(distclass=Tagged)
+"""
 PROJECT = """[build-system]
 requires = ["setuptools"]
 build-backend = "setuptools.build_meta"
@@ -59,6 +66,7 @@ def sdist(folder: Path, name: str, version: str) -> Path:
     with tarfile.open(file, "w:gz") as archive:
         for path, text in {
             "pyproject.toml": PROJECT.format(name=name, version=version),
+            "setup.py": PLATFORM_SETUP,
             "PKG-INFO": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
         }.items():
             entry = tarfile.TarInfo(f"{name}-{version}/{path}")
@@ -128,6 +136,24 @@ def test_a_bundle_is_complete_and_installs(ascend: Ascend, repository: Path, mod
     done = install(moved)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "docker-calls").read_text().count("docker load --input images/") == 4
+
+
+@pytest.mark.parametrize("architecture", ["aarch64", "x86_64"])
+def test_wheels_are_those_of_the_other_machine(
+    ascend: Ascend, repository: Path, model: Path, tmp_path: Path, architecture: str
+) -> None:
+    """Kunpeng hosts are aarch64: what pip takes there, of the images' own glibc, and nothing of this machine."""
+    small = next((tmp_path / "index").glob("small-*.whl"))
+    small = small.rename(small.with_name(f"small-1.0-py3-none-manylinux_2_31_{architecture}.whl"))
+    bundle = tmp_path / "bundle"
+    answer = ascend(
+        "deploy", model, "--chip", "910B3", "--target", "systemd", "--offline-bundle", bundle, "--build", repository,
+        "--arch", architecture, "--json",
+    )  # fmt: skip
+    assert answer.code == 0 and answer.json["missing"] == [], answer.err
+    names = {file.name for file in (bundle / "wheels").iterdir()}
+    assert small.name in names and f"vllm-{row().vllm}-py3-none-any.whl" in names
+    assert all(name.endswith(("-none-any.whl", f"_{architecture}.whl")) for name in names), names
 
 
 def test_what_was_changed_on_the_way_is_not_installed(
