@@ -2,8 +2,9 @@
 
     .venv/bin/python scripts/dashboard_picture.py http://127.0.0.1:9090 [END] > dashboard.html
 
-END is the last second shown, as `date +%s` counts; now, if it is not given. Grafana is on no package index. So the dashboard's own queries are asked of a real Prometheus, and their answers drawn
-in the dashboard's own grid; what Grafana does beyond that (its look, its menus) is not shown.
+END is the last second shown, as `date +%s` counts; now, if it is not given. Grafana is on no package index. So the
+dashboard's own queries are asked of a real Prometheus, and their answers drawn in the dashboard's own grid; what Grafana
+does beyond that (its look, its menus) is not shown.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ COLORS = ("#73bf69", "#f2cc0c", "#5794f2", "#ff780a", "#f2495c", "#b877d9")
 STYLE = """body{background:#111217;color:#ccccdc;font:13px sans-serif;margin:12px;width:1416px}
 .grid{display:grid;grid-template-columns:repeat(24,1fr);gap:6px}h2{grid-column:1/-1;font-size:15px;margin:6px 0}
 .p{background:#181b1f;border:1px solid #2c3235;padding:6px}.p b{display:block;margin-bottom:4px}
-.l{font-size:11px;line-height:15px;display:flex;flex-wrap:wrap}.l i{font-style:normal;margin-right:10px;white-space:nowrap}
+.l{font-size:11px;line-height:15px;display:flex;flex-wrap:wrap}
+.l i{font-style:normal;margin-right:10px;white-space:nowrap}
 text{fill:#9fa7b3;font-size:10px}
 """
 
