@@ -2,8 +2,8 @@
 
     .venv/bin/python scripts/dashboard_picture.py http://127.0.0.1:9090 [END] > dashboard.html
 
-END is the last second shown, as `date +%s` counts; now, if it is not given. Grafana is on no package index. So the
-dashboard's own queries are asked of a real Prometheus, and their answers drawn in the dashboard's own grid; what Grafana
+END is the last second shown, as `date +%s` counts; now, if it is not given. Grafana is on no package index. So
+the dashboard's own queries are asked of a real Prometheus, and their answers drawn in its own grid; what Grafana
 does beyond that (its look, its menus) is not shown.
 """
 
