@@ -282,6 +282,16 @@ def find(name: str) -> ChipSpec:
     raise UnknownChip(f"Unknown chip {name!r}: choose one of {', '.join(chip.name for chip in chips())}.")
 
 
+def is_known(name: str) -> bool:
+    """Whether a name is a chip's, a bin's of one, a product's or a family's, and not a chip that is only related."""
+    wanted, spec = _normalized(name), find(name)
+    return (
+        wanted == spec.family
+        or wanted.startswith(_normalized(spec.name))
+        or wanted in {_normalized(candidate) for candidate in (spec.soc_version, *spec.products)}
+    )
+
+
 def by_soc_id(soc_id: int) -> ChipSpec:
     """The chip of torch_npu's numeric SoC version (torch_npu.npu.get_soc_version()). Raises UnknownChip."""
     for chip in chips():

@@ -197,9 +197,12 @@ def chip_named(name: str) -> ChipSpec:
     if not name:
         return default_chip()
     try:
-        return chips.find(name)
+        spec = chips.find(name)
     except chips.UnknownChip as error:
         raise UsageError(str(error).rstrip(".")) from error
+    if not chips.is_known(name):
+        raise UsageError(f"Unknown chip {name!r}: {spec.name} is its nearest here, whose figures may not be its own")
+    return spec
 
 
 def is_emulated() -> bool:

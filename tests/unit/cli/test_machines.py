@@ -77,6 +77,18 @@ def test_an_unknown_chip_is_named_and_not_taken_for_another(ascend: Ascend, mach
     assert "not a chip known here" in found["pairing"]["what"]
 
 
+@pytest.mark.parametrize("name", ["910B5", "Ascend310P5", "950XX", "910_9999"])
+def test_a_chip_that_is_typed_and_unknown_is_not_its_relative(ascend: Ascend, name: str) -> None:
+    for command in ("plan", "deploy"):
+        answer = ascend(command, "qwen3-8b", "--chip", name)
+        assert answer.code == 2 and "Unknown chip" in answer.error_line
+
+
+@pytest.mark.parametrize("name", ["310p", "Ascend910B4-1", "910B", "Atlas 300I Duo", "310P3vir04", "950DT_9588"])
+def test_a_bin_a_family_and_a_product_are_chips(ascend: Ascend, name: str) -> None:
+    assert ascend("plan", "qwen3-0.6b", "--chip", name, "--json").code == 0
+
+
 def test_the_memory_of_this_machine_is_planned_with(ascend: Ascend, machine: Machine) -> None:
     """Two 300I Pro of 21 GiB hold no Qwen3-14B on one chip, and a 910B4 of 64 GiB holds what one of 32 does not."""
     machine("25.5.1-Pro-x2")
