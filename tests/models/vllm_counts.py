@@ -68,9 +68,11 @@ MODELS: dict[str, dict[str, Any]] = {
 
 
 def cache_of(layer: Any, config: Any) -> int:
-    """Bytes of one token in the cache of a layer that looks back over everything."""
+    """Bytes of one token in the cache of a layer that looks back over everything, be it by a window so wide."""
     spec = layer.get_kv_cache_spec(config) if isinstance(layer, AttentionLayerBase) else None
-    return spec.page_size_bytes // spec.block_size if type(spec).__name__ == "FullAttentionSpec" else 0
+    if spec is None or (getattr(spec, "sliding_window", None) or 1 << 30) < config.model_config.max_model_len:
+        return 0
+    return int(spec.page_size_bytes // spec.block_size)
 
 
 def count(model_type: str, is_first: bool) -> dict[str, Any]:

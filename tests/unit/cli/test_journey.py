@@ -148,7 +148,7 @@ def test_every_line_walks(place: Path, tmp_path: Path, language: str, chip: str,
         env=environment,
         capture_output=True,
         text=True,
-        timeout=1500,
+        timeout=840,
         check=False,
     )
     parts = done.stdout.split("@@@\n")[1:]
