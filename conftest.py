@@ -14,7 +14,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).parent
 
@@ -31,10 +30,6 @@ def _take_plugin_from_checkout() -> None:
     os.environ.setdefault("ASCEND_EMULATOR", "0")  # no libraries: nothing can be emulated
     sys.modules["ascend_emulator.chips"] = importlib.import_module("ascend_facts.chips")
 
-
-# How fast a computer is decides no test.
-settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("untimed")
 
 pytest_plugins = ["conformance.on_hardware"]
 if importlib.util.find_spec("ascend_emulator") is None:

@@ -1,9 +1,9 @@
 """Towers for images and sound on chips that lack part of what PyTorch's towers ask of a device.
 
-A tower works out lengths and masks in int64 before its first product. Ascend 310P faults in such additions (docs/strict.md,
-rule int64_add), and what a few integers cost on a device is launches, not arithmetic. So integers stay on the host until
-they meet values of the device. It also has no operator for sliding windows (F.unfold); windows that do not overlap are
-a view.
+A tower works out lengths and masks in int64 before its first product. Ascend 310P faults in such additions
+(docs/strict.md, rule int64_add), and what a few integers cost on a device is launches, not arithmetic. So integers stay
+on the host until they meet values of the device. It also has no operator for sliding windows (F.unfold); windows that
+do not overlap are a view.
 Sources: vllm/v1/worker/gpu_model_runner.py, _execute_mm_encoder, which moves what a processor gave to the device;
 documents of aclnnIm2col (no Atlas inference products).
 """
@@ -26,7 +26,7 @@ RANGES = {aten.arange.default, aten.arange.start, aten.arange.start_step}
 
 
 class TowerMode(TorchDispatchMode):
-    """While active, integer tensors are made and kept on the host, and go to the device with the operator that needs them.
+    """While active, integer tensors are made and kept on the host, and go to the device with an operator that needs them.
 
     An operator that writes into a tensor of the host runs there. Can be entered again while active.
     """
@@ -74,7 +74,7 @@ def _in_mode(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def windows(images: torch.Tensor, size: Any, dilation: Any, padding: Any, stride: Any) -> torch.Tensor:
-    """What aten::im2col gives: [N, channels * height * width of a window, windows], without the N where images have none.
+    """What aten::im2col gives: [N, channels * height * width of a window, windows]; no N where images have none.
 
     Raises NotImplementedError where windows overlap or leave gaps.
     """

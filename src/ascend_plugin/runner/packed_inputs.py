@@ -81,7 +81,7 @@ class PackedInputs:
         return self._tables[group].max_num_blocks_per_req if self._is_cached(group) else 1
 
     def _is_cached(self, group: int) -> bool:
-        """Whether a group keeps anything. An encoder's layers are a group, the last, that has no blocks and no table."""
+        """Whether a group keeps anything; an encoder's layers, the last group, have neither blocks nor a table."""
         return not isinstance(self._specs[group], EncoderOnlyAttentionSpec)
 
     @property

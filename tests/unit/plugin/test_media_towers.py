@@ -1,4 +1,4 @@
-"""Windows of images as a view, and what TowerMode leaves alone: nothing of the device is here, so all stays as it is."""
+"""Windows of images as a view, and that TowerMode begins and ends; on chips: tests/models, the multimodal rows."""
 
 from __future__ import annotations
 
