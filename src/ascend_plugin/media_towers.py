@@ -26,7 +26,7 @@ RANGES = {aten.arange.default, aten.arange.start, aten.arange.start_step}
 
 
 class TowerMode(TorchDispatchMode):
-    """While active, integer tensors are made and kept on the host, and go to the device with an operator that needs them.
+    """While active, integers are made and kept on the host, and go to the device with the operator that needs them.
 
     An operator that writes into a tensor of the host runs there. Can be entered again while active.
     """
