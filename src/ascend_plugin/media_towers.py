@@ -2,10 +2,8 @@
 
 A tower works out lengths and masks in int64 before its first product. Ascend 310P faults in such additions
 (docs/strict.md, rule int64_add), and what a few integers cost on a device is launches, not arithmetic. So integers stay
-on the host until they meet values of the device. It also has no operator for sliding windows (F.unfold); windows that
-do not overlap are a view.
-Sources: vllm/v1/worker/gpu_model_runner.py, _execute_mm_encoder, which moves what a processor gave to the device;
-documents of aclnnIm2col (no Atlas inference products).
+on the host until they meet values of the device. Convolutions and sliding windows become products (ops/convolution.py).
+Source: vllm/v1/worker/gpu_model_runner.py, _execute_mm_encoder, which moves what a processor gave to the device.
 """
 
 from __future__ import annotations
@@ -17,6 +15,8 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
+
+from ascend_plugin.ops import convolution
 
 METHOD = "embed_multimodal"
 aten = torch.ops.aten
@@ -43,8 +43,8 @@ class TowerMode(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is aten.im2col.default and args[0].device.type == "npu":
-            return windows(*args)
+        if func in (aten.im2col.default, aten.convolution.default) and args[0].device.type == "npu":
+            return _by_product(func, args)
         if _is_made_on_device(func, args, kwargs) or _moves_integers(func, args, kwargs):
             return func(*args, **{**kwargs, "device": torch.device("cpu"), "pin_memory": None})
         if func is aten._to_copy.default or func is aten.copy_.default:
@@ -73,22 +73,13 @@ def _in_mode(function: Callable[..., Any]) -> Callable[..., Any]:
     return called
 
 
-def windows(images: torch.Tensor, size: Any, dilation: Any, padding: Any, stride: Any) -> torch.Tensor:
-    """What aten::im2col gives: [N, channels * height * width of a window, windows]; no N where images have none.
-
-    Raises NotImplementedError where windows overlap or leave gaps.
-    """
-    if list(size) != list(stride) or any(padding) or any(step != 1 for step in dilation):
-        raise NotImplementedError(
-            "Use another model: overlapping windows of images (F.unfold) do not run on this chip."
-        )
-    batch = images if images.dim() == 4 else images.unsqueeze(0)
-    count, channels = batch.shape[:2]
-    rows, columns = batch.shape[2] // size[0], batch.shape[3] // size[1]
-    cut = batch[:, :, : rows * size[0], : columns * size[1]]
-    apart = cut.reshape(count, channels, rows, size[0], columns, size[1]).permute(0, 1, 3, 5, 2, 4)
-    found = apart.reshape(count, channels * size[0] * size[1], rows * columns)
-    return found if images.dim() == 4 else found.squeeze(0)
+def _by_product(func: Any, args: Any) -> torch.Tensor:
+    if func is aten.im2col.default:
+        return convolution.windows(*args)
+    *operands, stride, padding, dilation, transposed, _, groups = args
+    if transposed or groups != 1:
+        return func(*args)  # type: ignore[no-any-return]
+    return convolution.convolve(*operands, stride, padding, dilation)
 
 
 def _is_made_on_device(func: Any, args: Any, kwargs: dict[str, Any]) -> bool:
