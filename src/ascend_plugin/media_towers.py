@@ -8,7 +8,8 @@ Source: vllm/v1/worker/gpu_model_runner.py, _execute_mm_encoder, which moves wha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
@@ -23,6 +24,11 @@ aten = torch.ops.aten
 # Which make a tensor of nothing; arange alone gives integers without being told a dtype.
 FACTORIES = {aten.zeros.default, aten.ones.default, aten.full.default, aten.empty.memory_format}
 RANGES = {aten.arange.default, aten.arange.start, aten.arange.start_step}
+# Which PyTorch takes apart before a mode sees them, but not in inference mode.
+COMPOSITE = {
+    *(getattr(aten.to, name) for name in ("device", "dtype", "dtype_layout", "other")),
+    *(getattr(convolution, name) for convolution in (aten.conv1d, aten.conv2d) for name in ("default", "padding")),
+}
 
 
 class TowerMode(TorchDispatchMode):
@@ -43,18 +49,33 @@ class TowerMode(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func in COMPOSITE:
+            with self._again():
+                return func.decompose(*args, **kwargs)
         if func in (aten.im2col.default, aten.convolution.default) and args[0].device.type == "npu":
             return _by_product(func, args)
         if _is_made_on_device(func, args, kwargs) or _moves_integers(func, args, kwargs):
             return func(*args, **{**kwargs, "device": torch.device("cpu"), "pin_memory": None})
         if func is aten._to_copy.default or func is aten.copy_.default:
             return func(*args, **kwargs)
+        if func is aten.lift_fresh.default and _is_integer(args[0].dtype):  # torch.tensor([...], device=...)
+            return args[0].cpu()
         devices: set[str] = set()
         tree_map_only(torch.Tensor, lambda tensor: devices.add(_side(tensor)), (args, kwargs))
         if {"cpu", "npu"} <= devices:
             writes = func._schema.is_mutable and isinstance(args[0], torch.Tensor) and args[0].device.type == "cpu"
             args, kwargs = tree_map_only(torch.Tensor, _to_host if writes else _to_device, (args, kwargs))
         return func(*args, **kwargs)
+
+    @contextmanager
+    def _again(self) -> Iterator[None]:
+        """Modes are off while one of them is asked; on for the parts of what it took apart."""
+        outer, TowerMode.active = TowerMode.active, False
+        try:
+            with self:
+                yield
+        finally:
+            TowerMode.active = outer
 
 
 def prepare(model: torch.nn.Module) -> None:
@@ -87,15 +108,18 @@ def _is_made_on_device(func: Any, args: Any, kwargs: dict[str, Any]) -> bool:
         return False
     dtype = kwargs.get("dtype")
     if dtype is not None:
-        return (func in FACTORIES or func in RANGES) and not (dtype.is_floating_point or dtype.is_complex)
+        return (func in FACTORIES or func in RANGES) and _is_integer(dtype)
     return func in RANGES and all(isinstance(value, int) for value in args)
 
 
 def _moves_integers(func: Any, args: Any, kwargs: dict[str, Any]) -> bool:
     if func is not aten._to_copy.default or not _is_npu(kwargs.get("device")) or args[0].device.type != "cpu":
         return False
-    dtype = kwargs.get("dtype") or args[0].dtype
-    return args[0].dim() > 0 and not (dtype.is_floating_point or dtype.is_complex)
+    return args[0].dim() > 0 and _is_integer(kwargs.get("dtype") or args[0].dtype)
+
+
+def _is_integer(dtype: torch.dtype) -> bool:
+    return not (dtype.is_floating_point or dtype.is_complex)
 
 
 def _is_npu(device: Any) -> bool:
