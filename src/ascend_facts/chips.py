@@ -53,6 +53,7 @@ class Forms:
     rotary_on_views: bool  # ApplyRotaryPosEmb may rotate columns of a wider tensor in place
     compressed_mask_keys: int  # most keys that the fixed mask of paged attention serves; 0 is any number
     device_random: bool  # the device draws random numbers; otherwise they come from the host
+    int64_sums: bool  # the device adds int64 at any length; otherwise towers' lengths are worked out on the host
     events_per_collective: int  # that a captured collective holds
     graphs_with_collectives: int  # most graphs that are captured with collectives in them; 0 is any number
     compensated_products: bool  # sums that outlive a step are put together from products of float16 halves

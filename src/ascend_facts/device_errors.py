@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
+NAMED = re.compile(r"current working operator name is (\w+)")  # torch_npu's words, of an older interface's operators
 OPERATOR = re.compile(r"\b(?:aclnn|Hccl|aclop|atb::?)\w+")
 CHIP = re.compile(r"\bchip (\d+)|\bdevice[ _]?id[ :=]+(\d+)|\bnpu:(\d+)", re.IGNORECASE)
 
@@ -44,8 +45,8 @@ def explain(text: str, phase: str, chip: int | None = None) -> str | None:
         code = error.match(text)
         if code is None:
             continue
-        operator = OPERATOR.search(text)
-        named = f", in {operator[0]}" if operator else ""
+        operator = NAMED.search(text) or OPERATOR.search(text)
+        named = f", in {operator[operator.lastindex or 0]}" if operator else ""
         found = CHIP.search(text)
         number = next((group for group in found.groups() if group), None) if found else None
         where = f"Chip {number if number is not None else chip}" if (number or chip is not None) else "The device"

@@ -12,6 +12,10 @@ SEEN = {  # as torch_npu and CANN word them
     "[Error] error code is 207001, aclrtMallocAlign32 failed": ("207001", "--max-model-len"),
     LAUNCH: ("Chip 1", "aclnnAdds", "507014"),
     "The Inner error is reported as above. The current working operator name is aclnnAdd.": ("aclnnAdd", "lines above"),
+    "The Inner error is reported as above, and the current working operator name is Im2col. aclopCompileAndExecute": (
+        "(in Im2col)",
+        "lines above",
+    ),
     "call aclrtSynchronizeStream failed, error code is 507018": ("AI CPU", "report it"),
     "error code is 507033, chip 0 is busy: the driver answers -8005": ("another process", "npu-smi info"),
     "dcmi model initialized failed, because the device is used. ret is -8020": ("-8020", "ASCEND_RT_VISIBLE_DEVICES"),

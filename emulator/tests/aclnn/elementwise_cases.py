@@ -157,6 +157,8 @@ CASES = {name: Case(name, function, inputs) for name, (function, inputs) in UNAR
     "ClampMin": Case("Clamp", lambda x: x.clamp(min=0), one, NUMBERS),
     "ClampMax": Case("Clamp", lambda x: x.clamp(max=0), one, NUMBERS),
     "ClampTensor": Case("ClampTensor", lambda x, y: torch.clamp(x, y, y + 1), same),
+    "ClampTensorMin": Case("ClampTensor", lambda x, y: torch.clamp(x, min=y), same),  # either bound may be left out
+    "ClampTensorMax": Case("ClampTensor", lambda x, y: torch.clamp(x, max=y), same),
     "GeluTanh": Case("Gelu", lambda x: F.gelu(x, approximate="tanh"), one),
     "Elu": Case("Elu", F.elu, one),
     "Celu": Case("Celu", F.celu, one),

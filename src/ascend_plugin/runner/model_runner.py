@@ -20,7 +20,7 @@ from vllm.v1.kv_cache_interface import KVCacheConfig
 from vllm.v1.outputs import SamplerOutput
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
-from ascend_plugin import compat, detection
+from ascend_plugin import compat, detection, media_towers
 from ascend_plugin.attention.base import unfused_attention_of
 from ascend_plugin.attention.unfused import GRAPH_KEYS
 from ascend_plugin.cache import kv_cache
@@ -72,6 +72,8 @@ class AscendModelRunner(GPUModelRunner):
             if isinstance(model, torch.nn.Module):
                 routed_scale.find_compensated(model)
                 positions.prepare(model)
+                if not self.chip.forms.int64_sums:
+                    media_towers.prepare(model)
                 compat.prepare_model(model, self.chip)
 
     def _limit_graphs(self) -> None:
@@ -83,6 +85,19 @@ class AscendModelRunner(GPUModelRunner):
             reach = max(min(unfused.window or longest, longest) for unfused in found)
             reason = f"a replay reads {reach} keys of each sequence, used or not"
             budget.limit_tokens(self.compilation_config, GRAPH_KEYS // reach, reason)
+
+    # ------------------------------------------------------------------ images and sound
+
+    def _tower_mode(self) -> AbstractContextManager[Any]:
+        return nullcontext() if self.chip.forms.int64_sums else media_towers.TowerMode()
+
+    def _execute_mm_encoder(self, *args: Any, **kwargs: Any) -> Any:
+        with self._tower_mode():
+            return super()._execute_mm_encoder(*args, **kwargs)
+
+    def _get_mm_dummy_batch(self, *args: Any, **kwargs: Any) -> Any:
+        with self._tower_mode():
+            return super()._get_mm_dummy_batch(*args, **kwargs)
 
     # ------------------------------------------------------------------ the KV cache
 

@@ -34,10 +34,7 @@ class PackedInputs:
     def __init__(self, runner: Any) -> None:
         self.runner = runner
         self._specs = [group.kv_cache_spec for group in runner.kv_cache_config.kv_cache_groups]
-        widths = tuple(
-            None if isinstance(spec, MambaSpec) else table.max_num_blocks_per_req
-            for spec, table in zip(self._specs, self._tables, strict=True)
-        )
+        widths = tuple(self._table_width(index) for index in range(len(self._specs)))
         rows = runner.mrope_positions.gpu.shape[0] if runner.uses_mrope else 0
         model = ModelShape(widths, rows, runner.num_spec_tokens)
         self.buffer = StepBuffer(runner.max_num_tokens, runner.max_num_reqs, model, runner.device)
@@ -71,11 +68,21 @@ class PackedInputs:
         if isinstance(spec, MambaSpec):  # of which we know how gated delta nets find their states
             builders = [part.get_metadata_builder() for part in runner.attn_groups[group]]
             return all(isinstance(builder, AscendGdnMetadataBuilder) for builder in builders)
-        return isinstance(spec, AttentionSpec) and not isinstance(spec, EncoderOnlyAttentionSpec)
+        return isinstance(spec, AttentionSpec)
 
     @property
     def _tables(self) -> list[Any]:
         return self.runner.input_batch.block_table.block_tables
+
+    def _table_width(self, group: int) -> int | None:
+        """Blocks of a row of a group's table; None where the group holds recurrent states."""
+        if isinstance(self._specs[group], MambaSpec):
+            return None
+        return self._tables[group].max_num_blocks_per_req if self._is_cached(group) else 1
+
+    def _is_cached(self, group: int) -> bool:
+        """Whether a group keeps anything; an encoder's layers, the last group, have neither blocks nor a table."""
+        return not isinstance(self._specs[group], EncoderOnlyAttentionSpec)
 
     @property
     def _bound(self) -> Layout:
@@ -121,7 +128,7 @@ class PackedInputs:
             found["mrope_positions"] = runner.mrope_positions.gpu
         if runner.speculative_config is not None:
             found["discard_request_mask"] = runner.discard_request_mask.gpu
-        for group in self.buffer.tables:
+        for group in filter(self._is_cached, self.buffer.tables):
             found[f"slots{group}"] = self._tables[group].slot_mapping.gpu
             found[f"block_table{group}"] = self._tables[group].block_table.gpu
         return found
@@ -136,7 +143,7 @@ class PackedInputs:
             runner.mrope_positions.gpu = buffers["mrope_positions"]
         if runner.speculative_config is not None:
             runner.discard_request_mask.gpu = buffers["discard_request_mask"]
-        for group in self.buffer.tables:
+        for group in filter(self._is_cached, self.buffer.tables):
             self._tables[group].slot_mapping.gpu = buffers[f"slots{group}"]
             self._tables[group].block_table.gpu = buffers[f"block_table{group}"]
 
@@ -158,11 +165,14 @@ class PackedInputs:
             runner._calc_mrope_positions(scheduler_output)
             arrays["mrope_positions"][:, :tokens] = runner.mrope_positions.np[:, :tokens]
             arrays["mrope_positions"][:, tokens:] = 0
-        for group, table in enumerate(self._tables):
-            if group in self.buffer.tables:
-                blocks = table.block_table.np[:requests]
-                fill.fill_slots(arrays[f"slots{group}"], blocks, table.block_size, owner, positions)
-                self.buffer.fill_table(group, blocks, table.num_blocks_per_row[:requests])
+        for group in self.buffer.tables:
+            if not self._is_cached(group):
+                arrays[f"slots{group}"].fill(-1)
+                continue
+            table = self._tables[group]
+            blocks = table.block_table.np[:requests]
+            fill.fill_slots(arrays[f"slots{group}"], blocks, table.block_size, owner, positions)
+            self.buffer.fill_table(group, blocks, table.num_blocks_per_row[:requests])
         self._keep_host_copies(arrays, requests, scheduled)
         self._last_tokens = self._place_last_tokens(arrays, requests, ends, drafts)
         if runner.speculative_config is None:
@@ -278,7 +288,8 @@ class PackedInputs:
 
     def slot_mappings(self, tokens: int) -> tuple[dict[int, torch.Tensor], dict[str, torch.Tensor]]:
         """Slots of the first `tokens` tokens by group and by layer; layers with recurrent states have none."""
-        by_group = {group: self._tables[group].slot_mapping.gpu[:tokens] for group in self.buffer.tables}
+        views = self.buffer.on_device(self._bound)
+        by_group = {group: views[f"slots{group}"][:tokens] for group in self.buffer.tables}
         groups = self.runner.kv_cache_config.kv_cache_groups
         return by_group, {name: by_group[index] for index in by_group for name in groups[index].layer_names}
 

@@ -100,7 +100,9 @@ ACLNN_KERNEL(Clamp) {
 ACLNN_KERNEL(ClampMin) { at::clamp_min_out(out(a.out), in(a.self), scalar(a.clipValueMin)); }
 ACLNN_KERNEL(ClampMax) { at::clamp_max_out(out(a.out), in(a.self), scalar(a.clipValueMax)); }
 ACLNN_KERNEL(InplaceClampMax) { in(a.selfRef).clamp_max_(scalar(a.clipValueMax)); }
-ACLNN_KERNEL(ClampTensor) { at::clamp_out(out(a.out), in(a.self), in(a.clipValueMin), in(a.clipValueMax)); }
+ACLNN_KERNEL(ClampTensor) {
+  at::clamp_out(out(a.out), in(a.self), in_or_none(a.clipValueMin), in_or_none(a.clipValueMax));
+}
 ACLNN_BINARY(ClampMinTensor, clamp_min, self, clipValueMin)
 ACLNN_BINARY(ClampMaxTensor, clamp_max, self, max)
 ACLNN_BINARY_IN_PLACE(InplaceClampMinTensor, clamp_min, selfRef, clipValueMin)

@@ -166,6 +166,7 @@ def forms_of(
     gating = "npu_moe_gating_top_k_softmax, "
     forms: dict[str, Any] = {
         "device_random": seen.decided("normal_", "uniform_", "exponential_"),
+        "int64_sums": seen.decided(*seen.starting("add int64, ")),
         "fp32_out_nz": seen.decided("mm with a float32 result, FRACTAL_NZ") if chip.weight_format == "nz" else None,
         "row_index_copy": seen.decided("index_copy_ of rows, int32", "index_copy_ of rows, float16"),
         "gating_float32": seen.decided(f"{gating}16 experts, float32"),
