@@ -83,7 +83,8 @@ def report(outcomes: list[Outcome], exceptions: dict[str, str], files: list[str]
     known = len(failures) - len(unexpected)
     print(
         f"{counts['passed']} passed, {counts['failed']} failed ({known} with a known reason), "
-        f"{counts['skipped']} skipped: {share:.1%} of {ran}, in {len(files) - len(idle)} files; nothing ran of {len(idle)}"
+        f"{counts['skipped']} skipped: {share:.1%} of {ran}, in {len(files) - len(idle)} files; "
+        f"nothing ran of {len(idle)}"
     )
     return 0 if ran and share >= REQUIRED_SHARE and not (unexpected or mended or silent or awake) else 1
 
