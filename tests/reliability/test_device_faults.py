@@ -111,7 +111,7 @@ def test_allocations_and_launches_fail_at_any_moment(run: Run) -> None:
         record("R5", f"told while {phase}", number)
 
 
-@pytest.mark.breaks("device_errors.toml: leave -8005 out")
+@pytest.mark.breaks("device_errors.toml: leave -8020 out")
 def test_a_busy_chip_is_told(run: Run) -> None:
     (answer,) = run([{"kind": "chip_busy"}])
     assert answer["kind"] == "DeviceFailed"

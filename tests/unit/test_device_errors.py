@@ -17,7 +17,7 @@ SEEN = {  # as torch_npu and CANN word them
         "lines above",
     ),
     "call aclrtSynchronizeStream failed, error code is 507018": ("AI CPU", "report it"),
-    "error code is 507033, chip 0 is busy: the driver answers -8005": ("another process", "npu-smi info"),
+    "error code is 507033, chip 0 is busy: the driver answers -8020": ("another process", "npu-smi info"),
     "dcmi model initialized failed, because the device is used. ret is -8020": ("-8020", "ASCEND_RT_VISIBLE_DEVICES"),
     "chip 3 stopped answering (heartbeat lost). [Error 507010]": ("Chip 3", "reset this one"),
     "HcclAllReduce: waited 204 s for rank 1 (HCCL_EXEC_TIMEOUT=204 s)": ("HcclAllReduce", "the other ranks' lines"),

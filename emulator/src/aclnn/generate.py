@@ -31,7 +31,14 @@ TYPES = {
     "dtype": ("aclDataType", "aclDataType", "kValue"),
 }
 TAGS = ("nz", "max", "moves")  # in the order of Operator's members
-CLASSES = {"float": "kFloating", "index": "kIndex", "bool": "kBoolean"}
+CLASSES = {
+    "float": "kFloating",
+    "real": "kReal",
+    "number": "kNumber",
+    "aten": "kAten",
+    "index": "kIndex",
+    "bool": "kBoolean",
+}
 MOST_OTHERS = 3
 
 POINTERS = {"Tensor", "DynamicTensor", "TensorList", "Scalar", "ScalarList", "IntArray", "FloatArray", "BoolArray"}
@@ -47,7 +54,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Demand:
-    """A check of phase 1: OUT=A+B (sizes), OUT=1 (one element), or X:float, X:index, X:bool (types)."""
+    """A check of phase 1: OUT=A+B (sizes), OUT=1 (one element), or X:CLASS (types)."""
 
     kind: str  # of C++'s Demand
     subject: str
@@ -177,24 +184,32 @@ def shim(operator: Operator) -> str:
     )
 
 
+def write(path: Path, text: str) -> None:
+    """A file that says the same keeps its date: every kernel includes the argument structs."""
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)
+
+
 def main() -> None:
     source, shims_output = Path(sys.argv[1]), Path(sys.argv[2])
     operators = parse_table(source / "signatures.txt")
     known = [operator for operator in operators if operator.parameters is not None]
     header = "// Derived from signatures.txt by generate.py.\n"
-    (shims_output.parent / "aclnn_arguments.h").write_text(
+    write(
+        shims_output.parent / "aclnn_arguments.h",
         header
         + '#pragma once\n#include "aclnn/operator.h"\nnamespace emulator::aclnn {\n'
         + "".join(argument_struct(operator) for operator in known)
-        + "}  // namespace emulator::aclnn\n"
+        + "}  // namespace emulator::aclnn\n",
     )
-    shims_output.write_text(
+    write(
+        shims_output,
         header + '#include <cstddef>\n#include <iterator>\n#include "aclnn/launch.h"\n#include "aclnn_arguments.h"\n'
         "namespace emulator::aclnn {\n"
         + "".join(definition(operator) for operator in known)
         + 'extern "C" {\n'
         + "".join(shim(operator) for operator in operators)
-        + '}  // extern "C"\n}  // namespace emulator::aclnn\n'
+        + '}  // extern "C"\n}  // namespace emulator::aclnn\n',
     )
 
 

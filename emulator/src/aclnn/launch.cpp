@@ -11,7 +11,7 @@
 
 #include "core/forms.h"
 #include "core/memory.h"
-#include "core/spin_lock.h"
+#include "core/object_pool.h"
 
 namespace emulator::aclnn {
 
@@ -28,13 +28,35 @@ TensorView DynamicTensor::resolve(const Dims& sizes) const {
     resolved.strides[i] = stride;
     stride *= sizes[i];
   }
-  descriptor->view.sizes = resolved.sizes;
-  descriptor->view.strides = resolved.strides;
+  if (is_live(descriptor)) {  // the caller waits for this launch, but other threads may destroy what is its
+    descriptor->view.sizes = resolved.sizes;
+    descriptor->view.strides = resolved.strides;
+  }
   return resolved;
 }
 
+namespace {
+
+// Whether there is a descriptor to copy: false for null. CANN follows what is none into memory; here it is refused.
+template <typename Descriptor>
+bool is_given(const Descriptor* from, const char* noun) {
+  if (from == nullptr) return false;
+  if (!is_live(from)) {
+    fail(kParamInvalid, "the %s %p does not exist: it was destroyed or never created.", noun,
+         static_cast<const void*>(from));
+  }
+  return true;
+}
+
+template <typename T, typename List>
+void assign_array(Array<T>& to, const List* from) {
+  if (is_given(from, "array")) to.assign(from->values.data(), from->values.size());
+}
+
+}  // namespace
+
 void assign(TensorView& to, const aclTensor* from) {
-  if (from != nullptr) to = from->view;
+  if (is_given(from, "tensor")) to = from->view;
 }
 
 void assign(DynamicTensor& to, const aclTensor* from) {
@@ -43,34 +65,26 @@ void assign(DynamicTensor& to, const aclTensor* from) {
 }
 
 void assign(Scalar& to, const aclScalar* from) {
-  if (from != nullptr) to = *from;
+  if (is_given(from, "scalar")) to = *from;
 }
 
-void assign(IntArray& to, const aclIntArray* from) {
-  if (from != nullptr) to.assign(from->values.data(), from->values.size());
-}
-
-void assign(FloatArray& to, const aclFloatArray* from) {
-  if (from != nullptr) to.assign(from->values.data(), from->values.size());
-}
-
-void assign(BoolArray& to, const aclBoolArray* from) {
-  if (from != nullptr) to.assign(from->values.data(), from->values.size());
-}
+void assign(IntArray& to, const aclIntArray* from) { assign_array(to, from); }
+void assign(FloatArray& to, const aclFloatArray* from) { assign_array(to, from); }
+void assign(BoolArray& to, const aclBoolArray* from) { assign_array(to, from); }
 
 void assign(std::string& to, const char* from) {
   if (from != nullptr) to = from;
 }
 
 void assign(TensorList& to, const aclTensorList* from) {
-  if (from == nullptr) return;
+  if (!is_given(from, "list of tensors")) return;
   to.present = true;
   to.tensors.resize(from->tensors.size());
   for (size_t i = 0; i < to.tensors.size(); ++i) assign(to.tensors[i], from->tensors[i]);
 }
 
 void assign(ScalarList& to, const aclScalarList* from) {
-  if (from == nullptr) return;
+  if (!is_given(from, "list of scalars")) return;
   to.present = true;
   to.scalars.resize(from->scalars.size());
   for (size_t i = 0; i < to.scalars.size(); ++i) assign(to.scalars[i], from->scalars[i]);
@@ -131,38 +145,18 @@ class LaunchBase : public Task {
 
 namespace {
 
-// Executors between the phases. CANN leaves it undefined what a second phase 2 does; here it is refused, because what the
-// pointer leads to stays an executor.
-class ExecutorPool {
- public:
-  aclOpExecutor* take() {
-    {
-      const std::lock_guard lock(lock_);
-      if (!free_.empty()) {
-        aclOpExecutor* executor = free_.back();
-        free_.pop_back();
-        return executor;
-      }
-    }
-    return new aclOpExecutor;
-  }
-  std::shared_ptr<LaunchBase> give_back(aclOpExecutor* executor) {
-    std::shared_ptr<LaunchBase> task = std::move(executor->task);
-    executor->task = nullptr;
-    if (task == nullptr) return task;
-    const std::lock_guard lock(lock_);
-    free_.push_back(executor);
-    return task;
-  }
-
- private:
-  SpinLock lock_;
-  std::vector<aclOpExecutor*> free_;
-};
-
-ExecutorPool& executors() {
-  static ExecutorPool& pool = *new ExecutorPool;  // threads outlive static destructors
+// Executors between the phases: one that was used already, or never came from phase 1, is refused, where CANN leaves it
+// undefined what it does.
+ObjectPool<aclOpExecutor>& executors() {
+  static auto& pool = *new ObjectPool<aclOpExecutor>;  // threads outlive static destructors
   return pool;
+}
+
+// The launch of an executor; the executor is gone. Null if there is no such executor (any more).
+std::shared_ptr<LaunchBase> take_back(aclOpExecutor* executor) {
+  if (!executors().holds(executor)) return nullptr;
+  std::shared_ptr<LaunchBase> task = executor->task;
+  return executors().destroy(executor) ? task : nullptr;  // of two threads, one has it
 }
 
 // The argument struct lies inside the task, so that a launch is one allocation; three sizes serve all operators.
@@ -189,9 +183,7 @@ aclOpExecutor* make_launch(const Operator& op, Fill fill, void* context) {
   validate(op, task->args());
   if (op.check != nullptr) op.check(task->args());
   if (op.workspace != nullptr) task->workspace = op.workspace(task->args());
-  aclOpExecutor* executor = executors().take();
-  executor->task = std::move(task);
-  return executor;
+  return executors().make(std::move(task));
 }
 
 constexpr size_t kSmall = 1024;    // three tensors and a scalar: nearly all
@@ -217,6 +209,9 @@ aclError prepare(const Operator& op, bool largest, uint64_t* workspace_size, acl
                  void* context) noexcept {
   return guarded(op.name, [&] {
     if (op.kernel == nullptr) refuse_unimplemented(op.name);
+    if (workspace_size == nullptr || executor == nullptr) {
+      fail(kParamNullptr, "%s must not be null.", executor == nullptr ? "executor" : "workspaceSize");
+    }
     if (op.args_size <= kSmall) {
       *executor = make_launch<kSmall>(op, fill, context);
     } else if (op.args_size <= kMedium) {
@@ -275,8 +270,8 @@ aclError unimplemented(const char* name) noexcept {
 aclError launch(const char* name, void* workspace, uint64_t workspace_size, aclOpExecutor* executor,
                 aclrtStream stream) noexcept {
   return guarded(name, [&] {
-    if (executor == nullptr || executor->task == nullptr) {
-      fail(kParamNullptr, "call %sGetWorkspaceSize first: the executor is null or was used already.", name);
+    if (!executors().holds(executor)) {
+      fail(kParamNullptr, "call %sGetWorkspaceSize first: the executor is null, was used already or never existed.", name);
     }
     LaunchBase& task = *executor->task;
     if (task.workspace.bytes > workspace_size || (task.workspace.bytes > 0 && workspace == nullptr)) {
@@ -287,7 +282,9 @@ aclError launch(const char* name, void* workspace, uint64_t workspace_size, aclO
     if (records_forms()) record_form(form_of_launch(task.op(), task.args()));
     const bool waits = task.waits();
     if (waits) refuse_in_capture(stream);
-    submit(stream, executors().give_back(executor));
+    TaskPtr taken = take_back(executor);
+    if (taken == nullptr) fail(kParamNullptr, "another thread has used the executor.");
+    submit(stream, std::move(taken));
     if (!waits) return;
     const aclError status = aclrtSynchronizeStream(stream);
     if (status != ACL_SUCCESS) fail(status, "its result has a size that only the device knows, and waiting for it failed.");
@@ -297,6 +294,6 @@ aclError launch(const char* name, void* workspace, uint64_t workspace_size, aclO
 }  // namespace emulator::aclnn
 
 extern "C" aclError aclDestroyAclOpExecutor(aclOpExecutor* executor) {
-  if (executor != nullptr) emulator::aclnn::executors().give_back(executor);
+  emulator::aclnn::take_back(executor);
   return ACL_SUCCESS;
 }

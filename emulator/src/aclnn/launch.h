@@ -9,10 +9,9 @@ namespace emulator::aclnn {
 class LaunchBase;
 }
 
-// CANN's executor: what phase 1 hands to phase 2. Its memory is never given back (see ExecutorPool), so that one that was
-// used already can be told.
+// CANN's executor: what phase 1 hands to phase 2.
 struct aclOpExecutor {
-  std::shared_ptr<emulator::aclnn::LaunchBase> task;  // null once it was launched or destroyed
+  std::shared_ptr<emulator::aclnn::LaunchBase> task;
 };
 
 namespace emulator::aclnn {

@@ -38,6 +38,9 @@ struct Demand {
     kSizes,     // OUT=A+B: the subject has the sizes to which the others broadcast
     kOne,       // OUT=1: the subject has one element
     kFloating,  // X:float: a floating or complex type
+    kReal,      // X:real: no complex type
+    kNumber,    // X:number: floating, complex, int8 to int64 or uint8
+    kAten,      // X:aten: a type that PyTorch has
     kIndex,     // X:index: int32 or int64
     kBoolean,   // X:bool
   };

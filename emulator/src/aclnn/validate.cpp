@@ -3,7 +3,7 @@
 #include <cstdio>
 
 #include "aclnn/launch.h"
-#include "core/memory.h"
+#include "core/extent.h"
 
 namespace emulator::aclnn {
 
@@ -45,78 +45,17 @@ void validate_dtype(const TensorView& tensor, const char* name) {
   }
 }
 
-// Elements from the storage's first to the view's last, both included; 0 for a view without elements.
-int64_t reach(const TensorView& tensor, const char* name) {
-  require(tensor.strides.rank() == tensor.rank(), "%s has %d sizes, but %d strides.", name, tensor.rank(),
-          tensor.strides.rank());
-  int64_t last = tensor.storage_offset;
-  bool overflows = last < 0, empty = false;
-  for (int i = 0; i < tensor.rank(); ++i) {
-    const int64_t size = tensor.sizes[i], stride = tensor.strides[i];
-    require(size >= 0 && stride >= 0, "%s has size %lld and stride %lld in dimension %d; neither may be negative.", name,
-            static_cast<long long>(size), static_cast<long long>(stride), i);
-    empty |= size == 0;
-    int64_t step = 0;
-    overflows |= __builtin_mul_overflow(std::max<int64_t>(size - 1, 0), stride, &step);
-    overflows |= __builtin_add_overflow(last, step, &last);
-  }
-  if (overflows && !empty) {  // no require(): its arguments would be made for every tensor of every call
-    fail(kParamInvalid, "%s (sizes %s, strides %s, offset %lld) reaches beyond any storage.", name,
-         to_string(tensor.sizes).c_str(), to_string(tensor.strides).c_str(),
-         static_cast<long long>(tensor.storage_offset));
-  }
-  return empty ? 0 : last + 1;
-}
-
-void validate_memory(const TensorView& tensor, const char* name, int64_t bits, aclError code) {
-  try {
-    check_device_range(tensor.base, static_cast<size_t>((bits + 7) / 8), name);
-  } catch (const Failure& failure) {
-    throw Failure(code, failure.what());
-  }
-}
-
-// What a kernel may touch lies in the storage, and the storage in device memory. The one place where this is asked, for
-// every tensor of every call: kernels compute addresses from the descriptor without looking again.
-void validate_extent(const TensorView& tensor, const char* name) {
-  const int64_t reached = reach(tensor, name);
-  if (reached == 0) {
-    int64_t count = 1;  // as if none were 0: ATen multiplies from the left and refuses what overflows on the way
-    bool overflows = false;
-    for (const int64_t size : tensor.sizes) overflows |= __builtin_mul_overflow(count, std::max<int64_t>(size, 1), &count);
-    require(!overflows, "%s has sizes %s, whose product overflows.", name, to_string(tensor.sizes).c_str());
-    return;
-  }
-  if (tensor.base == nullptr) {
-    fail(kParamNullptr, "%s has %lld elements at a null address.", name, static_cast<long long>(tensor.numel()));
-  }
-  for (const int64_t size : tensor.storage_sizes) {
-    if (size < 0) fail(kParamInvalid, "%s has a storage of sizes %s.", name, to_string(tensor.storage_sizes).c_str());
-  }
-  const int64_t stored = tensor.storage_sizes.product();
-  // Of FRACTAL_NZ the strides are those of a matrix that is not stored; math/nz.h compares its sizes with the storage.
-  if (reached > stored && !tensor.is_fractal_nz()) {
-    fail(kParamInvalid, "%s (sizes %s, strides %s, offset %lld) ends at element %lld of a storage of %lld.", name,
-         to_string(tensor.sizes).c_str(), to_string(tensor.strides).c_str(), static_cast<long long>(tensor.storage_offset),
-         static_cast<long long>(reached), static_cast<long long>(stored));
-  }
-  int64_t bits = 0;
-  require(!__builtin_mul_overflow(tensor.is_fractal_nz() ? stored : reached, element_bits(tensor.dtype), &bits),
-          "%s has a storage of %lld elements, more than any device has.", name, static_cast<long long>(stored));
-  validate_memory(tensor, name, bits, kParamInvalid);
-}
-
 void validate_tensor(const TensorView& tensor, const Parameter& parameter, bool accepts_nz) {
   if (!tensor.defined()) return;
   validate_dtype(tensor, parameter.name);
   validate_format(tensor, parameter.name, accepts_nz);
-  validate_extent(tensor, parameter.name);
+  check_extent(tensor, parameter.name);
 }
 
 void check_memory_of(const TensorView& tensor, const char* name) {
   if (!tensor.defined() || tensor.base == nullptr) return;
   const int64_t elements = tensor.is_fractal_nz() ? tensor.storage_sizes.product() : reach(tensor, name);
-  if (elements > 0) validate_memory(tensor, name, elements * element_bits(tensor.dtype), kAicoreException);
+  if (elements > 0) check_device_memory(tensor, name, elements * element_bits(tensor.dtype), kAicoreException);
 }
 
 bool is_present(ParameterKind kind, const void* field) {
@@ -139,6 +78,10 @@ const TensorView& tensor_at(const Operator& op, const void* args, uint8_t positi
   return *reinterpret_cast<const TensorView*>(static_cast<const char*>(args) + op.parameters[position].offset);
 }
 
+bool is_signed(aclDataType dtype) {
+  return dtype == ACL_INT8 || dtype == ACL_INT16 || dtype == ACL_INT32 || dtype == ACL_INT64;
+}
+
 void validate_demand(const Operator& op, const void* args, const Demand& demand) {
   const TensorView& subject = tensor_at(op, args, demand.subject);
   const char* name = op.parameters[demand.subject].name;
@@ -158,6 +101,16 @@ void validate_demand(const Operator& op, const void* args, const Demand& demand)
     case Demand::kFloating:
       return require(is_floating(subject.dtype) || is_complex(subject.dtype), "%s is %s, but must be of a floating type.",
                      name, dtype_name(subject.dtype));
+    case Demand::kReal:
+      return require(!is_complex(subject.dtype), "%s is %s, but must not be complex.", name, dtype_name(subject.dtype));
+    case Demand::kNumber:
+      return require(is_floating(subject.dtype) || is_complex(subject.dtype) || is_signed(subject.dtype) ||
+                         subject.dtype == ACL_UINT8,
+                     "%s is %s, which the operator does not compute with.", name, dtype_name(subject.dtype));
+    case Demand::kAten:
+      return require(is_floating(subject.dtype) || is_complex(subject.dtype) || is_integral(subject.dtype) ||
+                         subject.dtype == ACL_BOOL,
+                     "%s is %s, which the operator does not take.", name, dtype_name(subject.dtype));
     case Demand::kIndex: return require_dtype(subject, name, {ACL_INT32, ACL_INT64});
     case Demand::kBoolean: return require_dtype(subject, name, {ACL_BOOL});
   }

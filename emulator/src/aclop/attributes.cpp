@@ -3,25 +3,41 @@
 #include "aclop/attributes.h"
 
 #include "core/errors.h"
+#include "core/object_pool.h"
 
 using emulator::guarded;
 
 namespace {
 
+emulator::ObjectPool<aclopAttr>& pool() {
+  static auto& instance = *new emulator::ObjectPool<aclopAttr>;  // threads outlive static destructors
+  return instance;
+}
+
 aclError add(const char* function, aclopAttr* attributes, const char* name) {
   return guarded(function, [&] {
     if (attributes == nullptr || name == nullptr)
       emulator::fail(ACL_ERROR_INVALID_PARAM, "attr and attrName must not be null.");
+    if (!pool().holds(attributes)) {
+      emulator::fail(ACL_ERROR_INVALID_PARAM, "attr %p does not exist: it was destroyed or never created.",
+                     static_cast<const void*>(attributes));
+    }
     attributes->names.emplace_back(name);
   });
 }
 
 }  // namespace
 
+bool emulator::is_live(const aclopAttr* attributes) { return pool().holds(attributes); }
+
 extern "C" {
 
-aclopAttr* aclopCreateAttr() { return new aclopAttr; }
-void aclopDestroyAttr(const aclopAttr* attributes) { delete attributes; }
+aclopAttr* aclopCreateAttr() {
+  aclopAttr* attributes = nullptr;
+  guarded("aclopCreateAttr", [&] { attributes = pool().make(); });
+  return attributes;
+}
+void aclopDestroyAttr(const aclopAttr* attributes) { pool().destroy(attributes); }
 
 aclError aclopSetAttrBool(aclopAttr* attributes, const char* name, uint8_t) {
   return add("aclopSetAttrBool", attributes, name);

@@ -9,3 +9,10 @@
 struct aclopAttr {
   std::vector<std::string> names;
 };
+
+namespace emulator {
+
+// As for the descriptors of core/descriptors.h.
+bool is_live(const aclopAttr* attributes);
+
+}  // namespace emulator

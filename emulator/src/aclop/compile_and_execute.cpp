@@ -12,6 +12,7 @@
 #include "core/descriptors.h"
 #include "core/errors.h"
 #include "core/forms.h"
+#include "core/memory.h"
 #include "core/task.h"
 #include "math/nz.h"
 
@@ -61,6 +62,7 @@ class IdentityTask final : public Task {
     }
     casts_ = from_format != to_format && !(is_row_major(from_format) && is_row_major(to_format));
     if (casts_) check_cast(from_format, to_format);
+    check_memory();
   }
 
   // A cast is TransData on the device, whatever inserted it.
@@ -90,7 +92,25 @@ class IdentityTask final : public Task {
     Clock::timeline().advance(device_copy_cost_ns(storage_bytes(from_), storage_bytes(to_)));
   }
 
+  // As aclnn's operators ask (aclnn/validate.cpp): what is read and written is the buffer's, and device memory. A copy
+  // writes as much as it reads.
+  void check_memory() const {
+    const auto written = static_cast<size_t>(casts_ ? storage_bytes(to_) : storage_bytes(from_));
+    check_buffer(source_, static_cast<size_t>(storage_bytes(from_)), "the input");
+    check_buffer(target_, written, "the output");
+  }
+
+  static void check_buffer(const aclDataBuffer& buffer, size_t size_bytes, const char* what) {
+    if (size_bytes == 0) return;
+    if (size_bytes > buffer.size_bytes) {
+      fail(ACL_ERROR_INVALID_PARAM, "Identity: %s takes %zu bytes, but its buffer has %zu.", what, size_bytes,
+           buffer.size_bytes);
+    }
+    check_device_range(buffer.data, size_bytes, what);
+  }
+
   void convert() {
+    check_memory();  // of a captured cast: what was there may have been given back
     void* source = host_address(source_.data);
     void* target = host_address(target_.data);
     if (!casts_) {
@@ -123,10 +143,20 @@ class IdentityTask final : public Task {
   bool casts_ = false;
 };
 
+// What is given at position `index` of an array of handles.
+template <typename Type>
+const Type& given(const Type* const array[], int index, const char* name) {
+  if (array == nullptr || !is_live(array[index])) {
+    fail(ACL_ERROR_INVALID_PARAM, "%s[%d] is null, was destroyed or never created.", name, index);
+  }
+  return *array[index];
+}
+
 void execute(const char* type, int input_count, const aclTensorDesc* const inputs[],
              const aclDataBuffer* const sources[], int output_count, const aclTensorDesc* const outputs[],
              aclDataBuffer* const targets[], const aclopAttr* attributes, aclrtStream stream) {
   if (type == nullptr) fail(ACL_ERROR_INVALID_PARAM, "opType is null.");
+  if (attributes != nullptr && !is_live(attributes)) fail(ACL_ERROR_INVALID_PARAM, "attr does not exist.");
   if (strcmp(type, "Identity") != 0) {
     std::string names;
     if (attributes != nullptr) {
@@ -138,12 +168,13 @@ void execute(const char* type, int input_count, const aclTensorDesc* const input
          type, names.empty() ? "" : (names + ")").c_str());
   }
   if (input_count != 1 || output_count != 1) fail(ACL_ERROR_INVALID_PARAM, "Identity has one input and one output.");
-  auto task = std::make_shared<IdentityTask>(*inputs[0], *sources[0], *outputs[0], *targets[0]);
+  const auto &from = given(inputs, 0, "inputDesc"), &to = given(outputs, 0, "outputDesc");
+  auto task = std::make_shared<IdentityTask>(from, given(sources, 0, "inputs"), to, given(targets, 0, "outputs"));
   if (records_forms()) {
     const auto form = [](const aclTensorDesc& desc) {
       return form_of(desc.dtype, storage_format(desc), desc.sizes.rank(), false);
     };
-    record_form(std::string(task->name()) + " in=" + form(*inputs[0]) + " out=" + form(*outputs[0]));
+    record_form(std::string(task->name()) + " in=" + form(from) + " out=" + form(to));
   }
   submit(stream, std::move(task));
 }

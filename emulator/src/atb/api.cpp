@@ -1,5 +1,9 @@
 #include "atb/api.h"
 
+#include <algorithm>
+#include <mutex>
+
+#include "core/extent.h"
 #include "core/forms.h"
 
 namespace emulator {
@@ -20,14 +24,23 @@ class ApiOperation final : public ::atb::Operation {
     return ::atb::ERROR_INVALID_PARAM;
   }
 
+  // Between the phases the operation has the launch; threads that share one get whole launches, the latest first phase's.
   void keep(ApiLaunch launch, aclrtStream stream) {
+    const std::lock_guard lock(mutex_);
     launch_ = std::move(launch);
     stream_ = stream;
   }
-  void submit_kept() const { submit(stream_, std::make_shared<FunctionTask>(name_, launch_.work, launch_.body)); }
+  void submit_kept() const {
+    std::unique_lock lock(mutex_);
+    TaskPtr task = std::make_shared<FunctionTask>(name_, launch_.work, launch_.body);
+    const aclrtStream stream = stream_;
+    lock.unlock();
+    submit(stream, std::move(task));
+  }
 
  private:
   const char* name_;
+  mutable std::mutex mutex_;
   ApiLaunch launch_;
   aclrtStream stream_ = nullptr;
 };
@@ -61,13 +74,54 @@ std::string list(const Dims& sizes) {
   });
 }
 
-TensorView view_of(const aclTensor* tensor) { return tensor == nullptr ? TensorView{} : tensor->view; }
+namespace {
+
+const aclTensor* live(const aclTensor* tensor) {
+  if (tensor != nullptr && !is_live(tensor)) {
+    reject(::atb::ERROR_INVALID_TENSOR_ADDR, "the tensor %p does not exist: it was destroyed or never created.",
+           static_cast<const void*>(tensor));
+  }
+  return tensor;
+}
+
+}  // namespace
+
+TensorView view_of(const aclTensor* tensor) {
+  if (live(tensor) == nullptr) return {};
+  const TensorView view = tensor->view;
+  TensorView dense = view;  // ATB's kernels know no strides
+  int64_t stride = 1;
+  dense.strides = view.sizes;
+  for (int i = view.rank() - 1; i >= 0; --i) {
+    dense.strides[i] = stride;
+    if (__builtin_mul_overflow(stride, view.sizes[i], &stride)) {
+      reject(::atb::ERROR_INVALID_TENSOR_SIZE, "a tensor has sizes %s, whose product overflows.", list(view.sizes).c_str());
+    }
+  }
+  try {
+    check_extent(dense, "a tensor");
+  } catch (const Failure& failure) {
+    reject(::atb::ERROR_INVALID_TENSOR_ADDR, "%s", failure.what());
+  }
+  return view;
+}
 
 std::vector<int32_t> host_lengths(const aclTensor* tensor, const char* name) {
-  const TensorView view = view_of(tensor);
+  if (live(tensor) == nullptr) reject(::atb::ERROR_INVALID_TENSOR_ADDR, "%s must not be null.", name);
+  const TensorView& view = tensor->view;
   require_type(view, name, {ACL_INT32});
+  const int64_t count = reach(view, name) == 0 ? 0 : view.numel();
+  if (count == 0) return {};
+  if (view.base == nullptr || count > view.storage_sizes.product() - view.storage_offset) {
+    reject(::atb::ERROR_INVALID_TENSOR_ADDR, "%s has %lld lengths, more than its storage.", name,
+           static_cast<long long>(count));
+  }
   const auto* values = static_cast<const int32_t*>(view.base) + view.storage_offset;
-  return {values, values + view.numel()};
+  const std::vector<int32_t> lengths(values, values + count);
+  if (*std::min_element(lengths.begin(), lengths.end()) < 0) {
+    reject(::atb::ERROR_INVALID_PARAM, "%s has a negative length.", name);
+  }
+  return lengths;
 }
 
 void require_type(const TensorView& tensor, const char* name, std::initializer_list<aclDataType> accepted) {

@@ -21,10 +21,10 @@ struct ApiLaunch {
                       const std::function<ApiLaunch()>& check);
 ::atb::Status execute(const char* name, ::atb::Operation* operation, ::atb::Context* context);
 
-// A descriptor by value; undefined for a null pointer.
+// A descriptor by value; undefined for a null pointer. Throws Failure unless its elements lie in device memory.
 TensorView view_of(const aclTensor* tensor);
 
-// Lengths in a tensor on the host, read at once. Throws Failure unless it is int32 of one dimension (or two: all rows).
+// Lengths in a tensor on the host, read at once. Throws Failure unless it is int32 (all rows, if there are several).
 std::vector<int32_t> host_lengths(const aclTensor* tensor, const char* name);
 
 void require_type(const TensorView& tensor, const char* name, std::initializer_list<aclDataType> accepted);

@@ -44,9 +44,15 @@ PagedCache paged(const TensorView& cache, const char* name, int64_t kv_heads, in
   if (cache.rank() != 4) reject(::atb::ERROR_INVALID_TENSOR_DIM_NUM, "%s must have 4 dimensions.", name);
   if (fractal) {
     const int64_t block_size = cache.is_fractal_nz() ? cache.storage_sizes.back(1) : cache.sizes[2];
+    const int64_t stored = cache.is_fractal_nz() ? cache.storage_sizes.product() : cache.numel();
+    if (block_size < 1 || stored < Dims{cache.sizes[0], block_size, kv_heads, dim}.product()) {
+      reject(::atb::ERROR_INVALID_TENSOR_DIM, "%s has %lld elements: too few for its blocks of %lld heads of %lld.", name,
+             static_cast<long long>(stored), static_cast<long long>(kv_heads), static_cast<long long>(dim));
+    }
     return {cache.sizes[0], block_size, nz_paged_cache(nullptr, cache.dtype, kv_heads, dim, block_size)};
   }
   require_shape(cache, name, {cache.sizes[0], cache.sizes[1], kv_heads, dim});
+  require(cache.sizes[1] > 0, ::atb::ERROR_INVALID_TENSOR_DIM, "the blocks of a cache must not be empty.");
   return {cache.sizes[0], cache.sizes[1], nd_paged_cache(nullptr, cache.dtype, kv_heads, dim, cache.sizes[1])};
 }
 
@@ -96,6 +102,10 @@ void check_mla(const Mla& m) {
     require_type(*tensor, "qRope, ctKV, kRope and attenOut", {m.query.dtype});
   }
   require_shape(m.output, "attenOut", m.query.sizes);
+  if (m.lse.defined()) {
+    require_type(m.lse, "lse", {m.query.dtype, ACL_FLOAT});
+    require(m.lse.numel() == m.query.sizes[0] * m.heads, ::atb::ERROR_INVALID_TENSOR_DIM, "lse must have tokens * heads elements.");
+  }
   const PagedCache latent = paged(m.latent, "ctKV", m.kv_heads, m.rank(), m.fractal);
   const PagedCache rope = paged(m.key_rope, "kRope", m.kv_heads, m.rope(), m.fractal);
   require(latent.blocks == rope.blocks && latent.block_size == rope.block_size, ::atb::ERROR_INVALID_TENSOR_DIM,
@@ -370,7 +380,7 @@ atb::Status AtbRingMLAGetWorkspaceSize(const aclTensor* query, const aclTensor* 
     emulator::require(first || (previous != nullptr && previous_lse != nullptr), atb::ERROR_INVALID_PARAM,
                       "calcType 0 needs prevOut and prevLse.");
     std::vector<int32_t> lengths = emulator::host_lengths(seq_len, "seqLen");
-    const bool both = view_of(seq_len).rank() == 2;  // queries, then keys
+    const bool both = seq_len->view.rank() == 2;  // queries, then keys
     const size_t batch = both ? lengths.size() / 2 : lengths.size();
     emulator::RingMla m{view_of(query), view_of(query_rope), view_of(key), view_of(key_rope), view_of(value),
                         first ? emulator::TensorView{} : view_of(previous), first ? emulator::TensorView{} : view_of(previous_lse),

@@ -27,11 +27,18 @@ void check_load(const CacheLoad& c) {
   require_type(c.value, "value", {c.key_cache.dtype});
   require_type(c.table, "blockTables", {ACL_INT32});
   require_type(c.lengths, "contextLens", {ACL_INT32});
-  if (c.starts.defined()) require_type(c.starts, "seqStarts", {ACL_INT32});
+  if (c.starts.defined()) {
+    require_type(c.starts, "seqStarts", {ACL_INT32});
+    require(c.starts.numel() >= c.table.sizes[0], ::atb::ERROR_INVALID_TENSOR_DIM, "seqStarts must have an element for each sequence.");
+  }
   for (const TensorView* cache : {&c.key_cache, &c.value_cache}) {
     require(cache->rank() == 4, ::atb::ERROR_INVALID_TENSOR_DIM_NUM, "keyCache and valueCache must have 4 dimensions.");
+    require(cache->numel() > 0, ::atb::ERROR_INVALID_TENSOR_SIZE, "keyCache and valueCache must not be empty.");
   }
-  require(c.table.rank() == 2 && c.lengths.sizes[0] == c.table.sizes[0] + (c.running_totals ? 1 : 0),
+  const int page_axis = c.fractal ? 2 : 1;
+  require(c.key_cache.sizes[0] == c.value_cache.sizes[0] && c.key_cache.sizes[page_axis] == c.value_cache.sizes[page_axis],
+          ::atb::ERROR_INVALID_TENSOR_DIM, "keyCache and valueCache must have the same blocks.");
+  require(c.table.rank() == 2 && c.lengths.rank() == 1 && c.lengths.sizes[0] == c.table.sizes[0] + (c.running_totals ? 1 : 0),
           ::atb::ERROR_INVALID_TENSOR_DIM, "contextLens must have an element for each row of blockTables (one more for running totals).");
 }
 
@@ -50,7 +57,7 @@ void load_sequence(const CacheLoad& c, int64_t batch, int64_t first_token, int64
   const int64_t skipped = c.starts.defined() ? c.starts.data_as<int32_t>()[batch] / block_size : 0;
   for (int64_t t = 0; t < count; ++t) {
     const int64_t entry = skipped + t / block_size;
-    const int64_t block = entry < c.table.sizes[1] ? c.table.data_as<int32_t>()[batch * c.table.sizes[1] + entry] : -1;
+    const int64_t block = entry >= 0 && entry < c.table.sizes[1] ? c.table.data_as<int32_t>()[batch * c.table.sizes[1] + entry] : -1;
     if (block < 0 || block >= c.key_cache.sizes[0]) {
       fail(kAicoreException, "blockTables[%lld][%lld] names block %lld, but the cache has %lld.", static_cast<long long>(batch),
            static_cast<long long>(entry), static_cast<long long>(block), static_cast<long long>(c.key_cache.sizes[0]));
@@ -141,6 +148,7 @@ void run_topk(const TopkDiv& p) {
       auto index = static_cast<int32_t>(order[i]);
       if (p.mapping.defined()) {
         const int64_t copy = token % std::max<int32_t>(1, p.mapping_count.data_as<int32_t>()[index]);
+        if (copy >= p.mapping.sizes[1]) fail(kAicoreException, "mappingNum has more copies than mappingTable has columns.");
         index = p.mapping.data_as<int32_t>()[index * p.mapping.sizes[1] + copy];
       }
       p.indices.data_as<int32_t>()[token * p.k + i] = index;

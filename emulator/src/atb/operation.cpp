@@ -97,7 +97,25 @@ std::string list(const std::vector<TensorDesc>& descs) {
   return text;
 }
 
+uint64_t next_serial() {
+  static std::atomic<uint64_t> serials{0};
+  return ++serials;
+}
+
+// The operation that this thread has set up last, and for which stream: threads may share an operation.
+struct LatestSetup {
+  uint64_t serial = 0;
+  aclrtStream stream = nullptr;
+};
+thread_local LatestSetup t_latest_setup;
+
 }  // namespace
+
+AtbOperation::AtbOperation(const char* name) : name_(name), serial_(next_serial()) {}
+
+aclrtStream AtbOperation::stream_of_setup() const {
+  return t_latest_setup.serial == serial_ ? t_latest_setup.stream : latest_stream_.load();
+}
 
 void AtbOperation::check_descs(const Descs& inputs, const Descs& outputs) const {
   if (inputs.size() != input_count()) {
@@ -162,7 +180,8 @@ Status AtbOperation::Setup(const ::atb::VariantPack& pack, uint64_t& workspace_s
     }
     check_descs(descs_of(pack.inTensors), descs_of(pack.outTensors));
     check_tensors(pack.inTensors, pack.outTensors);
-    stream_ = context->GetExecuteStream();
+    t_latest_setup = {serial_, context->GetExecuteStream()};
+    latest_stream_ = t_latest_setup.stream;
   });
 }
 
@@ -219,7 +238,7 @@ Status AtbOperation::Execute(const ::atb::VariantPack& pack, uint8_t*, uint64_t,
     for (size_t i = 0; i < pack.inTensors.size(); ++i) check_memory(pack.inTensors[i], "input", i);
     for (size_t i = 0; i < pack.outTensors.size(); ++i) check_memory(pack.outTensors[i], "output", i);
     if (records_forms()) record_form(form_of_launch(name_, pack));
-    submit(stream_, launch(pack.inTensors, pack.outTensors));
+    submit(stream_of_setup(), launch(pack.inTensors, pack.outTensors));
   });
 }
 

@@ -1,6 +1,8 @@
 // The life of an emulated ATB operation: Setup validates as ATB does, Execute queues the device work on the stream.
 #pragma once
 
+#include <atomic>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -59,7 +61,7 @@ using Combination = std::vector<Kind>;
 
 class AtbOperation : public ::atb::Operation {
  public:
-  explicit AtbOperation(const char* name) : name_(name) {}
+  explicit AtbOperation(const char* name);
 
   std::string GetName() const final { return name_; }
   ::atb::Status InferShape(const ::atb::SVector<::atb::TensorDesc>& inputs,
@@ -88,8 +90,12 @@ class AtbOperation : public ::atb::Operation {
  private:
   void check_descs(const Descs& inputs, const Descs& outputs) const;
 
+  aclrtStream stream_of_setup() const;
+
   const char* name_;
-  aclrtStream stream_ = nullptr;  // of the latest Setup: while a graph is captured, Execute comes from another thread
+  const uint64_t serial_;  // tells it from one that had its address before
+  // Of the latest Setup: while a graph is captured, Execute comes from another thread.
+  std::atomic<aclrtStream> latest_stream_ = nullptr;
 };
 
 // A task made of functions. The name must have static storage.

@@ -94,7 +94,8 @@ bool Faults::strikes(Fault& fault) {
 void Faults::check_set_device(int chip) {
   for (const auto& fault : faults_) {
     if (fault.kind == Kind::kChipBusy && (fault.chip < 0 || fault.chip == chip)) {
-      fail(ACL_ERROR_RT_DEV_SETUP_ERROR, "chip %d is busy: the driver answers -8005 (held by another container?).",
+      // dcmi's code for an occupied resource, as npu-smi prints it; older drivers answer -8005 to this and to much else.
+      fail(ACL_ERROR_RT_DEV_SETUP_ERROR, "chip %d is busy: the driver answers -8020 (held by another container?).",
            chip);
     }
   }

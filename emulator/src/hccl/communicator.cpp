@@ -63,8 +63,8 @@ Communicator::~Communicator() { leave(); }
 
 void Communicator::leave() { segment_->leave(rank_); }
 
-Deadline Communicator::deadline(Operation operation) const {
-  return Deadline::after(execute_timeout_s_, name_of(operation), "HCCL_EXEC_TIMEOUT");
+Limit Communicator::limit(Operation operation) const {
+  return Limit::after(execute_timeout_s_, name_of(operation), "HCCL_EXEC_TIMEOUT");
 }
 
 void Communicator::announce(const Announcement& announcement, uint64_t round) {
@@ -129,7 +129,7 @@ void Communicator::exchange(Announcement announcement, Write&& write, Read&& rea
       std::copy(counts->expected.bytes.begin(), counts->expected.bytes.end(), self.expected[round_ % 2]);
     }
     if (index < announcement.rounds) write(slot(rank_), index);
-    segment_->barrier(rank_, deadline(operation));
+    segment_->barrier(rank_, limit(operation));
     if (index == 0) {
       check_announcements(announcement, round_);
       if (counts != nullptr) check_counts(operation, *counts, round_);
@@ -165,7 +165,7 @@ void Communicator::all_reduce(const char* from, char* to, uint64_t count, HcclDa
     const uint64_t begin = begin_of(rank_), end = begin_of(rank_ + 1);
     for (uint32_t peer = 0; peer < size_; ++peer) sources[peer] = slot(peer) + begin * unit;
     reduce(operation, dtype, sources.data(), size_, slot(rank_) + begin * unit, end - begin);
-    segment_->barrier(rank_, deadline(Operation::kAllReduce));
+    segment_->barrier(rank_, limit(Operation::kAllReduce));
     for (uint32_t peer = 0; peer < size_; ++peer) {
       const uint64_t first = begin_of(peer) * unit, last = begin_of(peer + 1) * unit;
       std::memcpy(target + first, slot(peer) + first, last - first);

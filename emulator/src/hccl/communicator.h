@@ -93,7 +93,7 @@ class Communicator {
     const Parts& expected;
   };
 
-  Deadline deadline(Operation operation) const;
+  Limit limit(Operation operation) const;
   void announce(const Announcement& announcement, uint64_t round);
   void check_announcements(const Announcement& own, uint64_t round);
   void check_counts(Operation operation, const Counts& own, uint64_t round);

@@ -57,20 +57,20 @@ void check_size(uint32_t rank, uint32_t ranks) {
   }
 }
 
-std::shared_ptr<Segment> lead(Listener* listener, uint32_t rank, uint32_t ranks, const Deadline& deadline) {
+std::shared_ptr<Segment> lead(Listener* listener, uint32_t rank, uint32_t ranks, const Limit& limit) {
   const File file(Segment::create_file(ranks));
   auto segment = std::make_shared<Segment>(file.get(), ranks);
   segment->attach(rank, current_device().chip_index());
-  if (ranks > 1) listener->hand_out(file.get(), rank, ranks, deadline);
-  segment->wait_until_all_attached(rank, deadline);
+  if (ranks > 1) listener->hand_out(file.get(), rank, ranks, limit);
+  segment->wait_until_all_attached(rank, limit);
   return segment;
 }
 
-std::shared_ptr<Segment> follow(const Leader& leader, uint32_t rank, uint32_t ranks, const Deadline& deadline) {
-  const File file(receive_file(leader, rank, ranks, deadline));
+std::shared_ptr<Segment> follow(const Leader& leader, uint32_t rank, uint32_t ranks, const Limit& limit) {
+  const File file(receive_file(leader, rank, ranks, limit));
   auto segment = std::make_shared<Segment>(file.get(), ranks);
   segment->attach(rank, current_device().chip_index());
-  segment->wait_until_all_attached(rank, deadline);
+  segment->wait_until_all_attached(rank, limit);
   return segment;
 }
 
@@ -114,18 +114,18 @@ const RootInfo& checked_root(const void* bytes) {
 
 std::shared_ptr<Segment> join_root(const RootInfo& root, uint32_t rank, uint32_t ranks) {
   check_size(rank, ranks);
-  const auto deadline = Deadline::after(connect_timeout_s(), "HcclCommInitRootInfo", "HCCL_CONNECT_TIMEOUT");
+  const auto limit = Limit::after(connect_timeout_s(), "HcclCommInitRootInfo", "HCCL_CONNECT_TIMEOUT");
   const auto listener = take_announced(root.name);
-  if (listener != nullptr) return lead(listener.get(), rank, ranks, deadline);
-  return follow({root.name, root.pid, root.start_ticks}, rank, ranks, deadline);
+  if (listener != nullptr) return lead(listener.get(), rank, ranks, limit);
+  return follow({root.name, root.pid, root.start_ticks}, rank, ranks, limit);
 }
 
 std::shared_ptr<Segment> join_named(const std::string& name, bool leads, uint32_t rank, uint32_t ranks) {
   check_size(rank, ranks);
-  const auto deadline = Deadline::after(connect_timeout_s(), "joining a communicator", "HCCL_CONNECT_TIMEOUT");
-  if (!leads) return follow({name}, rank, ranks, deadline);
+  const auto limit = Limit::after(connect_timeout_s(), "joining a communicator", "HCCL_CONNECT_TIMEOUT");
+  if (!leads) return follow({name}, rank, ranks, limit);
   Listener listener(name);
-  return lead(&listener, rank, ranks, deadline);
+  return lead(&listener, rank, ranks, limit);
 }
 
 std::shared_ptr<Segment> join_alone(uint32_t ranks, const int32_t* devices) {

@@ -18,11 +18,11 @@ class Communicator::Messenger {
   }
 
   void run() {
-    const Deadline deadline = owner_.deadline(kind_);
+    const Limit limit = owner_.limit(kind_);
     while (!finished()) {
       if (advance_all()) continue;
       owner_.segment_->wait_for_channels(
-          owner_.rank_, deadline, [this] { return advance_all() || finished(); },
+          owner_.rank_, limit, [this] { return advance_all() || finished(); },
           [this](uint32_t peer) { return waits_for(peer); });
     }
   }

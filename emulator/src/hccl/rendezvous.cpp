@@ -110,15 +110,15 @@ bool is_of_this_user(int socket) {
   return getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0 && peer.uid == getuid();
 }
 
-int milliseconds_left(const Deadline& deadline) {
+int milliseconds_left(const Limit& limit) {
   using std::chrono::milliseconds;
-  const auto left = std::chrono::duration_cast<milliseconds>(deadline.at - Deadline::Clock::now()).count();
+  const auto left = std::chrono::duration_cast<milliseconds>(limit.end.time() - Deadline::Clock::now()).count();
   return static_cast<int>(std::clamp<int64_t>(left, 0, 1000));
 }
 
-[[noreturn]] void time_out(const Deadline& deadline, const std::string& missing) {
-  fail(ACL_ERROR_RT_WAIT_TIMEOUT, "EI0006: %s: %s did not show up within %s", deadline.what.c_str(), missing.c_str(),
-       deadline.setting.c_str());
+[[noreturn]] void time_out(const Limit& limit, const std::string& missing) {
+  fail(ACL_ERROR_RT_WAIT_TIMEOUT, "EI0006: %s: %s did not show up within %s", limit.what.c_str(), missing.c_str(),
+       limit.setting.c_str());
 }
 
 }  // namespace
@@ -135,7 +135,7 @@ Listener::Listener(const std::string& name) {
 
 Listener::~Listener() { close(socket_); }
 
-void Listener::hand_out(int file, uint32_t rank, uint32_t ranks, const Deadline& deadline) {
+void Listener::hand_out(int file, uint32_t rank, uint32_t ranks, const Limit& limit) {
   std::set<uint32_t> joined{rank};
   std::list<Socket> callers;  // who have connected and not spoken: they must not hold back the others
   const auto answer = [&](const Socket& caller) {
@@ -156,9 +156,9 @@ void Listener::hand_out(int file, uint32_t rank, uint32_t ranks, const Deadline&
   while (joined.size() < ranks) {
     std::vector<pollfd> waits{{socket_, POLLIN, 0}};
     for (const Socket& caller : callers) waits.push_back({caller.get(), POLLIN, 0});
-    if (poll(waits.data(), waits.size(), milliseconds_left(deadline)) <= 0) {
-      if (Deadline::Clock::now() >= deadline.at) {
-        time_out(deadline, std::to_string(ranks - joined.size()) + " of " + std::to_string(ranks) + " ranks");
+    if (poll(waits.data(), waits.size(), milliseconds_left(limit)) <= 0) {
+      if (limit.end.passed()) {
+        time_out(limit, std::to_string(ranks - joined.size()) + " of " + std::to_string(ranks) + " ranks");
       }
       continue;
     }
@@ -181,23 +181,23 @@ void Listener::hand_out(int file, uint32_t rank, uint32_t ranks, const Deadline&
 
 namespace {
 
-[[noreturn]] void gave_up(const Deadline& deadline) {
-  fail(ACL_ERROR_RT_SUSPECT_REMOTE_ERROR, "%s: the leading rank gave up", deadline.what.c_str());
+[[noreturn]] void gave_up(const Limit& limit) {
+  fail(ACL_ERROR_RT_SUSPECT_REMOTE_ERROR, "%s: the leading rank gave up", limit.what.c_str());
 }
 
-int file_of_answer(const Socket& line, const Deadline& deadline) {
+int file_of_answer(const Socket& line, const Limit& limit) {
   pollfd wait{line.get(), POLLIN, 0};
-  while (poll(&wait, 1, milliseconds_left(deadline)) == 0) {
-    if (Deadline::Clock::now() >= deadline.at) time_out(deadline, "the answer of the leading rank");
+  while (poll(&wait, 1, milliseconds_left(limit)) == 0) {
+    if (limit.end.passed()) time_out(limit, "the answer of the leading rank");
   }
   Message<Answer> answer;
   answer.make_room_for_file();
-  if (recvmsg(line.get(), &answer.header, MSG_CMSG_CLOEXEC) <= 0) gave_up(deadline);
+  if (recvmsg(line.get(), &answer.header, MSG_CMSG_CLOEXEC) <= 0) gave_up(limit);
   answer.body.complaint[sizeof answer.body.complaint - 1] = '\0';
   if (answer.body.complaint[0] != '\0') fail(HCCL_E_PARA, "EI0003: %s", answer.body.complaint);
   const cmsghdr* attachment = CMSG_FIRSTHDR(&answer.header);
   if (attachment == nullptr) {
-    fail(ACL_ERROR_INTERNAL_ERROR, "%s: the leading rank sent no memory", deadline.what.c_str());
+    fail(ACL_ERROR_INTERNAL_ERROR, "%s: the leading rank sent no memory", limit.what.c_str());
   }
   int file = -1;
   std::memcpy(&file, CMSG_DATA(attachment), sizeof file);
@@ -206,16 +206,16 @@ int file_of_answer(const Socket& line, const Deadline& deadline) {
 
 }  // namespace
 
-int receive_file(const Leader& leader, uint32_t rank, uint32_t ranks, const Deadline& deadline) {
+int receive_file(const Leader& leader, uint32_t rank, uint32_t ranks, const Limit& limit) {
   const Address address(leader.name);
   for (;; std::this_thread::sleep_for(kRetryInterval)) {
     if (leader.pid != 0 && !process_is_alive(leader.pid, leader.start_ticks)) {
       fail(ACL_ERROR_RT_SUSPECT_REMOTE_ERROR,
            "%s: the leading process %d does not run on this machine (the emulator connects ranks of one machine only)",
-           deadline.what.c_str(), leader.pid);
+           limit.what.c_str(), leader.pid);
     }
-    if (Deadline::Clock::now() >= deadline.at) {
-      time_out(deadline, "the leading rank (listening as " + leader.name + " on this machine)");
+    if (limit.end.passed()) {
+      time_out(limit, "the leading rank (listening as " + leader.name + " on this machine)");
     }
     const Socket line(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
     if (connect(line.get(), address.get(), address.length) != 0) {
@@ -223,18 +223,18 @@ int receive_file(const Leader& leader, uint32_t rank, uint32_t ranks, const Dead
       if (leader.pid != 0 && errno == ECONNREFUSED) {
         fail(ACL_ERROR_RT_SUSPECT_REMOTE_ERROR,
              "%s: the leading rank does not wait for rank %u of %u: it gave up, or has all the ranks it expects",
-             deadline.what.c_str(), rank, ranks);
+             limit.what.c_str(), rank, ranks);
       }
       continue;
     }
     if (!is_of_this_user(line.get())) {
-      fail(ACL_ERROR_RT_SUSPECT_REMOTE_ERROR, "%s: another user of this machine listens as %s", deadline.what.c_str(),
+      fail(ACL_ERROR_RT_SUSPECT_REMOTE_ERROR, "%s: another user of this machine listens as %s", limit.what.c_str(),
            leader.name.c_str());
     }
     Message<Call> question;
     question.body = {rank, ranks};
     if (sendmsg(line.get(), &question.header, MSG_NOSIGNAL) < 0) continue;
-    return file_of_answer(line, deadline);
+    return file_of_answer(line, limit);
   }
 }
 

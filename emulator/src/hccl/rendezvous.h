@@ -18,7 +18,7 @@ class Listener {
   Listener& operator=(const Listener&) = delete;
 
   // Gives `file` to the other ranks. One that expects another number of ranks is told, and Failure thrown here too.
-  void hand_out(int file, uint32_t rank, uint32_t ranks, const Deadline& deadline);
+  void hand_out(int file, uint32_t rank, uint32_t ranks, const Limit& limit);
 
  private:
   int socket_ = -1;
@@ -32,6 +32,6 @@ struct Leader {
 };
 
 // The leader's file; waits for the leader to listen. The caller closes it.
-int receive_file(const Leader& leader, uint32_t rank, uint32_t ranks, const Deadline& deadline);
+int receive_file(const Leader& leader, uint32_t rank, uint32_t ranks, const Limit& limit);
 
 }  // namespace emulator::hccl

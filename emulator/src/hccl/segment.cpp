@@ -47,12 +47,12 @@ int available_cores() {
 
 }  // namespace
 
-Deadline Deadline::after(int64_t seconds, std::string what, const char* variable) {
-  Deadline deadline;
-  deadline.what = std::move(what);
-  deadline.setting = std::string(variable) + "=" + std::to_string(seconds) + " s";
-  if (seconds > 0) deadline.at = Clock::now() + std::chrono::seconds(seconds);
-  return deadline;
+Limit Limit::after(int64_t seconds, std::string what, const char* variable) {
+  Limit limit;
+  limit.what = std::move(what);
+  limit.setting = std::string(variable) + "=" + std::to_string(seconds) + " s";
+  if (seconds > 0) limit.end = Deadline::after_ms(seconds * 1000);
+  return limit;
 }
 
 int Segment::create_file(uint32_t ranks) {
@@ -100,11 +100,11 @@ void Segment::attach(uint32_t rank, int chip) {
   wake_all(header_->attached);
 }
 
-void Segment::wait_until_all_attached(uint32_t rank, const Deadline& deadline) {
+void Segment::wait_until_all_attached(uint32_t rank, const Limit& limit) {
   const auto missing = [this](uint32_t peer) { return members_[peer].pid == 0; };
   auto next_look = Clock::now() + kHealthInterval;
   for (uint32_t seen; (seen = header_->attached) < ranks_;) {
-    sleep_on(header_->attached, seen, rank, deadline, missing, next_look);
+    sleep_on(header_->attached, seen, rank, limit, missing, next_look);
   }
 }
 
@@ -114,7 +114,7 @@ void Segment::leave(uint32_t rank) {
   for (uint32_t peer = 0; peer < ranks_; ++peer) ring(peer);
 }
 
-void Segment::barrier(uint32_t rank, const Deadline& deadline) {
+void Segment::barrier(uint32_t rank, const Limit& limit) {
   throw_if_failed();
   const uint64_t target = members_[rank].barriers.fetch_add(1) + 1;
   if (header_->arrivals.fetch_add(1) + 1 == target * ranks_) {
@@ -132,7 +132,7 @@ void Segment::barrier(uint32_t rank, const Deadline& deadline) {
   auto next_look = Clock::now() + kHealthInterval;
   try {
     for (uint32_t seen = header_->released; !released(); seen = header_->released) {
-      sleep_on(header_->released, seen, rank, deadline, behind, next_look);
+      sleep_on(header_->released, seen, rank, limit, behind, next_look);
     }
   } catch (...) {
     header_->waiting.fetch_sub(1);
@@ -141,7 +141,7 @@ void Segment::barrier(uint32_t rank, const Deadline& deadline) {
   header_->waiting.fetch_sub(1);
 }
 
-void Segment::wait_for_channels(uint32_t rank, const Deadline& deadline, const std::function<bool()>& ready,
+void Segment::wait_for_channels(uint32_t rank, const Limit& limit, const std::function<bool()>& ready,
                                 const Blame& blame) {
   Member& self = members_[rank];
   for (int i = 0; i < spins_; ++i) {
@@ -154,7 +154,7 @@ void Segment::wait_for_channels(uint32_t rank, const Deadline& deadline, const s
     for (;;) {
       const uint32_t seen = self.doorbell;
       if (ready()) break;
-      sleep_on(self.doorbell, seen, rank, deadline, blame, next_look);
+      sleep_on(self.doorbell, seen, rank, limit, blame, next_look);
     }
   } catch (...) {
     self.waiting.fetch_sub(1);
@@ -168,7 +168,7 @@ void Segment::ring(uint32_t rank) {
   if (members_[rank].waiting != 0) wake_all(members_[rank].doorbell);
 }
 
-void Segment::sleep_on(std::atomic<uint32_t>& word, uint32_t seen, uint32_t rank, const Deadline& deadline,
+void Segment::sleep_on(std::atomic<uint32_t>& word, uint32_t seen, uint32_t rank, const Limit& limit,
                        const Blame& blame, Clock::time_point& next_look) {
   const timespec interval{0, std::chrono::nanoseconds(kHealthInterval).count()};
   syscall(SYS_futex, &word, FUTEX_WAIT, seen, &interval, nullptr, 0);
@@ -178,14 +178,14 @@ void Segment::sleep_on(std::atomic<uint32_t>& word, uint32_t seen, uint32_t rank
   // Peers cannot go on without this rank, and would wait for it until their time is up.
   if (must_give_up()) {
     declare_failed(rank, ACL_ERROR_RT_SUSPECT_REMOTE_ERROR,
-             "the chip of rank " + std::to_string(rank) + " failed, or its stream was destroyed, in " + deadline.what);
+             "the chip of rank " + std::to_string(rank) + " failed, or its stream was destroyed, in " + limit.what);
     throw GaveUp();
   }
-  check_peers(rank, deadline, blame);
+  check_peers(rank, limit, blame);
 }
 
 // Called while a rank waits for those that `blame` holds for.
-void Segment::check_peers(uint32_t rank, const Deadline& deadline, const Blame& blame) {
+void Segment::check_peers(uint32_t rank, const Limit& limit, const Blame& blame) {
   std::string late;
   for (uint32_t peer = 0; peer < ranks_; ++peer) {
     if (peer == rank || !blame(peer)) continue;
@@ -195,16 +195,16 @@ void Segment::check_peers(uint32_t rank, const Deadline& deadline, const Blame& 
     const std::string name = "rank " + std::to_string(peer) + " (process " + std::to_string(member.pid) + ")";
     if (!process_is_alive(member.pid, member.start_ticks)) {
       fail_all(rank, ACL_ERROR_RT_SUSPECT_REMOTE_ERROR,
-               name + " died while rank " + std::to_string(rank) + " waited for it in " + deadline.what);
+               name + " died while rank " + std::to_string(rank) + " waited for it in " + limit.what);
     }
     if (member.left != 0) {
       fail_all(rank, ACL_ERROR_RT_SUSPECT_REMOTE_ERROR, name + " destroyed its communicator while rank " +
-                                                      std::to_string(rank) + " waited for it in " + deadline.what);
+                                                      std::to_string(rank) + " waited for it in " + limit.what);
     }
   }
-  if (Deadline::Clock::now() < deadline.at) return;
-  fail_all(rank, ACL_ERROR_RT_FFTS_PLUS_TIMEOUT, "EI0002: " + deadline.what + " of rank " + std::to_string(rank) +
-                                               " waited for rank " + late + " longer than " + deadline.setting);
+  if (!limit.end.passed()) return;
+  fail_all(rank, ACL_ERROR_RT_FFTS_PLUS_TIMEOUT, "EI0002: " + limit.what + " of rank " + std::to_string(rank) +
+                                               " waited for rank " + late + " longer than " + limit.setting);
 }
 
 void Segment::fail_all(uint32_t rank, int32_t code, const std::string& why) {

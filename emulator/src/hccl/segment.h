@@ -13,6 +13,8 @@
 #include <functional>
 #include <string>
 
+#include "core/deadline.h"
+
 namespace emulator::hccl {
 
 inline constexpr uint32_t kMaxRanks = 64;
@@ -64,14 +66,13 @@ struct Header {
   std::atomic<uint32_t> failed_rank;  // 1 + the rank whose `failure` says why this communicator is dead; 0: it is not
 };
 
-// A point in time by which a wait has to end, and what to say if it does not.
-struct Deadline {
-  using Clock = std::chrono::steady_clock;
-  Clock::time_point at = Clock::time_point::max();
+// By when a wait has to end, and what to say if it does not.
+struct Limit {
+  Deadline end = Deadline::never();
   std::string what;     // "HcclAllReduce"
   std::string setting;  // "HCCL_EXEC_TIMEOUT=68 s"
 
-  static Deadline after(int64_t seconds, std::string what, const char* variable);  // 0: never
+  static Limit after(int64_t seconds, std::string what, const char* variable);  // 0: never
 };
 
 class Segment {
@@ -92,14 +93,14 @@ class Segment {
   char* slot(uint32_t rank, uint64_t round);
 
   void attach(uint32_t rank, int chip);  // records the calling process as this rank, on this chip of the machine
-  void wait_until_all_attached(uint32_t rank, const Deadline& deadline);
+  void wait_until_all_attached(uint32_t rank, const Limit& limit);
   void leave(uint32_t rank);
 
   // Returns when every rank has arrived as often as this one; throws Failure if that cannot happen any more.
-  void barrier(uint32_t rank, const Deadline& deadline);
+  void barrier(uint32_t rank, const Limit& limit);
 
   // Sleeps until ready() or until the channels of `rank` change again. `peers(r)` tells whether it waits for rank r.
-  void wait_for_channels(uint32_t rank, const Deadline& deadline, const std::function<bool()>& ready,
+  void wait_for_channels(uint32_t rank, const Limit& limit, const std::function<bool()>& ready,
                          const std::function<bool(uint32_t)>& peers);
   void ring(uint32_t rank);
 
@@ -113,9 +114,9 @@ class Segment {
   using Clock = Deadline::Clock;
   void declare_failed(uint32_t rank, int32_t code, const std::string& why);
   // `next_look`: when to look next whether the peers live, however often the word changes until then.
-  void sleep_on(std::atomic<uint32_t>& word, uint32_t seen, uint32_t rank, const Deadline& deadline,
+  void sleep_on(std::atomic<uint32_t>& word, uint32_t seen, uint32_t rank, const Limit& limit,
                 const Blame& blame, Clock::time_point& next_look);
-  void check_peers(uint32_t rank, const Deadline& deadline, const Blame& blame);
+  void check_peers(uint32_t rank, const Limit& limit, const Blame& blame);
 
   uint32_t ranks_ = 0;
   size_t size_ = 0;

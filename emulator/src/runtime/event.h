@@ -14,7 +14,7 @@
 #include <mutex>
 
 #include "runtime/capture.h"
-#include "runtime/deadline.h"
+#include "core/deadline.h"
 
 namespace emulator {
 

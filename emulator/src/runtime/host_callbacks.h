@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-#include "runtime/deadline.h"
+#include "core/deadline.h"
 
 namespace emulator {
 

@@ -16,7 +16,7 @@
 #include "core/launch_counts.h"
 #include "core/spin_lock.h"
 #include "core/task.h"
-#include "runtime/deadline.h"
+#include "core/deadline.h"
 
 namespace emulator {
 

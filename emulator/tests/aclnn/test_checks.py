@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .direct import SOURCE, signatures
 
-MOST_WITHOUT_CHECK = 35
+MOST_WITHOUT_CHECK = 0
 MOST_WITHOUT_WORK = 407
 
 

@@ -69,3 +69,46 @@ def test_other_operators_are_refused_by_name(npu: Npu) -> None:
     with pytest.raises(RuntimeError, match="MatMulV2") as refusal:
         npu.call(call_another_operator)
     assert refusal.value.args[0] != 0
+
+
+def identity(**changes: int) -> int:
+    """The answer to a cast of which some handles are others, or the output's buffer has another size."""
+    from aclnn.direct import POINTER, SIZE, Chip, int64s
+
+    chip = Chip.get()
+    from ascend_emulator import activation
+
+    library = next(each for each in activation.loaded() if hasattr(each, "aclopCompileAndExecute"))
+    for name in ("aclCreateTensorDesc", "aclCreateDataBuffer"):
+        getattr(chip.runtime, name).restype = POINTER
+    sizes = int64s([2, 32])
+    handles = {}
+    for side in ("input", "output"):
+        size = SIZE(changes.get(f"{side}_bytes", 128))
+        handles[side] = POINTER(chip.runtime.aclCreateTensorDesc(ctypes.c_int(1), 2, sizes, ctypes.c_int(ND)))
+        handles[f"{side}_buffer"] = POINTER(chip.runtime.aclCreateDataBuffer(POINTER(chip.malloc(128)), size))
+    arrays = {name: (POINTER * 1)(POINTER(changes.get(name, handle.value))) for name, handle in handles.items()}
+    code = library.aclopCompileAndExecute(
+        b"Identity", 1, arrays["input"], arrays["input_buffer"], 1, arrays["output"], arrays["output_buffer"],
+        POINTER(changes.get("attributes", 0)), 0, 0, None, chip.stream,
+    )  # fmt: skip
+    assert chip.runtime.aclrtSynchronizeStream(chip.stream) == 0
+    for side in ("input", "output"):
+        chip.runtime.aclDestroyTensorDesc(handles[side])
+        chip.runtime.aclDestroyDataBuffer(handles[f"{side}_buffer"])
+    chip.clear()
+    return int(code)
+
+
+@pytest.mark.chips("310P3")
+@pytest.mark.parametrize("wild", [0, 0x1234, (1 << 47) + 8])
+@pytest.mark.parametrize("name", ["input", "input_buffer", "output", "output_buffer", "attributes"])
+def test_what_does_not_exist_is_refused(npu: Npu, name: str, wild: int) -> None:
+    absent = name == "attributes" and wild == 0  # Identity has none
+    assert npu.call(identity, **{name: wild}) == (0 if absent else 100000)
+
+
+@pytest.mark.chips("310P3")
+@pytest.mark.parametrize("side", ["input", "output"])
+def test_a_buffer_that_is_too_small_is_refused(npu: Npu, side: str) -> None:
+    assert npu.call(identity, **{f"{side}_bytes": 127}) == 100000

@@ -2,7 +2,8 @@
 
 CHECKOUT is a clone of https://gitee.com/ascend/op-plugin (or its GitHub mirror); none of it is part of this project.
 The files that run, and the tests among them that cannot pass, each with its reason, are in op_plugin.yaml. The exit
-code is 1 if an unlisted test fails, a listed one passes (take it off the list), or fewer than 95 % of all tests pass.
+code is 1 if an unlisted test fails, a listed one passes (take it off the list), fewer than 95 % of all tests pass, or
+nothing ran of a file that is not listed as such (`runs_nothing`): a file of which every test was skipped shows nothing.
 """
 
 from __future__ import annotations
@@ -44,7 +45,18 @@ def read_outcomes(answers: Path, files: set[str]) -> list[Outcome]:
     return [Outcome(**line["outcome"]) for line in lines if "outcome" in line and line["file"] in files]
 
 
-def report(outcomes: list[Outcome], exceptions: dict[str, str]) -> int:
+def that_ran_nothing(outcomes: list[Outcome], files: list[str]) -> dict[str, str]:
+    """The files without a test that passed or failed, with what their tests say of it."""
+    ran = {outcome.test.split("::")[0] for outcome in outcomes if outcome.status != "skipped"}
+    reasons: dict[str, set[str]] = {file: set() for file in files if file not in ran}
+    for outcome in outcomes:
+        file = outcome.test.split("::")[0]
+        if file in reasons:
+            reasons[file].add(outcome.reason)
+    return {file: "; ".join(sorted(said)) or "it has no test" for file, said in reasons.items()}
+
+
+def report(outcomes: list[Outcome], exceptions: dict[str, str], files: list[str], runs_nothing: dict[str, str]) -> int:
     """Print the counts and everything unexpected; the exit code."""
     counts = Counter(outcome.status for outcome in outcomes)
     failures = {outcome.test: outcome.reason for outcome in outcomes if outcome.status == "failed"}
@@ -57,14 +69,24 @@ def report(outcomes: list[Outcome], exceptions: dict[str, str]) -> int:
         print(f"FAILED            {test}: {reason}")
     for test in mended:
         print(f"PASSES NOW        {test}: take it off the list in op_plugin.yaml")
+    idle = that_ran_nothing(outcomes, files)
+    silent = sorted(idle.keys() - runs_nothing.keys())
+    awake = sorted(runs_nothing.keys() & (set(files) - idle.keys()))
+    for file in sorted(idle.keys() & runs_nothing.keys()):
+        print(f"ran nothing       {file}: {runs_nothing[file]}")
+    for file in silent:
+        print(f"RAN NOTHING       {file}: {idle[file]}")
+    for file in awake:
+        print(f"RUNS NOW          {file}: take it off runs_nothing in op_plugin.yaml")
     ran = counts["passed"] + counts["failed"]
     share = counts["passed"] / ran if ran else 0.0
     known = len(failures) - len(unexpected)
     print(
         f"{counts['passed']} passed, {counts['failed']} failed ({known} with a known reason), "
-        f"{counts['skipped']} skipped: {share:.1%} of {ran}"
+        f"{counts['skipped']} skipped: {share:.1%} of {ran}, in {len(files) - len(idle)} files; "
+        f"nothing ran of {len(idle)}"
     )
-    return 0 if ran and share >= REQUIRED_SHARE and not unexpected and not mended else 1
+    return 0 if ran and share >= REQUIRED_SHARE and not (unexpected or mended or silent or awake) else 1
 
 
 def main() -> int:
@@ -92,7 +114,8 @@ def main() -> int:
         answers.touch()
         run_files(machine, tests, files, arguments.jobs, answers)
         outcomes = read_outcomes(answers, set(files))
-    return report(outcomes, reviewed["exceptions"] or {})
+    runs_nothing = {file: reason for file, reason in (reviewed["runs_nothing"] or {}).items() if file in files}
+    return report(outcomes, reviewed["exceptions"] or {}, files, runs_nothing)
 
 
 if __name__ == "__main__":

@@ -29,8 +29,9 @@ WILD = (0x1234, (1 << 47) + 8, (1 << 64) - 8)
 HANDLES = {
     "aclrtStream", "aclrtEvent", "aclrtContext", "aclmdlRI", "aclrtTaskGrp", "aclrtDrvMemHandle", "HcclComm",
     "aclTensor*", "aclScalar*", "aclIntArray*", "aclFloatArray*", "aclBoolArray*", "aclTensorList*", "aclScalarList*",
-    "aclTensorDesc*", "aclDataBuffer*",
+    "aclTensorDesc*", "aclDataBuffer*", "aclopAttr*",
 }  # fmt: skip
+LISTED = {"aclTensorDesc*", "aclDataBuffer*"}  # that functions of the older interface take arrays of
 FUNCTIONS = {"aclrtHostFunc", "aclrtCallback"}
 WIDE = {"size_t", "uint64_t", "int64_t"}
 # What blocks for good when it is used right, and functions that take an array as long as a number says.
@@ -128,7 +129,7 @@ class Caller:
         if kind in FUNCTIONS:
             return ctypes.c_void_p(pick.choice((None, ctypes.cast(nothing, ctypes.c_void_p).value)))
         if kind == "char*":
-            return ctypes.c_char_p(pick.choice((None, b"", b"/dev/null", b"/no/such/file", b"1:2:3:4:5")))
+            return ctypes.c_char_p(pick.choice((None, b"", b"/dev/null", b"/no/such/file", b"1:2:3:4:5", b"Identity")))
         if kind.endswith("*"):
             return self.pointer(kind, parameter.name, may_be_huge)
         if kind in WIDE:
@@ -154,6 +155,10 @@ class Caller:
         pick = self.random
         if pick.random() < 0.15:
             return ctypes.c_void_p(None)
+        if kind.removesuffix("*") in LISTED and pick.random() < 0.7:
+            handles = (ctypes.c_void_p * 4)(*(self.handle(kind.removesuffix("*")).value for _ in range(4)))
+            ctypes.memmove(self.host[0], handles, ctypes.sizeof(handles))
+            return ctypes.c_void_p(ctypes.addressof(self.host[0]))
         if self.frees and kind == "void*":
             return ctypes.c_void_p(pick.choice((*WILD, *(address + 8 for address in self.addresses))))
         is_memory = kind == "void*" and not name.endswith(HOST_ARRAYS) and (pick.random() < 0.7 or may_be_huge)
@@ -172,7 +177,10 @@ def load() -> list[ctypes.CDLL]:
     import torch  # noqa: F401  (libhccl's arithmetic needs its libraries)
 
     ctypes.CDLL(str(folder / "libemulator_math.so"), mode=ctypes.RTLD_GLOBAL)
-    return [runtime, ctypes.CDLL(str(folder / "libhccl.so"), mode=ctypes.RTLD_GLOBAL)]
+    others = (
+        ctypes.CDLL(str(folder / f"lib{name}.so"), mode=ctypes.RTLD_GLOBAL) for name in ("hccl", "acl_op_compiler")
+    )
+    return [runtime, *others]
 
 
 def main(log_path: str, first_seed: int, seeds: int, calls: int) -> None:

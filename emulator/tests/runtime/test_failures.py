@@ -120,7 +120,7 @@ def test_a_busy_chip_is_refused_as_the_driver_does(start: Start) -> None:
     first, second = start({"kind": "chip_busy", "chip": 1}).call(set_devices)
     assert first == ""
     assert "507033" in second
-    assert "-8005" in second
+    assert "-8020" in second
 
 
 def corrupted_positions() -> list[int]:

@@ -192,6 +192,9 @@ ACLNN_CHECK(InplaceFillTensor) {
 }
 ACLNN_KERNEL(InplaceFillTensor) { in(a.selfRef).fill_(in(a.value).reshape({})); }
 ACLNN_KERNEL(InplaceFillDiagonal) { in(a.selfRef).fill_diagonal_(scalar(a.fillValue), a.wrap); }
+ACLNN_CHECK(InplaceZero) {
+  if (!a.selfRef.is_contiguous()) aten_dtype(a.selfRef.dtype);  // memory without gaps is zeroed whatever it holds
+}
 ACLNN_KERNEL(InplaceZero) {
   const TensorView& self = a.selfRef;
   auto* address = static_cast<char*>(self.base) + self.storage_offset * element_bits(self.dtype) / 8;

@@ -1,6 +1,7 @@
 // The end of a bounded wait, from CANN's timeouts in milliseconds (-1: wait for ever).
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 
