@@ -28,8 +28,9 @@ def run(folder: Path, first_seed: int, seeds: int, calls: int = CALLS) -> dict[s
     command = [sys.executable, "-m", f"{__package__}.calls", str(log), str(first_seed), str(seeds), str(calls)]
     with emulate(chip="910B3", count=1) as machine:
         environment = {**os.environ, **machine.environment, "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
-        process = subprocess.Popen(
-            command, env=environment, cwd=HERE.parent, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(HERE.parent), os.environ.get("PYTHONPATH"))))
+        process = subprocess.Popen(  # in a folder of its own: some functions write a file of any name
+            command, env=environment, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
         try:
             output, _ = process.communicate(timeout=PATIENCE_S)
