@@ -19,6 +19,7 @@ from typing import Any
 
 QUICK: dict[str, tuple[str, ...]] = {
     "calibrate": (),
+    "decode_time": ("--layers", "4", "--requests", "1"),
     "emulator": ("--parts", "small_op", "matmul", "--rows", "1", "64"),
     "emulated_throughput": ("--sides", "ours fp16", "--steps", "10", "--turns", "1"),
     "formats": ("--models", "qwen3-8b"),

@@ -24,18 +24,18 @@ class Launched(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[tuple[str, list[torch.dtype], list[tuple[int, ...]]]] = []
+        self.int64_arithmetic: list[str] = []  # on the device: vLLM's host code is seen here too
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         tensors = [x for x in (*args, *(kwargs or {}).values()) if isinstance(x, torch.Tensor)]
+        name = function._schema.name.removeprefix("aten::").rstrip("_")
+        if name in ARITHMETIC and any(x.device.type == "npu" and x.dtype is torch.int64 for x in tensors):
+            self.int64_arithmetic.append(function._schema.name)
         self.calls.append((function._schema.name, [x.dtype for x in tensors], [tuple(x.shape) for x in tensors]))
         return function(*args, **(kwargs or {}))
 
     def named(self, part: str) -> list[tuple[list[torch.dtype], list[tuple[int, ...]]]]:
         return [(dtypes, shapes) for name, dtypes, shapes in self.calls if part in name]
-
-    def int64_arithmetic(self) -> list[str]:
-        kinds = {name: name.removeprefix("aten::").rstrip("_") for name, _, _ in self.calls}
-        return [name for name, dtypes, _ in self.calls if kinds[name] in ARITHMETIC and torch.int64 in dtypes]
 
 
 # ---------------------------------------------------------------- embedding under tensor parallelism
@@ -59,7 +59,7 @@ def embedded(ids: list[int], rank: int) -> tuple[list[list[float]], list[str], i
     with Launched() as launched:
         rows = AscendVocabParallelEmbedding.forward(layer, tokens)
     views = sum(len(launched.named(view)) for view in ("unsqueeze", "view"))
-    return rows[:, 0].cpu().tolist(), launched.int64_arithmetic(), len(launched.calls) - views
+    return rows[:, 0].cpu().tolist(), launched.int64_arithmetic, len(launched.calls) - views
 
 
 def test_ranks_embed_without_int64_arithmetic(npu: Npu) -> None:
@@ -455,6 +455,43 @@ def test_dummy_runs_draw_no_random_numbers_on_310p(npu: Npu, request: pytest.Fix
     drawn, values = npu.call(rows_of_dummy_run)
     assert bool(drawn) == ("910B3" in request.node.name)
     assert all(0 <= value < 1 for value in values)
+
+
+# ---------------------------------------------------------------- places of LoRA adapters
+
+
+def places_of_adapters() -> dict[str, Any]:
+    """Two tokens with the second adapter, one with none, one with the first; and the rows that an embedding adds."""
+    from vllm.lora.layers import LoRAMapping
+
+    from ascend_plugin.lora import AscendPunicaWrapper
+
+    wrapper = AscendPunicaWrapper(8, 4, torch.device("npu"), max_loras=2)
+    mapping = LoRAMapping((5, 5, 0, 3), (5, 0, 3))
+    ids = torch.tensor([7, 8, 9, 10], dtype=torch.int32).npu()
+    with Launched() as launched:
+        wrapper.update_metadata(mapping, [3, 5], 2, 100)
+        rows = ids + wrapper._embeddings_indices[:4]
+        x = torch.ones(4, 16, dtype=torch.float16, device="npu")
+        a = torch.ones(2, 1, 8, 16, dtype=torch.float16, device="npu")
+        b = torch.stack([torch.full((1, 16, 8), value, dtype=torch.float16) for value in (1.0, 2.0)]).npu()
+        added = torch.zeros(4, 16, dtype=torch.float16, device="npu")
+        wrapper.no_lora = False
+        wrapper.add_lora_linear(added, x, (a,), (b,), 1.0, (16,))
+    return {
+        "rows": rows.cpu().tolist(),
+        "added": added[:, 0].cpu().tolist(),
+        "in int64": launched.int64_arithmetic,
+    }
+
+
+@pytest.mark.chips("310P3", "910B3")
+def test_places_of_adapters_are_int32(npu: Npu) -> None:
+    """The 310P's vector units fault in sums of int64: an embedding adds its adapter's rows to the tokens' ids."""
+    found = npu.call(places_of_adapters)
+    assert found["rows"] == [107, 108, 9, 10]
+    assert found["added"] == [256.0, 256.0, 0.0, 128.0]
+    assert found["in int64"] == []
 
 
 # ---------------------------------------------------------------- weights drawn while a model is made

@@ -109,7 +109,7 @@ LAUNCH_NOTHING = {
 
 
 CHOICES = """
-import json
+import json, torch  # which brings CANN's libraries into the process, as in every process of vLLM's
 from ascend_plugin import detection
 forms = detection.current_chip().forms
 print("CHOICES", json.dumps([forms.gating_rows, forms.gating_float32, forms.routing_width_multiple]))

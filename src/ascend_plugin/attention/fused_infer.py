@@ -91,8 +91,9 @@ class HalfPageMetadataBuilder(AscendMetadataBuilder):
 
     def _slot_mapping(self, slots: torch.Tensor) -> torch.Tensor:
         # slot // size * 2 * size + slot % size; padding (-1) becomes -1 - size and stays negative.
+        slots = slots.to(torch.int32)
         whole_blocks = torch.div(slots, self._block_size, rounding_mode="floor") * self._block_size
-        return self._slots[: slots.shape[0]].copy_(slots + whole_blocks)
+        return torch.add(slots, whole_blocks, out=self._slots[: slots.shape[0]])
 
 
 @cache

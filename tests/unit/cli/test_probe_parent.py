@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ascend_cli.doctor.probe import findings, parent
-from ascend_cli.doctor.probe.case import Outcome, Status
+from ascend_cli.doctor.probe.case import EMULATED_PATIENCE, LIMIT_S, Outcome, Status, WrongResult
 from ascend_cli.errors import NothingDone
 from ascend_facts import chips
 
@@ -23,6 +23,7 @@ class Scripted:
     def __init__(self, fates: dict[str, str]) -> None:
         self.fates = fates
         self.orders: list[dict[str, Any]] = []
+        self.limits_s: list[float] = []
         self._lines: Iterator[dict[str, Any] | None] = iter(())
 
     def order(self, **order: Any) -> None:
@@ -50,6 +51,7 @@ class Scripted:
         yield {"code": 0}
 
     def answer(self, limit_s: float) -> dict[str, Any] | None:
+        self.limits_s.append(limit_s)
         return next(self._lines)
 
     def last_words(self) -> str:
@@ -85,6 +87,13 @@ def test_cases_of_a_rule_that_failed_twice_are_left_alone_and_others_are_tried()
     assert statuses(run) == {"a": "fault", "b": "fault", "c": "skipped", "d": "ok"}
 
 
+def test_an_emulated_chip_has_more_time_for_a_case() -> None:
+    """Its host computes, beside other work: a limit meant for a card would call that a sick chip."""
+    _, child = tried()
+    assert child.limits_s[:2] == [LIMIT_S] * 2, "until the child has said where it is"
+    assert set(child.limits_s[2:]) == {LIMIT_S * EMULATED_PATIENCE}
+
+
 def test_three_hangs_stop_everything() -> None:
     run = parent.Run(outcomes=[Outcome("x", "copies", Status.HANG), Outcome("y", "copies", Status.HANG)])
     child = Scripted({"a": "hang"})
@@ -101,6 +110,28 @@ def test_a_chip_that_cannot_be_opened_is_said_in_a_line() -> None:
 
     with pytest.raises(NothingDone, match="cases of integers cannot be tried: NoChip"):
         parent._Group(Refused({}), "integers", 0, parent.Run(), lambda outcome: None).run()
+
+
+class Times:
+    """A bench whose clock says these microseconds, one after another."""
+
+    def __init__(self, *times: float) -> None:
+        self._times, self.facts, self.times_count = iter(times), dict[str, Any](), True
+
+    def timed(self, launch: Any) -> float:
+        return next(self._times)
+
+
+def test_a_form_is_slow_if_it_is_slow_each_time() -> None:
+    pytest.importorskip("torch")
+    from ascend_cli.doctor.probe.cases_elements import compare_times
+
+    once: Any = Times(10, 900, 10, 12)
+    compare_times(once, lambda: None, lambda: None)
+    assert once.facts == {"times_its_neighbor": 1.2}
+    always: Any = Times(10, 900, 10, 900, 10, 900)
+    with pytest.raises(WrongResult, match="900 us where its neighbor takes 10"):
+        compare_times(always, lambda: None, lambda: None)
 
 
 # ---------------------------------------------------------------- what outcomes mean

@@ -32,6 +32,7 @@ LIMIT_S = 30.0  # of one case, the opening of the device included
 HEADS_TOGETHER = (72, 80, 128, 200, 208, 248)  # query and key heads of 128 in one rotation
 MASK_SIZE, LONG = 2048, 5000  # keys that the fixed mask of paged attention has, and many more
 SLOW_GROUPS = {"collectives": 90.0, "graph": 60.0, "products": 60.0}
+EMULATED_PATIENCE = 8  # times as long on an emulated chip, whose host computes, and may have other work
 
 
 class Status(StrEnum):

@@ -113,12 +113,13 @@ def _float_sum(values: torch.Tensor) -> Callable[[], torch.Tensor]:
 
 
 def compare_times(bench: Bench, launch: Callable[[], object], neighbor: Callable[[], object]) -> None:
-    """Raises WrongResult where a form takes many times as long as one that moves as much."""
-    usual = bench.timed(neighbor)
-    found = bench.timed(launch)
-    bench.facts["times_its_neighbor"] = round(found / usual, 2) if usual > 0 else None
-    if bench.times_count and usual > 0 and found > AI_CPU_FACTOR * usual:
-        raise WrongResult(f"right, but {found:.0f} us where its neighbor takes {usual:.0f}: not on the AI cores")
+    """Raises WrongResult where a form takes many times as long as one that moves as much, each time it is tried."""
+    for _ in range(3):  # what is slow once may have waited for the host
+        usual, found = bench.timed(neighbor), bench.timed(launch)
+        bench.facts["times_its_neighbor"] = round(found / usual, 2) if usual > 0 else None
+        if not bench.times_count or usual <= 0 or found <= AI_CPU_FACTOR * usual:
+            return
+    raise WrongResult(f"right, but {found:.0f} us where its neighbor takes {usual:.0f}: not on the AI cores")
 
 
 def cumulated(bench: Bench) -> None:

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from ascend_cli.doctor.probe.bench import Bench
-from ascend_cli.doctor.probe.case import Case, NotHere, WrongResult
+from ascend_cli.doctor.probe.case import EMULATED_PATIENCE, Case, NotHere, WrongResult
 from ascend_facts.chips import ChipSpec
 
 RANKS = 2
@@ -29,18 +29,18 @@ def collectives(chip: ChipSpec) -> Iterator[Case]:
 def run_ranks(bench: Bench) -> None:
     if torch.npu.device_count() < RANKS:
         raise NotHere("one chip: collectives need two")
-    port = free_port()
+    port, limit_s = free_port(), LIMIT_S * (EMULATED_PATIENCE if bench.emulated else 1)
     command = [sys.executable, "-m", "ascend_cli.doctor.probe.collectives", str(port)]
     ranks = [
         subprocess.Popen([*command, str(rank)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for rank in range(RANKS)
     ]
     try:
-        answers = [rank.communicate(timeout=LIMIT_S) for rank in ranks]
+        answers = [rank.communicate(timeout=limit_s) for rank in ranks]
     except subprocess.TimeoutExpired:
         for rank in ranks:
             rank.kill()
-        raise WrongResult(f"the ranks had not answered after {LIMIT_S:.0f} s") from None
+        raise WrongResult(f"the ranks had not answered after {limit_s:.0f} s") from None
     lines = [line for out, _ in answers for line in out.splitlines() if line.startswith("RANK ")]
     if len(lines) != RANKS:
         raise RuntimeError(answers[0][1].strip()[-300:] or answers[1][1].strip()[-300:])

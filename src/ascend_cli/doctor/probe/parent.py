@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from ascend_cli.doctor.probe.case import GROUPS, LIMIT_S, SLOW_GROUPS, Outcome, Status
+from ascend_cli.doctor.probe.case import EMULATED_PATIENCE, GROUPS, LIMIT_S, SLOW_GROUPS, Outcome, Status
 from ascend_cli.errors import NothingDone
 
 START_S = 120.0  # for the imports of a child
@@ -139,6 +139,8 @@ class _Group:
                 pid = line["pid"]
             elif "installation" in line:
                 self.all.installation = line["installation"]
+                if line["installation"].get("emulated"):
+                    self.limit_s = SLOW_GROUPS.get(self.name, LIMIT_S) * EMULATED_PATIENCE
             elif "cases" in line:
                 self.known.update({name: (rule, refused) for name, rule, refused in line["cases"]})
             elif "begins" in line:
