@@ -12,7 +12,7 @@ TREES = ("tests", "emulator/tests")
 
 
 def imported_name(path: Path) -> str:
-    """The name under which pytest's default import mode imports a file: from the first folder above that is no package."""
+    """The name under which pytest's default mode imports a file: from the first folder above that is no package."""
     parts = [path.stem]
     folder = path.parent
     while (folder / "__init__.py").exists():
