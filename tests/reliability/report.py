@@ -83,6 +83,7 @@ CHINESE = {
     "steps replayed, same tokens, schedule and counters": "重放的步数（词元、调度、计数器相同）",
     "layouts of poor machines": "条件差的机器布局",
     "renderings whose grace fits the drain": "宽限期足够的部署文件",
+    "rendered containers served, read-only and unprivileged": "以只读、非特权方式运行并应答的容器",
 }
 HEAD = {
     "en": """\

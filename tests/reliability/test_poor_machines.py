@@ -42,7 +42,8 @@ def served_in(tiny: Path, log: Path, layout: str, *, under: str = "", answers: b
         {under} {ASCEND} serve {tiny} -- --port {port} --served-model-name tiny &
         server=$!
         for _ in $(seq 600); do
-          {sys.executable} -c "import httpx; httpx.get('{url}/health').raise_for_status()" 2> /dev/null && break
+          {{ exec 3<> /dev/tcp/127.0.0.1/{port} && printf 'GET /health HTTP/1.0\\r\\n\\r\\n' >&3 && head -1 <&3; }} \\
+            2> /dev/null | grep -q ' 200' && break
           kill -0 $server 2> /dev/null || break
           sleep 0.5
         done
