@@ -61,7 +61,7 @@ def rendered(model: Path, *options: str) -> tuple[dict[str, list[str]], list[str
     """Of the docker command: options by name, and what runs in the image."""
     command = [ASCEND, "deploy", str(model), "--target", "docker", "--chip", "310P3", *options]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    words = shlex.split(text[text.index("docker run") :].split("\n\n")[0])[2:]
+    words = shlex.split(text[text.index("docker run") :].split("\n\n")[0].replace("\\\n", " "))[2:]
     options_by_name: dict[str, list[str]] = {}
     flags = {"-d", "--init", "--read-only"}
     while words[0].startswith("-"):
@@ -81,7 +81,7 @@ def places_of_python() -> list[str]:
         ROOT,
         Path(sys.prefix),
         Path(sys.base_prefix),
-        *(Path(place) for place in sys.path if Path(place).is_dir()),
+        *(Path(place).resolve() for place in sys.path if Path(place).is_dir()),
     }
     for place in sorted(wanted):
         if not str(place).startswith(SYSTEM) and not any(place.is_relative_to(other) for other in found):
@@ -124,7 +124,11 @@ def tmpfs(place: str, options: str) -> dict[str, Any]:
 
 @pytest.mark.breaks("docker.render: leave --tmpfs out")
 def test_the_rendered_container_serves_confined(tiny: Path, tmp_path: Path) -> None:
-    options, command = rendered(tiny, "--max-model-len", "2048", "--max-num-seqs", "8")
+    model = tmp_path / "model"
+    shutil.copytree(tiny, model)
+    for file in model.iterdir():
+        file.chmod(0o644)  # of root's, who writes them for root alone
+    options, command = rendered(model, "--max-model-len", "2048", "--max-num-seqs", "8")
     key, ask, root = tmp_path / "key", tmp_path / "ask.py", tmp_path / "rootfs"
     key.write_text("a-key\n")
     ask.write_text(ASK)
@@ -133,7 +137,7 @@ def test_the_rendered_container_serves_confined(tiny: Path, tmp_path: Path) -> N
     (root / "etc/group").write_text("root:x:0:\nHwHiAiUser:x:1000:\n")
     (root / "etc/hosts").write_text("127.0.0.1 localhost\n")
     os.chown(key, 1000, 1000)
-    (tmp_path / "config.json").write_text(json.dumps(specification(options, command, tiny, key, ask)))
+    (tmp_path / "config.json").write_text(json.dumps(specification(options, command, model, key, ask)))
     # crun 1.8 knows no mixture of the two kinds of control groups: it is shown none.
     run = (
         "mount --make-rprivate / && mount -t tmpfs tmpfs /sys/fs/cgroup && "
