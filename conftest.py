@@ -14,8 +14,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).parent
+
+# The same examples in every run, no folder of them beside the tests, and no limit of time, which others' load breaks.
+settings.register_profile("fixed", derandomize=True, database=None, deadline=None)
+settings.load_profile("fixed")
 
 with pytest.MonkeyPatch.context() as environment:
     environment.setenv("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import torch
@@ -32,21 +32,42 @@ def phase(words: str) -> Callable[[Method], Method]:
     def decorate(method: Method) -> Method:
         @functools.wraps(method)
         def run(worker: Any, *arguments: Any, **named: Any) -> Any:
-            try:
-                return method(worker, *arguments, **named)
-            except DeviceFailed:
-                raise
-            except RuntimeError as error:
-                told = explain(_whole_story(error), words, getattr(worker, "local_rank", None))
-                if told is None:
-                    raise
-                logger.debug("The device's own words:", exc_info=True)
-                say_last(told)
-                raise DeviceFailed(told) from None
+            with _told(worker, words):
+                result = method(worker, *arguments, **named)
+            _guard_output(result, worker, words)
+            return result
 
         return run  # type: ignore[return-value]
 
     return decorate
+
+
+@contextmanager
+def _told(worker: Any, words: str) -> Iterator[None]:
+    try:
+        yield
+    except DeviceFailed:
+        raise
+    except RuntimeError as error:
+        told = explain(_whole_story(error), words, getattr(worker, "local_rank", None))
+        if told is None:
+            raise
+        logger.debug("The device's own words:", exc_info=True)
+        say_last(told)
+        raise DeviceFailed(told) from None
+
+
+def _guard_output(result: Any, worker: Any, words: str) -> None:
+    """Asynchronous scheduling waits for a step later, when it asks the step's output for its tokens."""
+    get_output = getattr(result, "get_output", None)
+    if get_output is None:
+        return
+
+    def guarded() -> Any:
+        with _told(worker, words):
+            return get_output()
+
+    result.get_output = guarded
 
 
 def _whole_story(error: RuntimeError) -> str:

@@ -3,7 +3,8 @@
 Each engine has a process of its own, because it takes its chips for the life of its process; the processes are forked
 from this one, which has imported everything and touched no chip. Job: a list of
     model, options   arguments of vllm.LLM
-    rounds           lists of {"prompt": [token ids], "sampling": {arguments of SamplingParams}}, run one after another
+    rounds           lists of {"prompt": [token ids], "sampling": {arguments of SamplingParams}, "adapter": optional
+                     folder of a LoRA adapter}, run one after another
     watch            optional: whether to look for copies that end inside a block of 32 bytes
     linger_s         optional: how long the host waits before each step, in which the chip certainly ends the last one
 Answer: for each engine what the profile run left for the KV cache, how often it preempted, how many drafted tokens it
@@ -92,6 +93,15 @@ def sampling_params(arguments: dict[str, Any]) -> Any:
     return SamplingParams(**arguments)
 
 
+def adapters(requests: list[dict[str, Any]]) -> list[Any] | None:
+    """For each request its adapter or None; None if no request has one."""
+    from vllm.lora.request import LoRARequest
+
+    folders = sorted({request["adapter"] for request in requests if request.get("adapter")})
+    known = {folder: LoRARequest(Path(folder).name, int(folder.rpartition("-")[2]), folder) for folder in folders}
+    return [known.get(request.get("adapter")) for request in requests] if known else None
+
+
 def run_engine(job: dict[str, Any]) -> dict[str, Any]:
     from ascend_emulator import counters
     from vllm import LLM, TokensPrompt
@@ -107,6 +117,7 @@ def run_engine(job: dict[str, Any]) -> dict[str, Any]:
             outputs = engine.generate(
                 [TokensPrompt(prompt_token_ids=request["prompt"]) for request in requests],
                 [sampling_params(request["sampling"]) for request in requests],
+                lora_request=adapters(requests),
                 use_tqdm=False,
             )
         rounds.append({"answers": [answer(output) for output in outputs], "stats": counters.stats()})

@@ -5,10 +5,14 @@ A token may differ where the reference's logits are closer than fp16 tells apart
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from conformance.tiny import build_tiny_qwen3
 
 from .assertions import GREEDY, LONG, PROMPTS, TIE, assert_same_but_for_ties, requests, tokens_of, worst_gap
 
@@ -16,6 +20,7 @@ EVERY = [LONG, *PROMPTS]
 TOGETHER = requests(*EVERY)
 # Each begins within the first block of 128 tokens and ends in the second.
 GROWING = [[(13 * index + 7 * row) % 40000 + 100 for index in range(122)] for row in range(4)]
+
 GROW = [{"prompt": prompt, "sampling": {**GREEDY, "max_tokens": 16}} for prompt in GROWING]
 
 
@@ -62,3 +67,72 @@ def test_over_several_chips(run_engines: Callable, reference_logits: Callable, q
     tokens = [answer for number in range(3) for answer in tokens_of(answered, number)]
     judged = reference_logits(qwen3, [prompt + answer for prompt, answer in zip(prompts, tokens, strict=True)])
     assert max(worst_gap(*case) for case in zip(judged, prompts, tokens, strict=True)) < TIE
+
+
+# Adds an adapter to the weights, which is what it means: `python -c MERGE CHECKPOINT ADAPTER TARGET`.
+MERGE = """
+import os, sys
+os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
+sys.modules["torch_npu"] = None
+from pathlib import Path
+import torch, transformers
+from conformance.adapters import merge
+checkpoint, adapter, target = sys.argv[1:]
+model = transformers.AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+merge(model, Path(adapter))
+model.save_pretrained(target)
+"""
+
+
+@pytest.fixture(scope="module")
+def merged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A checkpoint with two adapters: for the folder of each ("" for none) a checkpoint that means the same."""
+    folder = tmp_path_factory.mktemp("adapters")
+    checkpoint = build_tiny_qwen3(folder / "model")
+    subprocess.run([sys.executable, "-m", "conformance.adapters", str(checkpoint)], check=True)
+    found = {"": checkpoint}
+    for adapter in sorted(checkpoint.glob("adapter-*")):
+        found[str(adapter)] = folder / f"merged-{adapter.name}"
+        command = [sys.executable, "-c", MERGE, str(checkpoint), str(adapter), str(found[str(adapter)])]
+        subprocess.run(command, check=True)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chip", ["310P3", "910B3"])
+def test_adapters_in_one_batch(
+    run_engines: Callable, reference_logits: Callable, merged: dict[str, Path], chip: str
+) -> None:
+    """Requests of two adapters and of none, side by side in changing order: what each gets alone, but for near ties.
+
+    Each answer, alone or in company, is also judged by the float32 model that has its adapter in its weights; another
+    adapter's model finds it far off, so a row that takes its neighbor's adapter cannot pass.
+    """
+    kinds = list(merged)
+    mixed = [
+        {"prompt": prompt, "sampling": GREEDY, **({"adapter": kind} if kind else {})}
+        for turn, prompt in enumerate([*EVERY, *GROWING])
+        for kind in kinds[turn % 3 :] + kinds[: turn % 3]
+    ]
+    options = {"enable_lora": True, "max_loras": 2, "max_lora_rank": 8, "max_num_seqs": 12}
+    together, chunked = run_engines(
+        merged[""],
+        [mixed],
+        [
+            options | {"rounds": [mixed, mixed[::-1], *([each] for each in mixed)]},
+            options | {"max_num_batched_tokens": 64, "async_scheduling": False, "max_num_seqs": 5},
+        ],
+        chip,
+    )
+    alone = [tokens_of(together, 2 + index)[0] for index in range(len(mixed))]
+    companies = [tokens_of(together, 0), tokens_of(together, 1)[::-1], tokens_of(chunked)]
+    for kind, other in zip(kinds, kinds[1:] + kinds[:1], strict=True):
+        of_kind = [index for index, each in enumerate(mixed) if each.get("adapter", "") == kind]
+        prompts = [mixed[index]["prompt"] for index in of_kind]
+        for answers in (alone, *companies):
+            own = [answers[index] for index in of_kind]
+            sequences = [prompt + answer for prompt, answer in zip(prompts, own, strict=True)]
+            judged = zip(reference_logits(merged[kind], sequences), prompts, own, strict=True)
+            assert max(worst_gap(*case) for case in judged) < TIE
+            strange = zip(reference_logits(merged[other], sequences), prompts, own, strict=True)
+            assert min(worst_gap(*case) for case in strange) > 10 * TIE

@@ -36,7 +36,7 @@ ITEMS = {
     "R12": Item("the same answers in every company", "答案与同批请求无关", "tests/emulated/test_invariance.py"),
     "R13": Item("an orderly end", "有序结束"),
     "R14": Item("the same run from the same seed", "同一种子得到同一过程"),
-    "R15": Item("rendered deployments", "生成的部署文件", "tests/unit/cli/test_deploy_safety.py"),
+    "R15": Item("rendered deployments", "生成的部署文件", "tests/unit/cli/test_deploy_safety.py, test_dockerfile.py"),
     "R16": Item("poor machines", "条件差的机器"),
 }
 # What is counted, in Chinese. A count that is missing here fails the writing, so that the pages stay twins.
@@ -83,14 +83,16 @@ CHINESE = {
     "steps replayed, same tokens, schedule and counters": "重放的步数（词元、调度、计数器相同）",
     "layouts of poor machines": "条件差的机器布局",
     "renderings whose grace fits the drain": "宽限期足够的部署文件",
+    "rendered containers served, read-only and unprivileged": "以只读、非特权方式运行并应答的容器",
 }
 HEAD = {
     "en": """\
 # Reliability
 
 What a service would be held to, tried on emulated chips with seeded faults. Written by the run itself:
-`make test-reliability` ({passed} tests passed, {failed} failed, {skipped} skipped). Each test names the change
-that makes it fail (`@pytest.mark.breaks` in `tests/reliability`). 中文：[可靠性](zh/reliability.md).
+`make test-reliability` ({passed} tests passed, {failed} failed, {skipped} skipped; runs that are told here: {runs}).
+Each test names the change that makes it fail (`@pytest.mark.breaks` in `tests/reliability`).
+中文：[可靠性](zh/reliability.md).
 
 An empty cell has not been run. Zero wrong answers and zero lost requests are part of every test that passed; one that
 fails is in the last column.
@@ -102,8 +104,8 @@ fails is in the last column.
 # 可靠性
 
 按对线上服务的要求，在模拟芯片上用带种子的故障逐项试验。本页由运行本身写出：`make test-reliability`
-（通过 {passed} 项，失败 {failed} 项，跳过 {skipped} 项）。每个测试都写明哪一处改动会使它失败
-（`tests/reliability` 中的 `@pytest.mark.breaks`）。
+（通过 {passed} 项，失败 {failed} 项，跳过 {skipped} 项；本页汇总的运行次数：{runs}）。
+每个测试都写明哪一处改动会使它失败（`tests/reliability` 中的 `@pytest.mark.breaks`）。
 English: [reliability](../reliability.md).
 
 空格表示没有运行。每个通过的测试都要求没有错误答案、没有丢失的请求；失败的测试列在最后一列。
@@ -134,7 +136,10 @@ def write(kept: Mapping[str, Kept]) -> list[Path]:
     for language, place in (("en", DOCS), ("zh", DOCS / "zh")):
         rows = "".join(_row(name, item, found.get(name, {}), failed, language) for name, item in ITEMS.items())
         head = HEAD[language].format(
-            passed=outcomes.count("passed"), failed=len(failed), skipped=outcomes.count("skipped")
+            passed=outcomes.count("passed"),
+            failed=len(failed),
+            skipped=outcomes.count("skipped"),
+            runs=len({one.run for one in kept.values()}),
         )
         path = place / "reliability.md"
         path.write_text(head + rows + TAIL[language], encoding="utf-8")

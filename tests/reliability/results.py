@@ -1,12 +1,13 @@
 """What tests tried, counted while they run and kept test by test, so that the pages can be written from several runs.
 
-`build/reliability.json`: {test: {"outcome", "items": {R1: {what: number}}, "largest": [names]}}.
+`build/reliability.json`: {test: {"outcome", "items": {R1: {what: number}}, "largest": [names], "run"}}.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,16 @@ class Kept:
     outcome: str = ""
     items: dict[str, dict[str, float]] = field(default_factory=dict)
     largest: list[str] = field(default_factory=list)  # counts of which the largest is told, not the sum
+    run: str = ""  # when the run began that it is of: a page from several runs says so
 
 
+RUN = time.strftime("%Y-%m-%d %H:%M:%S")
 TESTS: dict[str, Kept] = {}
 
 
 def _test() -> Kept:
     name = os.environ.get("PYTEST_CURRENT_TEST", "").rsplit(" ", 1)[0]
-    return TESTS.setdefault(name, Kept())
+    return TESTS.setdefault(name, Kept(run=RUN))
 
 
 def record(item: str, what: str, number: float) -> None:
@@ -47,7 +50,7 @@ def record_largest(item: str, what: str, number: float) -> None:
 
 
 def ended(test: str, outcome: str) -> None:
-    kept = TESTS.setdefault(test, Kept())
+    kept = TESTS.setdefault(test, Kept(run=RUN))
     if kept.outcome != "failed":  # a teardown that passes mends nothing
         kept.outcome = outcome
 

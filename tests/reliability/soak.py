@@ -1,7 +1,8 @@
-"""One engine under a mixed load for many steps: `python -m tests.reliability.soak MODEL STEPS SEED OUT`.
+"""One engine under a mixed load for many steps: `python -m tests.reliability.soak MODEL STEPS SEED OUT [SECONDS]`.
 
 Requests of random lengths come, some share prefixes, some go away. All of it is decided by the seed, so a failing run
-is one line to repeat, and two runs with one seed must do the same. Writes what was counted as JSON.
+is one line to repeat, and two runs with one seed must do the same. With SECONDS it ends after them, whatever it has
+done by then. Writes what was counted as JSON, every 10,000 steps what was counted so far.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import os
 import random
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the counters and the sched
 MOST_RUNNING = 8
 MOST_WAITING = 12
 SAMPLE_EVERY = 100  # steps
+WRITE_EVERY = 10_000
 
 
 class Soak:
@@ -33,7 +36,7 @@ class Soak:
             max_model_len=1024,
             max_num_batched_tokens=512,
             max_num_seqs=MOST_RUNNING,
-            num_gpu_blocks_override=48,  # less than what all want: some are preempted
+            num_gpu_blocks_override=20,  # one request wants up to six: some are preempted
             gpu_memory_utilization=0.05,
             disable_log_stats=False,
             seed=seed,
@@ -87,6 +90,16 @@ class Soak:
                 break
             self.engine.step()
 
+    def counted(self) -> dict[str, Any]:
+        return {
+            "requests": self.requests,
+            "finished": self.finished,
+            "aborted": self.aborted,
+            "tokens": self.tokens,
+            "preemptions": _preemptions(),
+            "digest": self.digest.hexdigest(),
+        }
+
     @property
     def free_blocks(self) -> int:
         return int(self.scheduler.kv_cache_manager.block_pool.get_num_free_blocks())
@@ -95,6 +108,8 @@ class Soak:
 def slope(samples: list[tuple[float, float]]) -> float:
     """Of a straight line through the later half: what a process still takes once it is warm."""
     later = samples[len(samples) // 2 :]
+    if not later:
+        return 0.0
     x = sum(a for a, _ in later) / len(later)
     y = sum(b for _, b in later) / len(later)
     below = sum((a - x) ** 2 for a, _ in later)
@@ -103,6 +118,7 @@ def slope(samples: list[tuple[float, float]]) -> float:
 
 def main() -> None:
     model, steps, seed, out = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
+    limit_s = float(sys.argv[5]) if len(sys.argv) > 5 else float("inf")
     from ascend_emulator import counters
 
     soak = Soak(model, seed)
@@ -110,30 +126,37 @@ def main() -> None:
     process = psutil.Process()
     fresh = launches_of_a_step(soak, counters)
     counters.reset_stats()
+    begin = time.monotonic()
     memory: list[tuple[float, float]] = []
+    minutes: list[tuple[float, float]] = []
     windows: list[int] = []
-    for number in range(steps):
+    found: dict[str, Any] = {"seed": seed}
+    for number in range(1, steps + 1):
         soak.step()
-        if number % SAMPLE_EVERY == SAMPLE_EVERY - 1:
+        elapsed_s = time.monotonic() - begin
+        if number % SAMPLE_EVERY == 0:
             memory.append((number, process.memory_info().rss / 2**20))
+            minutes.append((elapsed_s / 60, memory[-1][1]))
             windows.append(_launches(counters.stats()))
+        last = number == steps or elapsed_s > limit_s
+        if last or number % WRITE_EVERY == 0:
+            found |= soak.counted() | {
+                "steps": number,
+                "seconds": round(elapsed_s, 1),
+                "memory_mib": [round(value, 1) for _, value in memory],
+                "memory_slope_mib_a_million_steps": slope(memory) * 1e6,
+                "memory_slope_mib_a_minute": slope(minutes),
+                "launches": windows,
+            }
+            out.with_suffix(".part").write_text(json.dumps(found))
+        if last:
+            break
     soak.drain()
     steady = [launches_of_a_step(soak, counters) for _ in range(2)]
-    found: dict[str, Any] = {
-        "steps": steps,
-        "seed": seed,
-        "requests": soak.requests,
-        "finished": soak.finished,
-        "aborted": soak.aborted,
-        "tokens": soak.tokens,
-        "preemptions": _preemptions(soak.engine),
+    found |= soak.counted() | {
         "free_blocks": [free_before, soak.free_blocks],
         "running": len(soak.scheduler.running),
-        "memory_mib": [round(value, 1) for _, value in memory],
-        "memory_slope_mib_a_million_steps": slope(memory) * 1e6,
-        "launches": windows,
         "launches_a_step": [fresh, *steady],
-        "digest": soak.digest.hexdigest(),
     }
     out.write_text(json.dumps(found))
     sys.stdout.flush()
@@ -161,7 +184,7 @@ def _launches(stats: dict[str, Any]) -> int:
     return int(stats["launches_total"]) + int(stats["graph_launches_total"])
 
 
-def _preemptions(engine: Any) -> int:
+def _preemptions() -> int:
     from vllm.v1.metrics.reader import get_metrics_snapshot
 
     return sum(int(one.value) for one in get_metrics_snapshot() if one.name == "vllm:num_preemptions")

@@ -41,8 +41,9 @@ def served_in(tiny: Path, log: Path, layout: str, *, under: str = "", answers: b
         {layout}
         {under} {ASCEND} serve {tiny} -- --port {port} --served-model-name tiny &
         server=$!
-        for _ in $(seq 600); do
-          {sys.executable} -c "import httpx; httpx.get('{url}/health').raise_for_status()" 2> /dev/null && break
+        for _ in $(seq 1500); do
+          {{ exec 3<> /dev/tcp/127.0.0.1/{port} && printf 'GET /health HTTP/1.0\\r\\n\\r\\n' >&3 && head -1 <&3; }} \\
+            2> /dev/null | grep -q ' 200' && break
           kill -0 $server 2> /dev/null || break
           sleep 0.5
         done
@@ -51,7 +52,7 @@ def served_in(tiny: Path, log: Path, layout: str, *, under: str = "", answers: b
         wait $server && echo ENDED 0 || echo ENDED $?
     """
     command = ["unshare", "--mount", "--net", "bash", "-c", script]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=880, check=False)
     log.write_text(done.stdout + done.stderr)
     assert ("\n200\n" in done.stdout) == answers, done.stdout[-2000:] + done.stderr[-3000:]
     return done.stdout + done.stderr

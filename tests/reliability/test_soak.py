@@ -42,7 +42,7 @@ def test_a_long_mixed_load(tiny: Path, tmp_path: Path) -> None:
     found = soak(tiny, tmp_path, SOAK_STEPS, SEED, "timing")
     assert found["running"] == 0
     assert found["free_blocks"][0] == found["free_blocks"][1], "blocks leaked"
-    assert found["aborted"] > 0 and found["finished"] > 0
+    assert found["aborted"] > 0 and found["finished"] > 0 and found["preemptions"] > 0
     assert len(set(found["launches_a_step"])) == 1, found["launches_a_step"]
     assert found["memory_slope_mib_a_million_steps"] < SLOPE_LIMIT_MIB, found["memory_mib"]
     record("R4", "engine steps soaked", found["steps"])

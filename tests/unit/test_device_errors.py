@@ -44,3 +44,19 @@ def test_every_kind_has_a_remedy_and_no_code_two_meanings_first() -> None:
     codes = [code for error in known_errors() for code in error.codes]
     assert all(error.remedy.endswith(".") and error.says for error in known_errors())
     assert len(codes) == len(set(codes))
+
+
+def test_an_error_that_comes_when_an_output_is_waited_for_has_its_phase() -> None:
+    """Asynchronous scheduling asks the step's output for its tokens after the method has returned."""
+    from ascend_plugin import phases
+
+    class Output:
+        def get_output(self) -> None:
+            raise RuntimeError("NPU function error: aclrtSynchronizeEvent(event_), error code is 507015")
+
+    @phases.phase("tokens were sampled")
+    def sample(worker: object) -> Output:
+        return Output()
+
+    with pytest.raises(phases.DeviceFailed, match="while tokens were sampled"):
+        sample(object()).get_output()

@@ -433,10 +433,20 @@ def _warnings(
 
 
 def _is_readable(folder: str) -> bool:
-    """Whether the container's user may read a folder of this machine; one that is elsewhere is not judged."""
+    """Whether the container's user may read a folder of this machine and its files; one elsewhere is not judged.
+
+    Weights that root saved by safetensors are root's alone (0600) in a folder that all may read.
+    """
     try:
-        status = os.stat(folder)
+        if not _may(os.stat(folder), 0o5):
+            return False
+        with os.scandir(folder) as entries:
+            return all(_may(entry.stat(), 0o4) for entry in entries if entry.is_file())
     except OSError:
         return True
-    bits = 0o500 if status.st_uid == USER else 0o050 if status.st_gid == USER else 0o005
+
+
+def _may(status: os.stat_result, rights: int) -> bool:
+    """rights: of the last octal digit, as for others."""
+    bits = rights << 6 if status.st_uid == USER else rights << 3 if status.st_gid == USER else rights
     return status.st_mode & bits == bits

@@ -64,7 +64,13 @@ def error(status: int, message: str) -> dict[str, Any]:
     return {"error": {"message": message, "type": kinds.get(status, "BadRequestError"), "param": None, "code": status}}
 
 
-async def refuse(send: Send, status: int, message: str, headers: dict[str, str] | None = None) -> None:
+async def refuse(
+    send: Send, status: int, message: str, headers: dict[str, str] | None = None, kind: str = "http"
+) -> None:
+    """kind: the scope's; a WebSocket that is closed before it is accepted is answered with 403, without a body."""
+    if kind == "websocket":
+        await send({"type": "websocket.close", "code": 1013 if status == 503 else 1008, "reason": message[:120]})
+        return
     body = json.dumps(error(status, message)).encode()
     named = {"Content-Type": "application/json", "Content-Length": str(len(body)), **(headers or {})}
     raw = [(name.lower().encode(), value.encode()) for name, value in named.items()]

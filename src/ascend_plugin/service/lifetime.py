@@ -56,10 +56,10 @@ class Lifetime:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, self._after_startup(scope["app"], send))
+        elif self._signals and scope["path"] not in STILL_ANSWERED:
+            await refuse(send, 503, ENDING, {"Retry-After": "5", "Connection": "close"}, kind=scope["type"])
         elif scope["type"] != "http":
             await self._app(scope, receive, send)
-        elif self._signals and scope["path"] not in STILL_ANSWERED:
-            await refuse(send, 503, ENDING, {"Retry-After": "5", "Connection": "close"})
         else:
             await self._serve(scope, receive, send)
 

@@ -28,28 +28,20 @@ class Limits:
         self._grammars: GrammarCheck | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         try:
-            receive = await self._admit(scope, receive)
+            if scope["type"] == "http":
+                receive = await self._admit(scope, receive)
+            elif scope["type"] == "websocket":
+                self._admit_to_route("WEBSOCKET", scope)
         except Refused as refusal:
-            await refuse(send, refusal.status, str(refusal), {"Connection": "close"})
+            await refuse(send, refusal.status, str(refusal), {"Connection": "close"}, kind=scope["type"])
             return
         await self._app(scope, receive, send)
 
     async def _admit(self, scope: Scope, receive: Receive) -> Receive:
         """What the application is to receive. Raises Refused."""
-        method, path = scope["method"], scope["path"].removeprefix(scope.get("root_path", ""))
-        if not self._routes.has(method, path):
-            if self._routes.names(path):
-                raise Refused(f"Use another method for {path}: {method} is not served.", 405)
-            raise Refused(
-                f"{path} is not served here: ASCEND_SERVE_ROUTES={path} in the server's environment adds it.", 404
-            )
-        headers = {name.lower(): value for name, value in scope["headers"]}
-        if method != "OPTIONS" and not self._known_keys(scope).admit(path, headers.get(b"authorization", b"")):
-            raise Refused("Send the server's key: `Authorization: Bearer KEY`.", 401)
+        method = scope["method"]
+        headers, path = self._admit_to_route(method, scope)
         if method != "POST":
             return receive
         self._check_length(headers)
@@ -59,6 +51,20 @@ class Limits:
         if b"json" in headers.get(b"content-type", b"").lower():
             await self._check_json(scope, body)
         return _replay(body, receive)
+
+    def _admit_to_route(self, method: str, scope: Scope) -> tuple[dict[bytes, bytes], str]:
+        """The headers by name, and the path. Raises Refused for a route that is not served and for a wrong key."""
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if not self._routes.has(method, path):
+            if self._routes.names(path):
+                raise Refused(f"Use another method for {path}: {method} is not served.", 405)
+            raise Refused(
+                f"{path} is not served here: ASCEND_SERVE_ROUTES={path} in the server's environment adds it.", 404
+            )
+        headers = {name.lower(): value for name, value in scope["headers"]}
+        if method != "OPTIONS" and not self._known_keys(scope).admit(path, headers.get(b"authorization", b"")):
+            raise Refused("Send the server's key: `Authorization: Bearer KEY`.", 401)
+        return headers, path
 
     def _known_keys(self, scope: Scope) -> Keys:
         if self._keys is None:

@@ -9,13 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
 
 from ascend_cli.cli import run
-
-# The same examples in every run, and no folder of examples beside the tests.
-settings.register_profile("fixed", derandomize=True, database=None, deadline=None)
-settings.load_profile("fixed")
 
 
 @dataclass(frozen=True)

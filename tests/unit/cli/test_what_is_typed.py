@@ -182,6 +182,17 @@ def test_folders_that_the_container_s_user_reads(
     assert service._is_readable("/no/such/folder"), "what is elsewhere is not judged"
 
 
+def test_weights_that_only_their_writer_may_read_are_told(tmp_path: Path) -> None:
+    """safetensors writes files with 0600: the container would end minutes after its start."""
+    tmp_path.chmod(0o755)
+    for name, mode in (("config.json", 0o644), ("model.safetensors", 0)):
+        (tmp_path / name).touch()
+        (tmp_path / name).chmod(mode)
+    assert not service._is_readable(str(tmp_path))
+    (tmp_path / "model.safetensors").chmod(0o644)
+    assert service._is_readable(str(tmp_path))
+
+
 def test_names_at_their_longest() -> None:
     for target, longest in (("docker", 63), ("k8s", 50)):
         assert names.check_name("a" * longest, target) == "a" * longest

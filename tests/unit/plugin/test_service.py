@@ -80,6 +80,31 @@ def test_routes_and_keys(method: str, path: str, headers: dict[str, str], status
     assert bool(echo.bodies) == (status == 200), "a refused request came to the application"
 
 
+@pytest.mark.parametrize(
+    ("more", "headers", "closed"),
+    [("", WITH_KEY, 1008), ("/v1/realtime", {}, 1008), ("/v1/realtime", WITH_KEY, 0), ("all", {}, 1008)],
+)
+def test_a_websocket_is_no_way_around(
+    monkeypatch: pytest.MonkeyPatch, more: str, headers: dict[str, str], closed: int
+) -> None:
+    """vLLM has one (/v1/realtime), which its own list of routes does not show."""
+    monkeypatch.setenv("ASCEND_SERVE_ROUTES", more)
+    came: list[str] = []
+    sent: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        came.append(scope["path"])
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    scope = {"type": "websocket", "path": "/v1/realtime", "headers": raw, "app": Echo()}
+    asyncio.run(Limits(app)(scope, None, send))  # type: ignore[arg-type]
+    assert bool(came) == (closed == 0)
+    assert [message["code"] for message in sent] == ([closed] if closed else [])
+
+
 def test_a_body_arrives_unchanged() -> None:
     body = {"prompt": "é" * 1000, "n": 2}
     answer, echo = ask("POST", "/v1/completions", headers=WITH_KEY, json=body)
