@@ -34,23 +34,13 @@ COMPOSITE = {
 class TowerMode(TorchDispatchMode):
     """While active, integers are made and kept on the host, and go to the device with the operator that needs them.
 
-    An operator that writes into a tensor of the host runs there. Can be entered again while active.
+    An operator that writes into a tensor of the host runs there.
     """
-
-    active = False
-
-    def __enter__(self) -> Any:
-        self._outer, TowerMode.active = TowerMode.active, True
-        return self if self._outer else super().__enter__()
-
-    def __exit__(self, *error: Any) -> Any:
-        TowerMode.active = self._outer
-        return None if self._outer else super().__exit__(*error)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func in COMPOSITE:
-            with self._again():
+            with self:  # modes are off while one of them is asked
                 return func.decompose(*args, **kwargs)
         if func in (aten.im2col.default, aten.convolution.default) and args[0].device.type == "npu":
             return _by_product(func, args)
@@ -69,15 +59,23 @@ class TowerMode(TorchDispatchMode):
             args, kwargs = tree_map_only(torch.Tensor, _to_host if writes else _to_device, (args, kwargs))
         return func(*args, **kwargs)
 
-    @contextmanager
-    def _again(self) -> Iterator[None]:
-        """Modes are off while one of them is asked; on for the parts of what it took apart."""
-        outer, TowerMode.active = TowerMode.active, False
-        try:
-            with self:
-                yield
-        finally:
-            TowerMode.active = outer
+
+_active = False
+
+
+@contextmanager
+def tower_mode() -> Iterator[None]:
+    """TowerMode, once: inside of itself it changes nothing."""
+    global _active
+    if _active:
+        yield
+        return
+    _active = True
+    try:
+        with TowerMode():  # type: ignore[no-untyped-call]
+            yield
+    finally:
+        _active = False
 
 
 def prepare(model: torch.nn.Module) -> None:
@@ -90,7 +88,7 @@ def prepare(model: torch.nn.Module) -> None:
 def _in_mode(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def called(*args: Any, **kwargs: Any) -> Any:
-        with TowerMode():
+        with tower_mode():
             return function(*args, **kwargs)
 
     return called
@@ -99,10 +97,11 @@ def _in_mode(function: Callable[..., Any]) -> Callable[..., Any]:
 def _by_product(func: Any, args: Any) -> torch.Tensor:
     if func is aten.im2col.default:
         return convolution.windows(*args)
-    *operands, stride, padding, dilation, transposed, _, groups = args
+    values, weight, bias, stride, padding, dilation, transposed, _, groups = args
     if transposed or groups != 1:
-        return func(*args)  # type: ignore[no-any-return]
-    return convolution.convolve(*operands, stride, padding, dilation)
+        found: torch.Tensor = func(*args)
+        return found
+    return convolution.convolve(values, weight, bias, stride, padding, dilation)
 
 
 def _is_made_on_device(func: Any, args: Any, kwargs: dict[str, Any]) -> bool:

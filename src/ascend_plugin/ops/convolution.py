@@ -53,18 +53,12 @@ def columns(
     batch, channels = values.shape[:2]
     if list(size) == list(stride) and all(step == 1 for step in dilation):
         return _apart(values, size, counts).reshape(batch, channels * prod(size), prod(counts)), counts
-    taps = [
-        values[
-            (
-                ...,
-                *(
-                    slice(place * far, place * far + (count - 1) * step + 1, step)
-                    for place, far, count, step in zip(places, dilation, counts, stride, strict=True)
-                ),
-            )
-        ]
-        for places in product(*map(range, size))
-    ]
+    taps = []
+    for places in product(*map(range, size)):
+        tap = values
+        for axis, (place, far, count, step) in enumerate(zip(places, dilation, counts, stride, strict=True)):
+            tap = tap[(slice(None),) * (2 + axis) + (slice(place * far, place * far + (count - 1) * step + 1, step),)]
+        taps.append(tap)
     return torch.stack(taps, dim=2).view(batch, channels * prod(size), prod(counts)), counts
 
 

@@ -89,7 +89,7 @@ class AscendModelRunner(GPUModelRunner):
     # ------------------------------------------------------------------ images and sound
 
     def _tower_mode(self) -> AbstractContextManager[Any]:
-        return nullcontext() if self.chip.forms.int64_sums else media_towers.TowerMode()
+        return nullcontext() if self.chip.forms.int64_sums else media_towers.tower_mode()
 
     def _execute_mm_encoder(self, *args: Any, **kwargs: Any) -> Any:
         with self._tower_mode():
