@@ -24,7 +24,7 @@ test-tiny: setup-test ## a minute: is everything alive?
 	@$(VENV)/python -m pytest tests/tiny
 
 test: setup-test ## the tests that every commit must pass (under 45 minutes on 2 cores)
-	@$(VENV)/python -m pytest -m "not slow"
+	@$(VENV)/python scripts/run_tests.py
 
 test-all: setup-test ## those and the slow ones
 	@$(VENV)/python -m pytest
