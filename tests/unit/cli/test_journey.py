@@ -127,8 +127,15 @@ def place(tmp_path: Path) -> Iterator[Path]:
             subprocess.run(["kill", "-9", f"-{process}"], capture_output=True, check=False)
 
 
-@pytest.mark.parametrize(("chip", "count"), HOSTS)
-@pytest.mark.parametrize("language", PAGES)
+WALKS = [(language, *host) for language in PAGES for host in HOSTS]
+# One in each language, on different hosts, is walked with every commit; a walk takes a minute.
+OFTEN = (WALKS[0], WALKS[-1])
+
+
+@pytest.mark.parametrize(
+    ("language", "chip", "count"),
+    [pytest.param(*walk, marks=() if walk in OFTEN else pytest.mark.slow) for walk in WALKS],
+)
 def test_every_line_walks(place: Path, tmp_path: Path, language: str, chip: str, count: int) -> None:
     host = host_layout.create(tmp_path / "host", chip, count)
     lines = lines_of(PAGES[language])
