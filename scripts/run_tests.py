@@ -2,7 +2,7 @@
 
 One half starts engines, the other starts none; they take about as long.
 The output of the second half is printed when both are done. Arguments are passed on to both runs (`-k`, `-x`).
-Exit code: 0 if both passed.
+Exit code: 0 if both passed, 5 if there was nothing to run.
 """
 
 from __future__ import annotations
@@ -33,7 +33,14 @@ def main() -> int:
             first = subprocess.run(command(engines, folder, "engines"), cwd=ROOT, check=False).returncode
             second = beside.wait()
         print(log.read_text(encoding="utf-8", errors="replace"))
-    return max(0 if code == EMPTY else code for code in (first, second))
+    return verdict(first, second)
+
+
+def verdict(*codes: int) -> int:
+    """The exit code of both: a half may be left with nothing by -k, all of them may not; a signal's is negative."""
+    if set(codes) == {EMPTY}:
+        return EMPTY
+    return next((code for code in codes if code not in (0, EMPTY)), 0)
 
 
 def command(folders: list[str], folder: str, name: str) -> list[str]:
