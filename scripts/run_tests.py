@@ -26,7 +26,7 @@ def halves() -> tuple[list[str], list[str]]:
 
 def main() -> int:
     engines, others = halves()
-    with tempfile.TemporaryDirectory(prefix="ascend-tests-") as folder:
+    with tempfile.TemporaryDirectory(prefix="ascend-tests-", ignore_cleanup_errors=True) as folder:
         log = Path(folder) / "others.log"
         with log.open("wb") as output:
             beside = subprocess.Popen(command(others, folder, "others"), cwd=ROOT, stdout=output, stderr=output)
