@@ -8,9 +8,8 @@ Source: vllm/v1/worker/gpu_model_runner.py, _execute_mm_encoder, which moves wha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import wraps
 from typing import Any
 
 import torch
@@ -27,7 +26,7 @@ RANGES = {aten.arange.default, aten.arange.start, aten.arange.start_step}
 # Which PyTorch takes apart before a mode sees them, but not in inference mode.
 COMPOSITE = {
     *(getattr(aten.to, name) for name in ("device", "dtype", "dtype_layout", "other")),
-    *(getattr(convolution, name) for convolution in (aten.conv1d, aten.conv2d) for name in ("default", "padding")),
+    *(getattr(operator, name) for operator in (aten.conv1d, aten.conv2d) for name in ("default", "padding")),
 }
 
 
@@ -56,7 +55,7 @@ class TowerMode(TorchDispatchMode):
         tree_map_only(torch.Tensor, lambda tensor: devices.add(_side(tensor)), (args, kwargs))
         if {"cpu", "npu"} <= devices:
             writes = func._schema.is_mutable and isinstance(args[0], torch.Tensor) and args[0].device.type == "cpu"
-            args, kwargs = tree_map_only(torch.Tensor, _to_host if writes else _to_device, (args, kwargs))
+            args, kwargs = tree_map_only(torch.Tensor, torch.Tensor.cpu if writes else _to_device, (args, kwargs))
         return func(*args, **kwargs)
 
 
@@ -82,16 +81,7 @@ def prepare(model: torch.nn.Module) -> None:
     """Let a model's towers run so. Can be repeated."""
     embed = getattr(model, METHOD, None)
     if embed is not None and METHOD not in model.__dict__:
-        model.__dict__[METHOD] = _in_mode(embed)
-
-
-def _in_mode(function: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(function)
-    def called(*args: Any, **kwargs: Any) -> Any:
-        with tower_mode():
-            return function(*args, **kwargs)
-
-    return called
+        model.__dict__[METHOD] = tower_mode()(embed)  # a context is a decorator too
 
 
 def _by_product(func: Any, args: Any) -> torch.Tensor:
@@ -130,10 +120,6 @@ def _is_npu(device: Any) -> bool:
 def _side(tensor: torch.Tensor) -> str:
     """Where a tensor is; single numbers of the host are taken by every operator."""
     return tensor.device.type if tensor.dim() or tensor.device.type != "cpu" else "anywhere"
-
-
-def _to_host(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.cpu()
 
 
 def _to_device(tensor: torch.Tensor) -> torch.Tensor:

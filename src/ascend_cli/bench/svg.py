@@ -132,11 +132,9 @@ def line_chart(
         if len(spots) > 1:
             body.append(f'<polyline points="{path}" class="line series-{index % SERIES_COLORS}"/>')
         body += [_marker(x, y, index) for x, y in spots]
-        for place_in_line, ((x, y), label) in enumerate(zip(spots, one.labels, strict=False)):
+        for (x, y), (next_x, next_y), label in zip(spots, [*spots[1:], *spots[-1:]], one.labels, strict=False):
             # Left of the point where the line would leave it through the label, or the label the picture.
-            to_left = x > WIDTH - 120 or any(
-                x < next_x and next_y < y for next_x, next_y in spots[place_in_line + 1 :][:1]
-            )
+            to_left = x > WIDTH - 120 or (x < next_x and next_y < y)
             body.append(_text(x + (-8 if to_left else 8), y - 7, label, "end" if to_left else "start", "label"))
     return _frame(title, body, [one.name for one in drawn], names=True)
 
