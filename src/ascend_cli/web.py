@@ -20,7 +20,10 @@ class NoAnswer(UsageError):
 
 
 def base_url(url: str) -> str:
-    """An address as this command uses it: with a scheme, without /v1 at its end. Raises UsageError."""
+    """An address as this command uses it: with a scheme, without /v1 at its end. Raises UsageError.
+
+    One with a user, a password or a query in it is refused, unprinted: addresses go into results, logs and errors.
+    """
     text = url.strip() if "//" in url else f"http://{url.strip()}"
     scheme, _, rest = text.partition("//")
     text = f"{scheme}//{rest.rstrip('/').removesuffix('/v1').rstrip('/')}"
@@ -29,6 +32,11 @@ def base_url(url: str) -> str:
         is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         is_good = False
+    if "@" in text or "?" in text or "#" in text:
+        raise UsageError(
+            "an address of a server is http://HOST:PORT, without a user, a password or a query, which results and logs "
+            "would show: give the key by --api-key-file"
+        )
     if not is_good or not text.isprintable() or " " in text:
         raise UsageError(f"{url!r} is not the address of a server: write http://HOST:PORT")
     return text

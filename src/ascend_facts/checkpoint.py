@@ -1,13 +1,9 @@
-"""The tensors of a checkpoint, counted from the headers of its safetensors files: exact, and no weight is read.
-
-Format of a header: https://huggingface.co/docs/safetensors (eight bytes of length, then JSON).
-"""
+"""The tensors of a checkpoint, counted from the headers of its safetensors files: exact, and no weight is read."""
 
 from __future__ import annotations
 
 import json
 import re
-import struct
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -15,13 +11,10 @@ from math import prod
 from pathlib import Path
 
 from ascend_facts.model_shape import Kind, ModelShape, Weights
+from ascend_facts.safetensors_file import BITS_OF_DTYPE, INDEX, BrokenCheckpoint, read_header
 
-LARGEST_HEADER_BYTES = 100 << 20  # the format's own limit
-INDEX = "model.safetensors.index.json"
 LARGEST_INDEX_BYTES = 64 << 20  # a name of each tensor, a model of 100,000 tensors has ten megabytes
 FILE_NAME = re.compile(r"[^/\x00-\x1f][^\x00-\x1f]{0,254}\.safetensors")
-BITS_OF_DTYPE = {"F64": 64, "I64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16, "I16": 16, "U16": 16}
-BITS_OF_DTYPE |= {"F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "I8": 8, "U8": 8, "BOOL": 8, "F4": 4}
 PACKED_NAMES = ("qweight", "weight_packed", "blocks")  # several weights to a value
 SCALE_NAMES = (
     "scales",
@@ -43,10 +36,6 @@ SCALE_NAMES = (
 )
 LAYER_NUMBER = re.compile(r"\.(?:layers|h|blocks|block)\.(\d+)\.")
 TOWERS = ("visual.", "vision_tower.", "vision_model.", "vision.", "multi_modal_projector.", "mlp1.", "audio_tower.")
-
-
-class UnreadableCheckpoint(ValueError):
-    """A safetensors file is cut or broken; the message names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +62,7 @@ class Tensor:
 
 
 def tensors(folder: Path) -> Iterator[Tensor]:
-    """Every tensor of a folder's safetensors files. Raises UnreadableCheckpoint."""
+    """Every tensor of a folder's safetensors files. Raises BrokenCheckpoint."""
     for file in sorted(folder.glob("*.safetensors")):
         if file.name.startswith("consolidated") and any(folder.glob("model*.safetensors")):
             continue  # Mistral ships the same weights twice
@@ -81,54 +70,35 @@ def tensors(folder: Path) -> Iterator[Tensor]:
 
 
 def _tensors(file: Path) -> Iterator[Tensor]:
-    if not file.is_file():
-        raise UnreadableCheckpoint(f"{file} is not a file: download it again")
-    try:
-        with file.open("rb") as content:
-            start = content.read(8)
-            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-            if not 2 <= length <= LARGEST_HEADER_BYTES:
-                raise UnreadableCheckpoint(f"{file} is no safetensors file or is cut: download it again")
-            header = json.loads(content.read(length))
-    except (OSError, ValueError, RecursionError) as error:
-        if isinstance(error, UnreadableCheckpoint):
-            raise
-        raise UnreadableCheckpoint(
-            f"{file} has no readable header ({type(error).__name__}): download it again"
-        ) from error
-    if not isinstance(header, dict):
-        raise UnreadableCheckpoint(f"{file} has a header that is no object: download it again")
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
+    for name, entry in read_header(file).entries:
         dtype, shape = (entry.get("dtype"), entry.get("shape")) if isinstance(entry, dict) else (None, None)
         sizes = shape if isinstance(shape, list) else None
         if dtype not in BITS_OF_DTYPE or sizes is None or not all(isinstance(n, int) and n >= 0 for n in sizes):
-            raise UnreadableCheckpoint(f"{file} describes {name[:80]!r} in a way that is not known: download it again")
+            raise BrokenCheckpoint(f"{file} describes {name[:80]!r} in a way that is not known: download it again")
         yield Tensor(name, dtype, tuple(sizes))
 
 
 def indexed_files(folder: Path) -> set[str]:
     """Names of the files that the weights' index promises; empty without an index.
 
-    Raises UnreadableCheckpoint for an index that is broken, or names what is no file of this folder.
+    Raises BrokenCheckpoint for an index that is broken, or names what is no file of this folder.
     """
     index = folder / INDEX
     try:
         if not index.is_file():
             if index.is_symlink() or index.exists():
-                raise UnreadableCheckpoint(f"{INDEX} is no file: download it again")
+                raise BrokenCheckpoint(f"{INDEX} is no file: download it again")
             return set()
         if index.stat().st_size > LARGEST_INDEX_BYTES:
-            raise UnreadableCheckpoint(f"{INDEX} is larger than any index: download it again")
+            raise BrokenCheckpoint(f"{INDEX} is larger than any index: download it again")
         names = set(json.loads(index.read_text(encoding="utf-8-sig"))["weight_map"].values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        if isinstance(error, UnreadableCheckpoint):
+        if isinstance(error, BrokenCheckpoint):
             raise
-        raise UnreadableCheckpoint(f"{INDEX} cannot be read ({type(error).__name__}): download it again") from error
+        raise BrokenCheckpoint(f"{INDEX} cannot be read ({type(error).__name__}): download it again") from error
     for name in names:
         if not isinstance(name, str) or FILE_NAME.fullmatch(name) is None or ".." in name.split("/"):
-            raise UnreadableCheckpoint(f"{INDEX} names {str(name)[:80]!r}, which is no file of weights")
+            raise BrokenCheckpoint(f"{INDEX} names {str(name)[:80]!r}, which is no file of weights")
     return names
 
 
@@ -136,7 +106,7 @@ def is_complete(folder: Path) -> bool:
     """Whether every file that the index names is there; a folder without an index needs one file at least."""
     try:
         files = indexed_files(folder)
-    except UnreadableCheckpoint:
+    except BrokenCheckpoint:
         return False
     return all((folder / name).is_file() for name in files) if files else any(folder.glob("*.safetensors"))
 
@@ -144,7 +114,7 @@ def is_complete(folder: Path) -> bool:
 def measured(shape: ModelShape, folder: Path) -> ModelShape:
     """The shape with its parameters counted from the checkpoint's tensors; unchanged where weights are missing.
 
-    Raises UnreadableCheckpoint for a broken file.
+    Raises BrokenCheckpoint for a broken file.
     """
     if not is_complete(folder):
         return shape

@@ -1,29 +1,19 @@
 """Whether the files of a checkpoint can be what they say: headers, lengths, index, shapes, and samples of the values.
 
-Nothing here loads a model: a broken file is named in a second, before minutes are spent on the rest. Format of a
-safetensors file: https://huggingface.co/docs/safetensors.
+Nothing here loads a model: a broken file is named in a second, before minutes are spent on the rest.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from ascend_facts.checkpoint import BITS_OF_DTYPE, LARGEST_HEADER_BYTES
-
-INDEX = "model.safetensors.index.json"
-LFS = b"version https://git-lfs"
-AGAIN = "download it again"
-
-
-class BrokenCheckpoint(ValueError):
-    """The message names the file, the tensor where there is one, and what to do."""
+from ascend_facts.safetensors_file import AGAIN, BITS_OF_DTYPE, INDEX, BrokenCheckpoint, Header, read_header
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,41 +34,17 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     files = sorted(folder.glob("*.safetensors"))
     own = [file for file in files if not file.name.startswith("consolidated")] or files
     for file in own:
-        for tensor in _read(file):
+        for tensor in _entries(file, read_header(file)):
             found[tensor.name] = tensor
     _check_index(folder, found)
     return found
 
 
-def _read(file: Path) -> list[StoredTensor]:
-    try:
-        if not file.is_file():
-            raise BrokenCheckpoint(f"{file} is {'a folder' if file.is_dir() else 'not a file'}: {AGAIN}")
-        size = file.stat().st_size
-        with file.open("rb") as content:
-            start = content.read(8)
-            if (start + content.read(len(LFS) - 8)).startswith(LFS):
-                raise BrokenCheckpoint(f"{file} is a pointer of Git LFS: run `git lfs pull` in its folder")
-            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-            if not 2 <= length <= min(LARGEST_HEADER_BYTES, size - 8):
-                raise BrokenCheckpoint(f"{file} is no safetensors file, or is cut short: {AGAIN}")
-            content.seek(8)
-            header = json.loads(content.read(length))
-    except OSError as error:
-        raise BrokenCheckpoint(f"{file} cannot be read ({error.strerror}): mend that, or {AGAIN}") from error
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, BrokenCheckpoint):
-            raise
-        raise BrokenCheckpoint(f"{file} has a broken header: {AGAIN}") from error
-    if not isinstance(header, dict):
-        raise BrokenCheckpoint(f"{file} has a broken header: {AGAIN}")
-    return list(_entries(file, header, 8 + length, size))
-
-
-def _entries(file: Path, header: Mapping[str, Any], data: int, size: int) -> Iterator[StoredTensor]:
+def _entries(file: Path, header: Header) -> Iterator[StoredTensor]:
     """The header's entries, whose bytes must follow each other to the file's end."""
     reached = 0
-    entries = [(name, entry) for name, entry in header.items() if name != "__metadata__"]
+    data, size = header.data_start, header.size_bytes
+    entries = list(header.entries)
     if not all(isinstance(entry, dict) for _, entry in entries):
         raise BrokenCheckpoint(f"{file} has a broken header: {AGAIN}")
     for name, entry in sorted(entries, key=lambda one: _offsets(file, *one)):

@@ -29,6 +29,7 @@ FOUR_BIT = ("awq", "gptq", "auto_awq", "auto_gptq", "awq_marlin", "gptq_marlin")
 GPT_OSS = "mxfp4"  # as its checkpoints call it; other models' have other names
 MODELSLIM_DESCRIPTION = "quant_model_description.json"  # beside the weights; config.json is silent about them
 MODELSLIM_KINDS = ("W8A8", "W8A8_DYNAMIC")  # those that the plugin reads
+MODELSLIM_KIND = re.compile(r"FLOAT|FAQUANT|C[48]|W(?:4|8|16)A(?:4|8|16)\w*")  # what a description may say of a tensor
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ascend_facts import memory_plan
-from ascend_facts.checkpoint import UnreadableCheckpoint, measured
+from ascend_facts.checkpoint import measured
 from ascend_facts.model_shape import ModelShape, UnreadableConfig, read_model_shape
 from ascend_facts.quantized_format import Quantization, held_format
+from ascend_facts.safetensors_file import BrokenCheckpoint
 from ascend_plugin import detection, quantization
 from ascend_plugin.log import plugin_logger
 
@@ -83,6 +84,6 @@ def _measured(shape: ModelShape, model: ModelConfig) -> ModelShape:
         return shape
     try:
         return measured(shape, folder)
-    except UnreadableCheckpoint as error:
+    except BrokenCheckpoint as error:
         logger.debug("%s: its weights are counted from config.json.", error)
         return shape

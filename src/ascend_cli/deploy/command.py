@@ -143,7 +143,7 @@ def deploy(
     read-only container without capabilities, a health check, offline when the weights are local.
     """
     from ascend_cli import net
-    from ascend_cli.deploy import render, service
+    from ascend_cli.deploy import host_files, render, service
     from ascend_cli.deploy.images import check_mirror, find_image, monitoring_images, own_reference, proxy_image
     from ascend_cli.deploy.kubernetes import Cluster
     from ascend_cli.deploy.names import check_name, check_namespace
@@ -203,7 +203,7 @@ def deploy(
         open_form=open_form,
         interactive=interactive,
         proxy=(target in (Target.compose, Target.k8s)) if proxy is None else proxy,
-        root_complex=system.value if service.is_root_complex(chip) else "",
+        root_complex=system.value if host_files.is_root_complex(chip) else "",
         monitoring=service.Monitoring(*monitoring_images(mirror)) if monitoring else service.Monitoring(),
         extra=tuple(extra or ()),
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 from ascend_cli.deploy import document, monitoring, proxy
 from ascend_cli.deploy.dashboard import dashboard
+from ascend_cli.deploy.host_files import mounted_at
 from ascend_cli.deploy.service import CACHE, CONTAINER_PORT, HOST_CACHE, USER, Service
 from ascend_cli.deploy.start import KEY_FILE, start_with_key
 
@@ -127,7 +128,7 @@ def _volumes(service: Service) -> list[dict[str, Any]]:
         return mount | ({"read_only": True} if read_only else {}) | {"bind": {"create_host_path": False}}
 
     driver = [] if service.runtime == "ascend" else service.driver_mounts
-    mounts = [bind(path, service.mounted_at(path), True) for path in driver]
+    mounts = [bind(path, mounted_at(path), True) for path in driver]
     if service.model_dir:
         return [*mounts, bind(service.model_dir, service.model_dir, True)]
     return [*mounts, bind(HOST_CACHE, CACHE, False)]

@@ -8,7 +8,8 @@ from typing import Any
 
 from ascend_cli.deploy import document, monitoring, proxy
 from ascend_cli.deploy.dashboard import dashboard
-from ascend_cli.deploy.service import CACHE, CONTAINER_PORT, HCCN_CONF, HCCN_TOOL, USER, Service
+from ascend_cli.deploy.host_files import HCCN_CONF, HCCN_TOOL, mounted_at
+from ascend_cli.deploy.service import CACHE, CONTAINER_PORT, USER, Service
 from ascend_cli.deploy.start import CHECK_KEY, serve_line
 from ascend_facts.chips import ChipSpec
 
@@ -234,7 +235,7 @@ def _mounts(service: Service, cluster: Cluster) -> list[dict[str, Any]]:
     else:
         mounts.append({"name": "cache", "mountPath": CACHE})
     for number, path in enumerate(_driver_paths(service, cluster)):
-        mounts.append({"name": f"driver-{number}", "mountPath": service.mounted_at(path), "readOnly": True})
+        mounts.append({"name": f"driver-{number}", "mountPath": mounted_at(path), "readOnly": True})
     return mounts
 
 

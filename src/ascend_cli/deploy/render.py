@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ascend_cli.deploy import compose, kubernetes, start, systemd
 from ascend_cli.deploy import service as service_module
+from ascend_cli.deploy.host_files import mounted_at
 from ascend_cli.deploy.images import cann_image, own_reference
 from ascend_cli.deploy.kubernetes import Cluster
 from ascend_cli.deploy.service import Service
@@ -34,6 +35,7 @@ def _environment() -> Environment:
     )
     environment.filters["sh"] = shlex.quote
     environment.filters["pairs"] = start.pairs
+    environment.filters["mounted_at"] = mounted_at
     environment.filters["line"] = lambda text: " ".join(str(text).split())
     return environment
 

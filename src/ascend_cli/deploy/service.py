@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ascend_cli.deploy import host_files
 from ascend_cli.deploy.images import Image
 from ascend_cli.deploy.names import check_mount, check_name, check_text
 from ascend_cli.errors import UsageError
@@ -20,37 +21,6 @@ from ascend_facts.chips import ChipSpec
 from ascend_facts.memory_plan import DEFAULT_MEMORY_FRACTION, MemoryPlan, plan_memory, refusal, request_on
 from ascend_facts.model_results import standing
 
-COMMON_NODES = ("/dev/davinci_manager", "/dev/devmm_svm", "/dev/hisi_hdc")
-DRIVER_MOUNTS = (
-    "/usr/local/dcmi",
-    "/usr/local/bin/npu-smi",
-    "/usr/local/Ascend/driver/lib64/",
-    "/usr/local/Ascend/driver/version.info",
-    "/etc/ascend_install.info",
-)
-# Atlas 200I Pro is a root complex with the chip on board: other nodes, and the driver's files lie about the system.
-# Source: vllm-ascend's quick start for it, which starts the container privileged besides.
-ROOT_COMPLEX = "Atlas 200I Pro"
-ROOT_COMPLEX_NODES = ("/dev/davinci_manager", "/dev/ascend_manager", "/dev/user_config")
-ROOT_COMPLEX_MOUNTS = (
-    "/etc/sys_version.conf",
-    "/etc/ld.so.conf.d/mind_so.conf",
-    "/etc/hdcBasic.cfg",
-    "/etc/slog.conf",
-    "/var/dmp_daemon",
-    "/var/slogd",
-    "/usr/lib64/libmmpa.so",
-    "/usr/lib64/libcrypto.so.1.1",
-    "/usr/lib64/libstackcore.so",
-    "/usr/lib64/libtensorflow.so",
-    "/usr/local/sbin/npu-smi",
-    "/usr/local/Ascend/driver/lib64",
-)
-LIBYAML = "/usr/lib64/libyaml-0.so.2"  # where the driver's tools look for it
-HOST_LIBYAML = {"ubuntu": "/usr/lib/aarch64-linux-gnu/libyaml-0.so.2", "openeuler": LIBYAML}
-ROOT_COMPLEX_OPENEULER = "/usr/lib64/libsemanage.so.2"
-HCCN_TOOL = "/usr/local/Ascend/driver/tools/hccn_tool"  # multi-node over RoCE; 310P has no such network
-HCCN_CONF = "/etc/hccn.conf"
 CACHE = "/cache"
 HOST_CACHE = "/var/lib/vllm-cache"
 CONTAINER_PORT = 8000
@@ -132,20 +102,12 @@ class Service:
 
     @property
     def device_nodes(self) -> list[str]:
-        common = ROOT_COMPLEX_NODES if self.root_complex else COMMON_NODES
-        return [*(f"/dev/davinci{index}" for index in self.devices), *common]
+        return host_files.device_nodes(self.devices, self.root_complex)
 
     @property
     def driver_mounts(self) -> list[str]:
-        """Files of the driver on the host; `mounted_at` says where each is found in the container."""
-        if not self.root_complex:
-            return list(DRIVER_MOUNTS)
-        more = [ROOT_COMPLEX_OPENEULER] if self.root_complex == "openeuler" else []
-        return [*ROOT_COMPLEX_MOUNTS, HOST_LIBYAML[self.root_complex], *more]
-
-    @staticmethod
-    def mounted_at(path: str) -> str:
-        return LIBYAML if path in HOST_LIBYAML.values() else path
+        """Files of the driver on the host; host_files.mounted_at says where each is found in the container."""
+        return host_files.driver_mounts(self.root_complex)
 
     @property
     def visible_devices(self) -> str:
@@ -158,13 +120,6 @@ class Service:
     @property
     def serve_command(self) -> list[str]:
         return ["vllm", "serve", *self.serve_arguments]
-
-
-def is_root_complex(chip: str) -> bool:
-    """Whether a chip is given as Atlas 200I Pro, or this machine, with none given, has the nodes of one."""
-    if chip:
-        return chip.lower().replace("atlas", "").strip() == "200i pro"
-    return os.path.exists("/dev/ascend_manager") and not os.path.exists("/dev/hisi_hdc")
 
 
 def parse_devices(text: str) -> tuple[int, ...]:
@@ -413,7 +368,9 @@ def _warnings(
             "the image of `ascend deploy --target dockerfile` does not."
         )
     if options.root_complex:
-        lines.append(f"{ROOT_COMPLEX}: known guides start its container privileged; this one is not, and untried.")
+        lines.append(
+            f"{host_files.ROOT_COMPLEX}: known guides start its container privileged; this one is not, and untried."
+        )
     if not image.is_known_release:
         lines.append(f"{image.reference} is not a release known here: check that it exists.")
     if image.version and (advisories := open_advisories(image.version)):

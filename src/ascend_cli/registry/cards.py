@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from ascend_cli.errors import UsageError
-from ascend_facts.checkpoint import UnreadableCheckpoint, measured
+from ascend_facts.checkpoint import measured
 from ascend_facts.model_shape import ModelShape, UnreadableConfig, read_model_shape
 from ascend_facts.quantized_format import MODELSLIM_DESCRIPTION, MODELSLIM_KINDS
+from ascend_facts.safetensors_file import BrokenCheckpoint
 
 CARDS = Path(__file__).with_name("cards.toml")
 MODELOPT_DESCRIPTION = "hf_quant_config.json"
@@ -47,7 +48,7 @@ class Model:
             return shape
         try:
             return measured(shape, self.folder)
-        except UnreadableCheckpoint:
+        except BrokenCheckpoint:
             return shape  # a broken file is for the loader to name; the plan rests on config.json
 
 

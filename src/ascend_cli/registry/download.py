@@ -12,7 +12,6 @@ from __future__ import annotations
 import fcntl
 import fnmatch
 import hashlib
-import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -23,7 +22,8 @@ from typing import Any
 
 from ascend_cli.errors import NothingDone, UsageError
 from ascend_cli.web import is_loopback
-from ascend_facts.checkpoint import UnreadableCheckpoint, indexed_files
+from ascend_facts.checkpoint import indexed_files
+from ascend_facts.safetensors_file import BrokenCheckpoint, BrokenFile, read_header
 
 MIRROR = "https://hf-mirror.com"
 MODELSCOPE = "https://www.modelscope.cn"
@@ -42,7 +42,6 @@ UNWANTED = (
     "*.jpg",
 )
 CHUNK_BYTES = 1 << 20
-LONGEST_HEADER_BYTES = 100 << 20  # safetensors' own limit
 MOST_SHARDS = 10_000  # of one model; the largest published ones have some hundreds
 SHARD = re.compile(r"(.+)-(\d+)-of-(\d+)(\.safetensors)", re.ASCII)
 TIMEOUT_S = 60.0
@@ -107,7 +106,7 @@ def incomplete_files(folder: Path) -> list[str]:
     wanted = {file.name for file in folder.glob("*.safetensors")}
     try:
         wanted |= indexed_files(folder)
-    except UnreadableCheckpoint as error:
+    except BrokenCheckpoint as error:
         return [str(error)]
     for name in list(wanted):
         if shard := SHARD.fullmatch(name):
@@ -124,18 +123,15 @@ def incomplete_files(folder: Path) -> list[str]:
 
 def _problem_of(file: Path) -> str:
     """Why a safetensors file is not whole; empty if it is."""
-    try:
-        size_bytes = file.stat().st_size
-        with file.open("rb") as content:
-            header_bytes = int.from_bytes(content.read(8), "little")
-            if size_bytes < 8 or header_bytes > min(size_bytes - 8, LONGEST_HEADER_BYTES):
-                return "is cut short"
-            header = json.loads(content.read(header_bytes))
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        return "" if 8 + header_bytes + max(ends, default=0) == size_bytes else "is not as long as its header says"
-    except FileNotFoundError:
+    if not file.exists():
         return "is missing"
-    except (OSError, ValueError, KeyError, AttributeError, IndexError, TypeError, RecursionError):
+    try:
+        header = read_header(file)
+        end = header.data_start + max((entry["data_offsets"][1] for _, entry in header.entries), default=0)
+        return "" if end == header.size_bytes else "is not as long as its header says"
+    except BrokenFile as broken:
+        return broken.problem
+    except (KeyError, IndexError, TypeError):
         return "cannot be read"
 
 

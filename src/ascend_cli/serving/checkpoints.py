@@ -8,23 +8,13 @@ from typing import Any
 
 from ascend_cli.errors import UsageError
 from ascend_cli.serving.templates import check_templates
-from ascend_facts.checkpoint_files import LFS, BrokenCheckpoint, check_model, check_values, stored_tensors
-from ascend_facts.quantized_format import MODELSLIM_DESCRIPTION, MODELSLIM_KINDS
+from ascend_facts.checkpoint_files import check_model, check_values, stored_tensors
+from ascend_facts.quantized_format import MODELSLIM_DESCRIPTION, MODELSLIM_KIND
+from ascend_facts.safetensors_file import LFS, BrokenCheckpoint
 
 JSON_FILES = ("config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json", MODELSLIM_DESCRIPTION)
 MUST_BE_OBJECTS = ("config.json", MODELSLIM_DESCRIPTION)
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl")
-DESCRIBED_KINDS = (
-    *MODELSLIM_KINDS,
-    "FLOAT",
-    "W4A8_DYNAMIC",
-    "W4A4_DYNAMIC",
-    "W8A16",
-    "W4A16",
-    "C8",
-    "W8A8_MIX",
-    "W8A8SC",
-)
 
 
 def check_checkpoint(folder: Path) -> None:
@@ -100,7 +90,7 @@ def _check_description(file: Path, described: dict[str, Any]) -> None:
             continue  # what ModelSlim says of the whole checkpoint
         if not isinstance(kind, str):
             raise UsageError(f"{file}: {name[:200]} has {str(kind)[:60]!r} for a kind: download it again")
-        if kind.upper() not in DESCRIBED_KINDS:
+        if not MODELSLIM_KIND.fullmatch(kind.upper()):
             raise UsageError(
                 f"{file}: {name[:200]} is {kind[:60]!r}, which is no kind that ModelSlim writes: download it again"
             )

@@ -6,10 +6,13 @@ import json
 import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from ascend_cli.errors import UsageError
 from ascend_cli.registry.cards import find_model
+from ascend_cli.serving.checkpoints import check_checkpoint
 from ascend_facts import chips
 from ascend_facts.checkpoint import Tensor, measured
 from ascend_facts.memory_plan import MemoryRequest, weight_bytes
@@ -200,3 +203,17 @@ def test_modelslim_s_description_tells_the_format(kinds: dict[str, str], kind: s
     shape = find_model(str(tmp_path)).shape
     assert (shape.stored.method, shape.stored.kind) == ("ascend", kind)
     assert held_format(shape.stored, chips.find("310P3")) == ("w4a8" if kind.startswith("W4") else "w8a8")
+
+
+@pytest.mark.parametrize(
+    "kind", ["W8A8S", "W8A8SC", "W8A8_MIX", "W4A4_FLATQUANT_DYNAMIC", "W8A8_MXFP8", "FAQuant", "C8"]
+)
+def test_a_kind_that_modelslim_writes_is_not_called_broken(kind: str, tmp_path: Path) -> None:
+    """Whether it runs is said elsewhere: a download without a fault must not be asked for again."""
+    save_file({"a.weight": np.zeros((2, 2), np.float16)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(QWEN3_32B))
+    (tmp_path / "quant_model_description.json").write_text(json.dumps({"a.weight": kind}))
+    check_checkpoint(tmp_path)
+    (tmp_path / "quant_model_description.json").write_text(json.dumps({"a.weight": "W3A3"}))
+    with pytest.raises(UsageError, match="'W3A3', which is no kind that ModelSlim writes"):
+        check_checkpoint(tmp_path)

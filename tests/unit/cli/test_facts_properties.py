@@ -16,12 +16,13 @@ from ascend_cli.errors import UsageError
 from ascend_cli.plan.planner import PlanRequest, Workload, checkpoint_format, make_plan
 from ascend_cli.registry.cards import Model, find_model
 from ascend_facts import chips
-from ascend_facts.checkpoint import UnreadableCheckpoint, tensors
+from ascend_facts.checkpoint import tensors
 from ascend_facts.config_fields import SPELLINGS
 from ascend_facts.memory_plan import plan_memory, request_on, smallest_that_fits, weight_bytes
 from ascend_facts.model_shape import ModelShape, UnreadableConfig, read_model_shape
 from ascend_facts.quantized_format import BYTES_OF_WEIGHT
 from ascend_facts.roofline import Placement
+from ascend_facts.safetensors_file import BrokenCheckpoint
 
 ROWS = {
     row["name"]: row["config"]
@@ -203,7 +204,7 @@ def test_hostile_safetensors_are_named(content: bytes, tmp_path_factory: pytest.
     (folder / "model.safetensors").write_bytes(content)
     try:
         list(tensors(folder))
-    except UnreadableCheckpoint as error:
+    except BrokenCheckpoint as error:
         assert "model.safetensors" in str(error) and "\n" not in str(error)
 
 
@@ -212,7 +213,7 @@ def test_hostile_headers_are_named(entry: Any, tmp_path_factory: pytest.TempPath
     folder = tmp_path_factory.mktemp("weights")
     text = json.dumps({"model.layers.0.mlp.up_proj.weight": entry}).encode()
     (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text)
-    with pytest.raises(UnreadableCheckpoint, match="download it again"):
+    with pytest.raises(BrokenCheckpoint, match="download it again"):
         list(tensors(folder))
 
 

@@ -20,6 +20,8 @@ from ascend_cli.errors import UsageError
 from ascend_cli.hardware import npu_smi
 from ascend_cli.serving.flags import ServeFlags, spelled, without_secrets
 
+from .conftest import Ascend
+
 # -------------------------------------------------------------------------------------------------------- flags
 
 
@@ -357,3 +359,14 @@ def test_the_most_telling_failure() -> None:
     assert str(npu_smi.failure_of("\n first \n second", 3)) == "first"
     assert str(npu_smi.failure_of("", 3)) == "exit code 3"
     assert npu_smi.failures("| fail ret=3 |\nret=3 alone\n") == []
+
+
+@pytest.mark.parametrize(
+    "url", ["http://me:secret@127.0.0.1:1/v1", "me:secret@h", "http://h:1/v1?key=secret", "http://h/#secret"]
+)
+def test_a_secret_in_an_address_is_refused_unprinted(url: str, ascend: Ascend) -> None:
+    for command in (["bench", "serve", "--url", url], ["top", "--once", "--url", url]):
+        refused = ascend(*command)
+        assert refused.code == 2
+        assert "secret" not in refused.out + refused.err
+        assert "--api-key-file" in refused.error_line

@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ascend_facts import checkpoint, environment, model_results, probes
-from ascend_facts.checkpoint import Tensor, UnreadableCheckpoint, is_complete, measured, tensors
+from ascend_facts.checkpoint import Tensor, is_complete, measured, tensors
 from ascend_facts.chips import find
 from ascend_facts.model_results import Cell, ModelResult, Standing, Trial, merge, settled, standing
 from ascend_facts.model_shape import ModelShape, Weights, read_model_shape
 from ascend_facts.quantized_format import Quantization, held_format, not_run, read_quantization
+from ascend_facts.safetensors_file import BrokenCheckpoint
 from ascend_facts.versions import Row
 
 # ------------------------------------------------------------------------------------------------- checkpoints
@@ -176,14 +177,14 @@ def test_which_files_count(tmp_path: Path) -> None:
 def test_tensors_that_are_none_are_named(entry: Any, tmp_path: Path) -> None:
     content = json.dumps({"strange": entry}).encode()
     (tmp_path / "m.safetensors").write_bytes(struct.pack("<Q", len(content)) + content)
-    with pytest.raises(UnreadableCheckpoint, match="'strange'"):
+    with pytest.raises(BrokenCheckpoint, match="'strange'"):
         list(tensors(tmp_path))
 
 
 @pytest.mark.parametrize("content", [b"", b"1234567", struct.pack("<Q", 1) + b"{", struct.pack("<Q", (100 << 20) + 1)])
 def test_headers_that_are_none(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "m.safetensors").write_bytes(content)
-    with pytest.raises(UnreadableCheckpoint, match="is no safetensors file or is cut"):
+    with pytest.raises(BrokenCheckpoint, match="is no safetensors file, or is cut"):
         list(tensors(tmp_path))
 
 
@@ -191,7 +192,7 @@ def test_the_shortest_header(tmp_path: Path) -> None:
     (tmp_path / "m.safetensors").write_bytes(struct.pack("<Q", 2) + b"{}")
     assert list(tensors(tmp_path)) == []
     (tmp_path / "m.safetensors").write_bytes(struct.pack("<Q", 2) + b"[]")
-    with pytest.raises(UnreadableCheckpoint, match="no object"):
+    with pytest.raises(BrokenCheckpoint, match="no object"):
         list(tensors(tmp_path))
 
 
