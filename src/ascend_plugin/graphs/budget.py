@@ -61,7 +61,7 @@ def capture_sizes(budget: int, largest: int) -> list[int]:
         return []
     if len(sizes) > budget:
         powers = [size for size in sizes if size & (size - 1) == 0 or size == largest]
-        sizes = powers if len(powers) <= budget else [size for size in powers if size >= CUBE_ROWS] or powers[-1:]
+        sizes = powers if len(powers) <= budget else [size for size in powers if size >= CUBE_ROWS] or powers
     if len(sizes) > budget:
         steps = [round(index * (len(sizes) - 1) / (budget - 1)) for index in range(budget)] if budget > 1 else [-1]
         sizes = sorted({sizes[step] for step in steps})

@@ -74,7 +74,8 @@ def test_ladders(largest: int, sizes: list[int]) -> None:
         (2, 100, [16, 100]),
         (1, 100, [100]),
         (1, 8, [8]),
-        (2, 8, [8]),
+        (2, 8, [1, 8]),  # nothing is as high as the cube: a lone request is not padded
+        (2, 4, [1, 4]),
         (0, 100, []),
         (-3, 100, []),
         (99, 1 << 18, [1 << power for power in range(4, 19)]),
