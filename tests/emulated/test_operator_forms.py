@@ -41,15 +41,15 @@ class Launched(TorchDispatchMode):
 # ---------------------------------------------------------------- embedding under tensor parallelism
 
 
-def embedded(ids: list[int], rank: int) -> tuple[list[list[float]], list[str], int]:
-    """Rows of one rank of two, without the sum; what arithmetic in int64 was launched, and how much in all."""
+def embedded(ids: list[int], rank: int, rows: int = 100) -> tuple[list[list[float]], list[str], int]:
+    """A table's rows on one rank of two, without the sum; what arithmetic in int64 was launched, and how much in all."""
     from types import SimpleNamespace
 
     from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod, VocabParallelEmbedding
 
     from ascend_plugin.ops.embedding import AscendVocabParallelEmbedding
 
-    indices = VocabParallelEmbedding._get_indices(128, 128, 100, 100, rank, 2)
+    indices = VocabParallelEmbedding._get_indices(128, 128, rows, rows, rank, 2)
     table = torch.arange(64, dtype=torch.float16)[:, None].repeat(1, 32) + 64 * rank
     layer = SimpleNamespace(
         tp_size=2, shard_indices=indices, quant_method=UnquantizedEmbeddingMethod(), weight=table.npu(),
@@ -57,9 +57,9 @@ def embedded(ids: list[int], rank: int) -> tuple[list[list[float]], list[str], i
     )  # fmt: skip
     tokens = torch.tensor(ids, dtype=torch.int32).npu()
     with Launched() as launched:
-        rows = AscendVocabParallelEmbedding.forward(layer, tokens)
+        found = AscendVocabParallelEmbedding.forward(layer, tokens)
     views = sum(len(launched.named(view)) for view in ("unsqueeze", "view"))
-    return rows[:, 0].cpu().tolist(), launched.int64_arithmetic, len(launched.calls) - views
+    return found[:, 0].cpu().tolist(), launched.int64_arithmetic, len(launched.calls) - views
 
 
 def test_ranks_embed_without_int64_arithmetic(npu: Npu) -> None:
@@ -70,6 +70,13 @@ def test_ranks_embed_without_int64_arithmetic(npu: Npu) -> None:
     assert [a + b for a, b in zip(first, second, strict=True)] == ids
     assert arithmetic == []
     assert launches <= 6
+
+
+def test_a_rank_behind_a_small_table_adds_nothing(npu: Npu) -> None:
+    """BERT's table of token types has two rows, padded: the second rank of two holds none."""
+    ids = [0, 1, 1, 0, 0, 1, 0, 1]
+    assert npu.call(embedded, ids, 0, rows=2)[:2] == (ids, [])
+    assert npu.call(embedded, ids, 1, rows=2)[:2] == ([0] * len(ids), [])
 
 
 # ---------------------------------------------------------------- mixture of experts

@@ -18,11 +18,15 @@ class AscendVocabParallelEmbedding(VocabParallelEmbedding):
     def forward(self, input_: torch.Tensor) -> torch.Tensor:
         """Rows [.., hidden] of ids [..], summed over the ranks unless the layer is told otherwise."""
         indices = self.shard_indices
-        if self.tp_size == 1 or indices.num_added_elements or not indices.num_org_elements:
+        if self.tp_size == 1 or indices.num_added_elements:
             return super().forward(input_)  # type: ignore[no-untyped-call]
-        own, elsewhere = rows_of_rank(input_, indices.org_vocab_start_index, indices.num_org_elements)
+        count = indices.num_org_elements  # none where a small table, padded, ends before this rank
+        own, elsewhere = rows_of_rank(input_, indices.org_vocab_start_index, max(count, 1))
         found = self.quant_method.embedding(self, own.long())
-        found.masked_fill_(elsewhere.unsqueeze(-1), 0)
+        if count:
+            found.masked_fill_(elsewhere.unsqueeze(-1), 0)
+        else:
+            found.zero_()
         if not self.reduce_results:
             return found
         group = self.parallel_group

@@ -226,7 +226,7 @@ def test_a_folder_is_complete_when_every_file_of_its_index_is(tmp_path: Path, wi
     (tmp_path / SHARDS[1]).write_bytes(safetensors(b"1234")[:-1])
     assert incomplete_files(tmp_path) == [f"{SHARDS[1]} is not as long as its header says"]
     (tmp_path / SHARDS[1]).write_bytes(b"")
-    assert incomplete_files(tmp_path) == [f"{SHARDS[1]} is cut short"]
+    assert incomplete_files(tmp_path) == [f"{SHARDS[1]} is no safetensors file, or is cut short"]
 
 
 def test_an_interrupted_download_is_gone_on_with(
