@@ -9,10 +9,10 @@ does beyond that (its look, its menus) is not shown.
 
 from __future__ import annotations
 
+import argparse
 import html
 import json
 import re
-import sys
 import time
 import urllib.parse
 import urllib.request
@@ -103,4 +103,8 @@ def page(prometheus: str, end_s: float) -> str:
 
 
 if __name__ == "__main__":
-    print(page(sys.argv[1].rstrip("/"), float(sys.argv[2]) if len(sys.argv) > 2 else time.time()))
+    parser = argparse.ArgumentParser(description="Prints a page with the dashboard's panels, drawn from Prometheus.")
+    parser.add_argument("prometheus", help="http://HOST:PORT")
+    parser.add_argument("end", nargs="?", type=float, default=time.time(), help="seconds since 1970 (default: now)")
+    asked = parser.parse_args()
+    print(page(asked.prometheus.rstrip("/"), asked.end))

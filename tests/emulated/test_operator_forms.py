@@ -42,7 +42,7 @@ class Launched(TorchDispatchMode):
 
 
 def embedded(ids: list[int], rank: int, rows: int = 100) -> tuple[list[list[float]], list[str], int]:
-    """A table's rows on one rank of two, without the sum; what arithmetic in int64 was launched, and how much in all."""
+    """A table's rows on one rank of two, without the sum; what arithmetic in int64 was launched, and all launches."""
     from types import SimpleNamespace
 
     from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod, VocabParallelEmbedding

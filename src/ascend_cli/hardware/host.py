@@ -124,9 +124,14 @@ def chips_here(host: Host | None = None) -> tuple[npu_smi.ChipReading, ...]:
         return ()
 
 
+def visible_devices() -> list[str]:
+    """The chips that ASCEND_RT_VISIBLE_DEVICES leaves to this process, as it numbers them; empty without it."""
+    return [word.strip() for word in os.environ.get("ASCEND_RT_VISIBLE_DEVICES", "").split(",") if word.strip()]
+
+
 def alike(readings: Sequence[npu_smi.ChipReading]) -> tuple[npu_smi.ChipReading, ...]:
     """The chips of the first one's kind, among those that ASCEND_RT_VISIBLE_DEVICES leaves: ranks need equal chips."""
-    visible = [word.strip() for word in os.environ.get("ASCEND_RT_VISIBLE_DEVICES", "").split(",") if word.strip()]
+    visible = visible_devices()
     seen = [reading for reading in readings if not visible or str(reading.device_id) in visible]
     seen = seen or list(readings[: len(visible)])  # numbers of a container, which count its own chips
     return tuple(reading for reading in seen if reading.name == seen[0].name)

@@ -73,7 +73,7 @@ def _is_ours(vllm: str) -> bool:
 
 def machine_here() -> Machine:
     """Chips of this machine; emulated ones where there is no NPU and the emulator is installed. Raises UsageError."""
-    from ascend_cli.hardware.host import alike, default_chip, is_emulated, reading_here
+    from ascend_cli.hardware.host import alike, default_chip, is_emulated, reading_here, visible_devices
     from ascend_cli.hardware.npu_smi import Cause, NpuSmiError
 
     if is_emulated():
@@ -85,7 +85,8 @@ def machine_here() -> Machine:
             settings = Settings.from_environment()
         except SettingsError as error:
             raise UsageError(str(error).rstrip(".")) from error
-        return Machine(find(settings.chip), _visible(settings.chip_count), True, settings.clock)
+        count = min(settings.chip_count, len(visible_devices()) or settings.chip_count)
+        return Machine(find(settings.chip), count, True, settings.clock)
     try:
         found = reading_here().chips
     except NpuSmiError as error:
@@ -93,11 +94,6 @@ def machine_here() -> Machine:
             raise UsageError(NOTHING_HERE) from error
         raise UsageError(f"the chips here do not answer ({error}): `ascend doctor` says what to do") from error
     return Machine(default_chip(), len(alike(found)), False, "real")
-
-
-def _visible(chips: int) -> int:
-    visible = os.environ.get("ASCEND_RT_VISIBLE_DEVICES", "").strip()
-    return min(chips, len(visible.split(","))) if visible else chips
 
 
 def model_files(name: str, hub: str, placeholder: bool = False) -> Model:
