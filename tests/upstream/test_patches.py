@@ -142,6 +142,12 @@ def test_choice_by_bias_is_needed() -> None:
         assert "fused_topk_bias(" in text_of(f"{routers}.{name}").replace("def fused_topk_bias(", "")
 
 
+def test_embeddings_of_layers_are_needed() -> None:
+    model = "vllm.model_executor.models.gemma3n.Gemma3nForCausalLM"
+    assert "per_layer_inputs=per_layer_inputs" in text_of(f"{model}.forward")
+    assert "get_per_layer_input_embeddings" not in text_of(model), "take ascend_plugin.models.Gemma3nForCausalLM away"
+
+
 def test_routed_scale_is_needed() -> None:
     scale = text_of(f"{LAYERS}.fused_moe.runner.moe_runner.MoERunner._maybe_apply_routed_scale_to_output")
     assert "shared_output *= 1.0 / self.routed_scaling_factor" in scale
