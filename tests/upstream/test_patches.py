@@ -142,6 +142,12 @@ def test_choice_by_bias_is_needed() -> None:
         assert "fused_topk_bias(" in text_of(f"{routers}.{name}").replace("def fused_topk_bias(", "")
 
 
+def test_loading_the_bias_of_the_choice_is_needed() -> None:
+    loads = text_of(f"{LAYERS}.fused_moe.routed_experts.RoutedExperts.load_weights")
+    assert "e_score_correction_bias" not in loads and "default_weight_loader" not in loads
+    assert "e_score_correction_bias=e_score_correction_bias" in text_of("vllm.model_executor.models.laguna.LagunaMoE")
+
+
 def test_embeddings_of_layers_are_needed() -> None:
     model = "vllm.model_executor.models.gemma3n.Gemma3nForCausalLM"
     assert "per_layer_inputs=per_layer_inputs" in text_of(f"{model}.forward")
@@ -154,7 +160,7 @@ def test_routed_scale_is_needed() -> None:
 
 
 def test_the_decoder_layers_that_make_up_for_the_factor_are_known() -> None:
-    from ascend_plugin.ops.routed_scale import COMPENSATING, NORMED
+    from ascend_plugin.ops.moe_runner import COMPENSATING, NORMED
 
     folder = file_of("vllm.model_executor.models.registry")
     assert folder is not None
