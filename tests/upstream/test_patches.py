@@ -178,6 +178,17 @@ def test_the_decoder_layers_that_make_up_for_the_factor_are_known() -> None:
 def test_recurrent_states_is_needed() -> None:
     assert "batch_memcpy" in text_of("vllm.v1.worker.mamba_utils.do_mamba_copy_block")
     assert "data_ptr()" in text_of("vllm.v1.worker.mamba_utils.collect_mamba_copy_meta")
+    layer = text_of(f"{LAYERS}.mamba.gdn.olmo_gdn_linear_attn.OlmoHybridGatedDeltaNetAttention.__init__")
+    assert "\n        set_triton_allocator(" in layer and "dtype=config.torch_dtype" in layer
+
+
+def test_olmo_hybrids_layer_asks_nothing_of_triton() -> None:
+    from vllm.model_executor.layers.mamba.gdn import olmo_gdn_linear_attn
+
+    from ascend_plugin.ops import gated_delta_net
+
+    gated_delta_net.register()
+    olmo_gdn_linear_attn.set_triton_allocator(None)  # vLLM's ends with "no attribute 'set_allocator'"
 
 
 def test_linear_methods_is_needed() -> None:

@@ -53,7 +53,12 @@ PATCHES = (
     ),
     Patch(
         "recurrent_states",
-        (f"{MAMBA}.collect_mamba_copy_meta", f"{MAMBA}.do_mamba_copy_block", f"{MAMBA}.MambaSpecDecodeGPUContext"),
+        (
+            f"{MAMBA}.collect_mamba_copy_meta",
+            f"{MAMBA}.do_mamba_copy_block",
+            f"{MAMBA}.MambaSpecDecodeGPUContext",
+            "vllm.model_executor.layers.mamba.gdn.olmo_gdn_linear_attn.set_triton_allocator",
+        ),
         "worker",
     ),
     Patch("linear_methods", ("vllm.model_executor.layers.linear.LinearBase.quant_method",), "model"),
