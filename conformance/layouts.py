@@ -225,7 +225,21 @@ def _chatglm(weights: Weights, config: Config) -> tuple[Weights, Config, None]:
     return _renamed(weights, names), {**{name: config[name] for name in kept if name in config}, **fields}, None
 
 
+def _olmo_hybrid(weights: Weights, config: Config) -> tuple[Weights, Config, None]:
+    """A norm has one name in every layer, and a convolution comes in three, as wide as queries, keys and values."""
+    keys = config["linear_num_key_heads"] * config["linear_key_head_dim"]
+    values = config["linear_num_value_heads"] * config["linear_value_head_dim"]
+    for name in [name for name in weights if name.endswith("linear_attn.q_conv1d.weight")]:
+        names = [name.replace("q_conv1d", f"{letter}_conv1d") for letter in "qkv"]
+        whole = torch.cat([weights[part] for part in names])  # transformers writes thirds
+        pieces = whole.split([keys, keys, values])
+        weights.update({part: piece.contiguous() for part, piece in zip(names, pieces, strict=True)})
+    norms = {r"attention_layer_norm": "input_layernorm", r"feedforward_layer_norm": "post_attention_layernorm"}
+    return _renamed(weights, norms), config, None
+
+
 LAYOUTS = {
+    "olmo_hybrid": _olmo_hybrid,
     "exaone": _exaone,
     "orion": _orion,
     "telechat2": _telechat2,

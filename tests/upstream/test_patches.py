@@ -179,7 +179,7 @@ def test_recurrent_states_is_needed() -> None:
     assert "batch_memcpy" in text_of("vllm.v1.worker.mamba_utils.do_mamba_copy_block")
     assert "data_ptr()" in text_of("vllm.v1.worker.mamba_utils.collect_mamba_copy_meta")
     layer = text_of(f"{LAYERS}.mamba.gdn.olmo_gdn_linear_attn.OlmoHybridGatedDeltaNetAttention.__init__")
-    assert "\n        set_triton_allocator(" in layer and "dtype=config.torch_dtype" in layer
+    assert "set_triton_allocator(" in layer and "dtype=config.torch_dtype" in layer
 
 
 def test_olmo_hybrids_layer_asks_nothing_of_triton() -> None:
