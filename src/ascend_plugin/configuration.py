@@ -11,7 +11,7 @@ from vllm.config import CompilationMode, CUDAGraphMode
 
 from ascend_facts.chips import ChipSpec
 from ascend_facts.quantized_format import Quantization, not_run, read_quantization
-from ascend_facts.refused import refusal, sentence
+from ascend_facts.refused import refusal
 from ascend_facts.versions import row
 from ascend_plugin import detection, quantization
 from ascend_plugin.graphs import budget
@@ -117,10 +117,6 @@ def _check_architecture(vllm_config: VllmConfig) -> None:
     registered = ModelRegistry.models.get(name)
     if known := refusal(name, getattr(registered, "module_name", "")):
         raise UnsupportedChoice(known)
-    kinds = getattr(vllm_config.model_config.hf_config, "layers_block_type", None) or ()
-    if name.startswith("NemotronH") and "moe" in kinds:  # those without experts run
-        reason = "vLLM has experts without a gate for CUDA, XPU and ROCm only"
-        raise UnsupportedChoice(sentence(name, reason, "a Nemotron-H without experts, or Qwen3-Next"))
     if name.startswith("Gemma4"):
         # vLLM names a Triton backend for its two sizes of heads, unless FlashAttention 4 is there; ours take both.
         vllm_config.attention_config.backend = None

@@ -17,6 +17,7 @@ import pytest
 from torch import nn
 
 from ascend_plugin import compat
+from ascend_plugin.compat.expert_routing import UNGATED
 from ascend_plugin.compat.torchvision import FAKE_FORMS
 from tests.upstream.source import file_of, text_of
 
@@ -133,6 +134,15 @@ def test_expert_routing_is_needed() -> None:
     assert "ops.topk_softmax(" in text_of(f"{router}.vllm_topk_softmax")
     assert text_of(f"{router}.fused_topk").startswith("def fused_topk("), "it is a CustomOp now: register ours with it"
     assert "fused_topk(" in text_of(f"{router}.FusedTopKRouter._compute_routing")
+
+
+def test_experts_without_gate_or_weights_need_it() -> None:
+    checks = text_of(f"{LAYERS}.fused_moe.config.FusedMoEConfig.__post_init__")
+    assert checks.rindex("if not self.is_act_and_mul and not (") < checks.rindex(UNGATED)
+    assert checks.rindex(UNGATED) > max(checks.rindex(word) for word in ("\n    if", "self.use_")), "it is not the last"
+    zeros = text_of(f"{LAYERS}.fused_moe.fused_moe.zero_experts_compute_triton")
+    assert "compute_identity_kernel[grid](" in zeros
+    assert "zero_experts_compute_triton(" in text_of(f"{LAYERS}.fused_moe.router.zero_expert_router")
 
 
 def test_choice_by_bias_is_needed() -> None:

@@ -48,6 +48,8 @@ PATCHES = (
             f"{ROUTERS}.fused_topk_bias_router.fused_topk_bias",
             f"{ROUTERS}.grouped_topk_router.fused_topk_bias",
             f"{ROUTERS}.zero_expert_router.fused_topk_bias",
+            f"{ROUTERS}.zero_expert_router.zero_experts_compute_triton",
+            "vllm.model_executor.layers.fused_moe.config.FusedMoEConfig.__post_init__",
         ),
         "worker",
     ),
