@@ -86,6 +86,11 @@ class Architecture:
         return "mtp" in self.extras
 
     @property
+    def reads_prompts_whole(self) -> bool:
+        """Whether tokens of a prompt see one another (a prefix LM): the reference must know where prompts end."""
+        return bool(self.config.get("prefix_lm"))
+
+    @property
     def needs_bfloat16(self) -> bool:
         """Whether vLLM refuses these in fp16 (config/model.py, "Numerical instability")."""
         return self.config["model_type"] in ("gemma2", "gemma3", "gemma3_text", "glm4")

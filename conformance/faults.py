@@ -102,7 +102,7 @@ def _rope_everywhere(config: Config, weights: Weights) -> None:
 
 
 def _ropes(config: Config) -> list[Config]:
-    rope = config["rope_parameters"]
+    rope = config.get("rope_parameters") or {}
     return [rope] if "rope_theta" in rope else [part for part in rope.values() if isinstance(part, dict)]
 
 
@@ -133,11 +133,13 @@ def _fill(weights: Weights, pattern: str, value: float) -> None:
 
 
 def _shifted_window(config: Config, weights: Weights) -> None:
-    config["sliding_window"] -= 1
+    if config.get("sliding_window"):
+        config["sliding_window"] -= 1
 
 
 def _no_soft_cap(config: Config, weights: Weights) -> None:
-    config["attn_logit_softcapping"] = None
+    if config.get("attn_logit_softcapping"):
+        config["attn_logit_softcapping"] = None
 
 
 def _swapped_experts(config: Config, weights: Weights) -> None:

@@ -54,11 +54,16 @@ def answer(
     tokens: list[int],
     prompt: Media | None = None,
     processor: Any = None,
+    seen_whole: int = 0,
 ) -> torch.Tensor:
-    """What the engine should answer for one sequence, [positions or 1, width], in fp32."""
+    """What the engine should answer for one sequence, [positions or 1, width], in fp32.
+
+    seen_whole: so many tokens at its start see one another, if the model is a prefix LM.
+    """
     if prompt is not None:
         return media_reference.logits(model, processor, prompt, tokens).float().log_softmax(dim=-1)
-    output = model(input_ids=torch.tensor([tokens]))
+    kinds = {"token_type_ids": (torch.arange(len(tokens)) < seen_whole).long()[None]} if seen_whole else {}
+    output = model(input_ids=torch.tensor([tokens]), **kinds)
     if architecture.task in ("classify", "generate"):
         logits: torch.Tensor = output.logits.float()
         return logits if architecture.task == "classify" else logits[0].log_softmax(dim=-1)
@@ -87,6 +92,7 @@ def run(job: dict[str, Any]) -> None:
     results: dict[str, np.ndarray] = {}
     adapters = job.get("adapters") or [None] * len(job["sequences"])
     prompts = job.get("media") or [None] * len(job["sequences"])
+    seen_whole = job.get("prompt_lengths") or [0] * len(job["sequences"])
     checkpoint = Path(job["directory"]) / architecture.checkpoint_name(job["seed"])
     processor = media_reference.read_processor(checkpoint) if architecture.media else None
     for adapter in dict.fromkeys(adapters):
@@ -100,7 +106,7 @@ def run(job: dict[str, Any]) -> None:
             for index, tokens in enumerate(job["sequences"]):
                 if adapters[index] == adapter:
                     with torch.inference_mode():
-                        found = answer(architecture, model, tokens, prompts[index], processor)
+                        found = answer(architecture, model, tokens, prompts[index], processor, seen_whole[index])
                         results[f"{name}.{index}"] = found.numpy()
     np.savez(job["output"], allow_pickle=False, **results)
 

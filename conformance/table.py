@@ -14,12 +14,17 @@ from conformance.registry import page
 from conformance.table_texts import TEXTS, Language, Texts
 
 
-def write(target: Path, results: Mapping[tuple[str, str], ModelResult], known: Mapping[str, Architecture]) -> None:
-    """The page, and the Chinese one in the folder `zh` beside it."""
+def write(
+    target: Path,
+    results: Mapping[tuple[str, str], ModelResult],
+    known: Mapping[str, Architecture],
+    registry: registry_results.Results | None = None,
+) -> None:
+    """The page, and the Chinese one in the folder `zh` beside it; registry: in the place of the shipped one's."""
     pages: tuple[tuple[Path, Language], ...] = ((target, "en"), (target.parent / "zh" / target.name, "zh"))
     for path, language in pages:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(render(results, known, language), encoding="utf-8")
+        path.write_text(render(results, known, language, registry), encoding="utf-8")
 
 
 def render(

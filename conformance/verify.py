@@ -23,6 +23,7 @@ from conformance import faults, media
 from conformance.architectures import FACTS, Architecture
 from conformance.compare import Verdict, errors, judge
 from conformance.engine import versions
+from conformance.forks import TIMED_OUT
 from conformance.places import Place, Places
 from conformance.prompts import ADAPTERS, CHUNK_TOKENS, NEW_TOKENS, Prompts, make_covering_prompts, make_prompts
 
@@ -132,8 +133,10 @@ class Verifier:
         seed: int = 0,
         prompts: Prompts | None = None,
         engine: Mapping[str, Any] | None = None,
+        engine_timeout_s: int = ENGINE_TIMEOUT_S,
     ):
         """prompts, engine: in the place of those of the table's rows."""
+        self.engine_timeout_s = engine_timeout_s
         self.common_engine = COMMON_ENGINE if engine is None else engine
         self.architecture, self.places = architecture, places
         self.cache, self.logs, self.say, self.seed = cache, logs, say, seed
@@ -210,9 +213,12 @@ class Verifier:
             }
             log = self.logs / f"{self.architecture.name}-{chip or 'here'}-{setting.name}.log"
             replays = place.replays()
-            code = self._child(place, "conformance.engine", job, Path(folder), log, ENGINE_TIMEOUT_S)
+            code = self._child(place, "conformance.engine", job, Path(folder), log, self.engine_timeout_s)
             if not Path(job["report"]).is_file():
-                message = f"the engine died (exit code {code}), see {log.name}"
+                ended = (
+                    f"gave no answer in {self.engine_timeout_s} s" if code == TIMED_OUT else f"died (exit code {code})"
+                )
+                message = f"the engine {ended}, see {log.name}"
                 return Answer({"outcome": "failed", "message": message, "versions": versions()}, {})
             report = json.loads(Path(job["report"]).read_text())
             with np.load(job["output"]) as arrays:
@@ -233,7 +239,8 @@ class Verifier:
         """The reference's answers, "<dtype>.<index of the sequence>"; without sequences it makes the checkpoint.
 
         Engines mostly answer alike, so sequences come back: each is computed once. `adapters` has the number of each
-        sequence's LoRA adapter, 0 for none.
+        sequence's LoRA adapter, 0 for none; or of its prompt among those with media; or, of a prefix LM, how long its
+        prompt is.
         """
         wanted = ["float32", *dtypes]
         keys = list(zip(adapters or [0] * len(sequences), map(tuple, sequences), strict=True))
@@ -247,11 +254,13 @@ class Verifier:
     def _run_reference(self, sequences: list[Answered], dtypes: list[str]) -> Arrays:
         if self.architecture.media:
             prompts = [self.prompts.all[number - 1] for number, _ in sequences]
-            folders: list[str | None] = [None] * (len(self.prompts.all) + 1)
+            folders: Mapping[int, str | None] = dict.fromkeys(range(len(self.prompts.all) + 1))
+        elif self.architecture.reads_prompts_whole:
+            prompts, folders = [], dict.fromkeys((number for number, _ in sequences), None)
         else:
             prompts = []
             adapted = any(number for number, _ in sequences)
-            folders = [None, *map(str, self._adapters(self.checkpoint()))] if adapted else [None]
+            folders = dict(enumerate([None, *map(str, self._adapters(self.checkpoint()))] if adapted else [None]))
         with tempfile.TemporaryDirectory(prefix="ascend-models-") as folder:
             job: dict[str, Any] = {
                 "architecture": asdict(self.architecture),
@@ -260,6 +269,7 @@ class Verifier:
                 "sequences": [tokens for _, tokens in sequences],
                 "media": prompts,
                 "adapters": [folders[number] for number, _ in sequences],
+                "prompt_lengths": [n for n, _ in sequences] if self.architecture.reads_prompts_whole else [],
                 "dtypes": dtypes,
                 "output": f"{folder}/reference.npz",
             }
@@ -373,6 +383,8 @@ class Verifier:
         adapters = [int(answer.arrays.get(f"{name}.adapter", 0)) for name in names]
         if self.architecture.media:
             adapters = [self._prompt_number(name) for name in names]
+        elif self.architecture.reads_prompts_whole:
+            adapters = [int(answer.arrays[f"{name}.prompt"]) for name in names]
         expected = self.reference(sequences, [] if dtype == "float32" else [dtype], adapters)
         found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
         for index, name in enumerate(names):

@@ -15,6 +15,7 @@ from ascend_facts.registry_results import RegistryResult
 
 CHIPS = ["310P3", "910B3"]
 CACHE = Path.home() / ".cache" / "ascend-plugin" / "registry"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "models.md"
 
 
 def registry(
@@ -33,6 +34,7 @@ def registry(
         bool, typer.Option("--count", help="Print the count of the results, and run nothing.")
     ] = False,
     store: Annotated[Path, typer.Option(help="Results, added to at each run.")] = kept.SHIPPED,
+    page: Annotated[Path, typer.Option(help="The page that a run writes; the Chinese one goes to zh/.")] = PAGE,
     cache: Annotated[Path, typer.Option(help="Where checkpoints and logs are kept.")] = CACHE,
     json: options.Json = False,
 ) -> int:
@@ -47,6 +49,7 @@ def registry(
     chosen = _chosen(names or [], kind)
     if not count_only:
         _run(chosen, chips, (missing, faults), store, cache, notice)
+        _write_page(page, store)
     rows = [row for row in kept.load(store).values() if row.name in chosen and row.chip in chips]
     if json:
         emit_json({"schema": kept.SCHEMA, "results": rows})
@@ -88,6 +91,14 @@ def _run(
             wanted = [one for one in chips if not (missing and one in settled)]
             if wanted:
                 runner.run(name, wanted, keep, faults)
+
+
+def _write_page(page: Path, store: Path) -> None:
+    from ascend_facts import model_results
+    from conformance.architectures import architectures
+    from conformance.table import write
+
+    write(page, model_results.load(model_results.SHIPPED), architectures(), kept.load(store))
 
 
 SETTLED = ("right", "refused", "not built")

@@ -23,9 +23,13 @@ from conformance.registry.names import registered
 from conformance.verify import COMMON_ENGINE, Verifier
 
 BUILD_TIMEOUT_S = 300
+ENGINE_TIMEOUT_S = 300  # an engine takes 20 s; one that spins must not hold up all that come after it
 SEQUENCES = 3  # at once: as many as there are prompts, and a graph for each power of two up to it
-# Faults of what a kind of layer adds; one that changes nothing in a model says nothing of it.
-OF_KINDS = ("dropped-sink", "swapped-latent", "shifted-convolution", "no-expert-bias", "unscaled-experts")
+# Faults of what a kind of layer adds, then of attention; one that changes nothing in a model says nothing of it.
+OF_KINDS = (
+    *("dropped-sink", "swapped-latent", "shifted-convolution", "wrong-decay", "no-soft-cap", "shifted-window"),
+    *("swapped-experts", "no-expert-bias", "unscaled-experts", "shifted-positions", "swapped-kv-heads", "rope-theta"),
+)
 # What a cell may go without in an answer that is right all the same.
 EXCUSED = {
     "graphs were switched off for this model": "no graphs",
@@ -58,7 +62,8 @@ class Runner:
         architecture = Architecture(**built["architecture"])
         prompts = make_few_prompts(architecture.vocab_size, architecture.task, self.seed)
         arguments = architecture, self.places, self.cache, self.logs, self.say, self.seed
-        verifier = Verifier(*arguments, prompts=prompts, engine={**COMMON_ENGINE, "max_num_seqs": SEQUENCES})
+        engine = {**COMMON_ENGINE, "max_num_seqs": SEQUENCES}
+        verifier = Verifier(*arguments, prompts=prompts, engine=engine, engine_timeout_s=ENGINE_TIMEOUT_S)
         for chip in chips:
             result = self._run_on(chip, verifier, kind)
             if faults and result.outcome == "right":

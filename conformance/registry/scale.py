@@ -78,6 +78,8 @@ def _small(default: Any) -> dict[str, Any]:
     heads, keys = value_of("num_attention_heads"), value_of("num_key_value_heads")
     if isinstance(heads, int) and isinstance(keys, int):
         small["num_key_value_heads"] = HEADS if keys == heads else min(keys, 2)
+    elif isinstance(heads, int) and hasattr(default, "num_key_value_heads"):
+        small["num_key_value_heads"] = 2  # left open (Nemotron): as its releases have it, fewer than heads
     for name in EXPERTS:
         if isinstance(value_of(name), int) and value_of(name) > 1:
             small[name] = NUMBER_OF_EXPERTS

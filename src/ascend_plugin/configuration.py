@@ -11,7 +11,7 @@ from vllm.config import CompilationMode, CUDAGraphMode
 
 from ascend_facts.chips import ChipSpec
 from ascend_facts.quantized_format import Quantization, not_run, read_quantization
-from ascend_facts.refused import refusal, sentence
+from ascend_facts.refused import refusal
 from ascend_facts.versions import row
 from ascend_plugin import detection, quantization
 from ascend_plugin.graphs import budget
@@ -45,6 +45,7 @@ def apply_defaults(vllm_config: VllmConfig, chip: ChipSpec) -> None:
     if _rounds_weights(vllm_config, chip):
         quantization.round_float32(vllm_config)
     _leave_prefixes_of_states(vllm_config)
+    _make_room_for_prompts(vllm_config)
     compilation = vllm_config.compilation_config
     if compilation.mode is None:
         compilation.mode = CompilationMode.NONE  # there is no compiler backend; graphs are captured from eager code
@@ -116,10 +117,6 @@ def _check_architecture(vllm_config: VllmConfig) -> None:
     registered = ModelRegistry.models.get(name)
     if known := refusal(name, getattr(registered, "module_name", "")):
         raise UnsupportedChoice(known)
-    kinds = getattr(vllm_config.model_config.hf_config, "layers_block_type", None) or ()
-    if name.startswith("NemotronH") and "moe" in kinds:  # those without experts run
-        reason = "vLLM has experts without a gate for CUDA, XPU and ROCm only"
-        raise UnsupportedChoice(sentence(name, reason, "a Nemotron-H without experts, or Qwen3-Next"))
     if name.startswith("Gemma4"):
         # vLLM names a Triton backend for its two sizes of heads, unless FlashAttention 4 is there; ours take both.
         vllm_config.attention_config.backend = None
@@ -137,6 +134,26 @@ def _leave_prefixes_of_states(vllm_config: VllmConfig) -> None:
     cache.enable_prefix_caching = False
     cache.mamba_cache_mode = "none"
     cache.mamba_block_size = model.max_model_len
+
+
+# Tokens of a prompt see one another in these: vLLM cuts no prompt in chunks and takes none from the cache.
+WHOLE_PROMPTS = ("HrmTextForCausalLM",)
+
+
+def _make_room_for_prompts(vllm_config: VllmConfig) -> None:
+    """Let the longest prompt fit into a step where prompts come whole.
+
+    vLLM leaves chunks out once the model is loaded, when nothing looks at the budget of a step any more: a prompt
+    beyond it would wait for ever, and its engine spin.
+    """
+    model, scheduler = vllm_config.model_config, vllm_config.scheduler_config
+    if model is None or model.architecture not in WHOLE_PROMPTS:
+        return
+    scheduler.enable_chunked_prefill = False
+    vllm_config.cache_config.enable_prefix_caching = False
+    if scheduler.max_num_batched_tokens < model.max_model_len:
+        logger.info("A step takes %d tokens: this model reads prompts whole.", model.max_model_len)
+        scheduler.max_num_batched_tokens = model.max_model_len
 
 
 ONLINE = ("online", "fp8", "fp8_per_tensor", "fp8_per_block", "fp8_per_channel", "mxfp8", "experts_int8")

@@ -36,6 +36,10 @@ class AscendWorker(Worker):
             ops.register_recurrent_layers()
         if self.model_config.is_multimodal_model:
             ops.register_encoder_layers()
+        if self.model_config.architecture.startswith("Gemma3n"):
+            from ascend_plugin import models  # imports vLLM's class of the model
+
+            models.register()
         # Modules stay for life: vLLM collects garbage a score of times while it starts, a second each with them.
         gc.freeze()
         self.device = self._open_device()

@@ -12,9 +12,12 @@ from ascend_facts.model_results import Cell, ModelResult, standing
 from ascend_facts.model_shape import read_model_shape
 from ascend_facts.refused import refusal
 from ascend_facts.registry_results import RegistryResult
+from conformance.architectures import architectures
+from conformance.forks import TIMED_OUT
 from conformance.registry.names import data, registered
 from conformance.registry.run import EXCUSED, outcome_of
 from conformance.registry.scale import LAYERS, every_kind, scaled
+from conformance.verify import Verifier, settings_for
 
 QWEN3 = {
     "architectures": ["Qwen3ForCausalLM"],
@@ -80,6 +83,34 @@ def test_what_a_run_comes_to() -> None:
     eager = cells(prefill="pass")
     eager.cells["decode, graph"] = Cell("fails", next(iter(EXCUSED)), 1.0)
     assert outcome_of(eager) == ("right", "", ("no graphs",))
+
+
+class Spinning:
+    """In the place of `Places`: an engine that never ends."""
+
+    asked_s: list[int]
+
+    def __init__(self) -> None:
+        self.asked_s = []
+
+    def chips(self, chip: str | None) -> Spinning:
+        return self
+
+    def replays(self) -> int:
+        return 0
+
+    def run(self, module: str, arguments: list[str], log: Path, timeout_s: int) -> int:
+        self.asked_s.append(timeout_s)
+        return TIMED_OUT
+
+
+def test_an_engine_that_spins_is_given_up(tmp_path: Path) -> None:
+    spinning = Spinning()
+    architecture = architectures()["qwen3"]
+    verifier = Verifier(architecture, spinning, tmp_path, tmp_path, print, engine_timeout_s=7)  # type: ignore[arg-type]
+    answer = verifier.engine(tmp_path, "310P3", settings_for(architecture)[0])
+    assert spinning.asked_s == [7] and answer.report["outcome"] == "failed"
+    assert answer.report["message"].startswith("the engine gave no answer in 7 s, see qwen3-310P3-graph.log")
 
 
 def test_results_survive_storage(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 from torch import nn
 
 from ascend_plugin import compat
+from ascend_plugin.compat.expert_routing import UNGATED
 from ascend_plugin.compat.torchvision import FAKE_FORMS
 from tests.upstream.source import file_of, text_of
 
@@ -135,11 +136,31 @@ def test_expert_routing_is_needed() -> None:
     assert "fused_topk(" in text_of(f"{router}.FusedTopKRouter._compute_routing")
 
 
+def test_experts_without_gate_or_weights_need_it() -> None:
+    last = text_of(f"{LAYERS}.fused_moe.config.FusedMoEConfig.__post_init__").rstrip().splitlines()[-2:]
+    assert last[0].startswith("    if not self.is_act_and_mul and ") and UNGATED in last[1], "it is not the last check"
+    zeros = text_of(f"{LAYERS}.fused_moe.fused_moe.zero_experts_compute_triton")
+    assert "compute_identity_kernel[grid](" in zeros
+    assert "zero_experts_compute_triton(" in text_of(f"{LAYERS}.fused_moe.router.zero_expert_router")
+
+
 def test_choice_by_bias_is_needed() -> None:
     routers = f"{LAYERS}.fused_moe.router"
     assert "ops.topk_sigmoid(" in text_of(f"{routers}.fused_topk_bias_router.vllm_topk_sigmoid")
     for name in ("fused_topk_bias_router", "grouped_topk_router", "zero_expert_router"):
         assert "fused_topk_bias(" in text_of(f"{routers}.{name}").replace("def fused_topk_bias(", "")
+
+
+def test_loading_the_bias_of_the_choice_is_needed() -> None:
+    loads = text_of(f"{LAYERS}.fused_moe.routed_experts.RoutedExperts.load_weights")
+    assert "e_score_correction_bias" not in loads and "default_weight_loader" not in loads
+    assert "e_score_correction_bias=e_score_correction_bias" in text_of("vllm.model_executor.models.laguna.LagunaMoE")
+
+
+def test_embeddings_of_layers_are_needed() -> None:
+    model = "vllm.model_executor.models.gemma3n.Gemma3nForCausalLM"
+    assert "per_layer_inputs=per_layer_inputs" in text_of(f"{model}.forward")
+    assert "get_per_layer_input_embeddings" not in text_of(model), "take ascend_plugin.models.Gemma3nForCausalLM away"
 
 
 def test_routed_scale_is_needed() -> None:
@@ -148,7 +169,7 @@ def test_routed_scale_is_needed() -> None:
 
 
 def test_the_decoder_layers_that_make_up_for_the_factor_are_known() -> None:
-    from ascend_plugin.ops.routed_scale import COMPENSATING, NORMED
+    from ascend_plugin.ops.moe_runner import COMPENSATING, NORMED
 
     folder = file_of("vllm.model_executor.models.registry")
     assert folder is not None
@@ -166,6 +187,17 @@ def test_the_decoder_layers_that_make_up_for_the_factor_are_known() -> None:
 def test_recurrent_states_is_needed() -> None:
     assert "batch_memcpy" in text_of("vllm.v1.worker.mamba_utils.do_mamba_copy_block")
     assert "data_ptr()" in text_of("vllm.v1.worker.mamba_utils.collect_mamba_copy_meta")
+    layer = text_of(f"{LAYERS}.mamba.gdn.olmo_gdn_linear_attn.OlmoHybridGatedDeltaNetAttention.__init__")
+    assert "set_triton_allocator(" in layer and "dtype=config.torch_dtype" in layer
+
+
+def test_olmo_hybrids_layer_asks_nothing_of_triton() -> None:
+    from vllm.model_executor.layers.mamba.gdn import olmo_gdn_linear_attn
+
+    from ascend_plugin.ops import gated_delta_net
+
+    gated_delta_net.register()
+    olmo_gdn_linear_attn.set_triton_allocator(None)  # vLLM's ends with "no attribute 'set_allocator'"
 
 
 def test_linear_methods_is_needed() -> None:

@@ -121,13 +121,25 @@ class AscendAttention(AttentionImpl[AscendMetadata]):
             self.write(*new, kv_cache, attn_metadata)
         if self.unfused is not None:
             self.unfused.attend(query, kv_cache, attn_metadata, out)
-        elif dtype == query.dtype:
-            self.attend(layer, query, new, kv_cache, attn_metadata, out)
-        else:
-            attended = torch.empty_like(out, dtype=dtype)
-            self.attend(layer, query.to(dtype), new, kv_cache, attn_metadata, attended)
+            return output
+        attended = out if dtype == query.dtype else torch.empty_like(out, dtype=dtype)
+        query = query.to(dtype)
+        self.attend(layer, query, new, kv_cache, attn_metadata, attended)
+        if not attn_metadata.causal and new is not None:
+            self._encode_prompts(query, *new, attn_metadata, attended)
+        if attended is not out:
             out.copy_(attended)
         return output
+
+    def _encode_prompts(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, metadata: AscendMetadata, out: torch.Tensor
+    ) -> None:
+        """Write over what tokens of prompts saw looking back, where they see one another (a prefix LM, HRM-Text).
+
+        vLLM cuts no prompt of such a model in chunks and takes none from the cache: a prompt is here whole.
+        """
+        for tokens, prompts in metadata.whole_prompts:
+            self.encode(query[tokens], key[tokens], value[tokens], prompts, out[tokens])
 
     def write(self, key: torch.Tensor, value: torch.Tensor, kv_cache: KeysAndValues, metadata: AscendMetadata) -> None:
         """Put this step's keys and values [T, kv heads, size] into the cache; a negative slot is not written."""

@@ -6,7 +6,7 @@ device is in buffers whose addresses never change, so that a captured graph sees
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -86,6 +86,27 @@ class AscendMetadata(AttentionMetadata):
             previous = length
             start += length
         return parts
+
+    @cached_property
+    def whole_prompts(self) -> list[tuple[slice, AscendMetadata]]:
+        """(tokens, their metadata) of runs of requests that start in this step; none in a batch of the decode kind."""
+        if self.phase is Phase.DECODE:
+            return []
+        parts: list[tuple[slice, list[int]]] = []
+        start, beside = 0, False
+        for length, total in zip(self.query_lens.tolist(), self.seq_lens_host.tolist(), strict=True):
+            if whole := 0 < length == total:
+                if not beside:
+                    parts.append((slice(start, start), []))
+                tokens, lengths = parts[-1]
+                parts[-1] = slice(tokens.start, start + length), [*lengths, length]
+            start, beside = start + length, whole
+        return [(tokens, self._prompts_of(lengths)) for tokens, lengths in parts]
+
+    def _prompts_of(self, lengths: list[int]) -> AscendMetadata:
+        lens = torch.tensor(lengths, dtype=torch.int32)
+        fields = {"query_lens": lens, "seq_lens_host": lens, "num_tokens": sum(lengths), "shared": {}}
+        return replace(self, phase=Phase.PREFILL, **fields)
 
     @cached_property
     def kv_lens(self) -> list[int]:

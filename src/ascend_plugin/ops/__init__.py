@@ -5,7 +5,7 @@ from __future__ import annotations
 
 def register_custom_ops() -> None:
     """Register the classes that replace vLLM's layers. Can be repeated."""
-    from ascend_plugin.ops import activation, embedding, expert_choice, moe, norm, rotary, routed_scale
+    from ascend_plugin.ops import activation, embedding, expert_choice, moe, moe_runner, norm, rotary
 
     activation.register()
     embedding.register()
@@ -13,7 +13,7 @@ def register_custom_ops() -> None:
     moe.register()
     norm.register()
     rotary.register()
-    routed_scale.register()
+    moe_runner.register()
 
 
 def register_recurrent_layers() -> None:

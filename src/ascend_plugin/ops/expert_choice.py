@@ -80,6 +80,24 @@ def fused_topk_bias(
     return weights * routed_scaling_factor, ids.to(indices_type or torch.int32)
 
 
+def identity_experts(
+    expert_indices: torch.Tensor,
+    expert_scales: torch.Tensor,
+    num_experts: int,
+    zero_expert_type: str,
+    hidden_states: torch.Tensor,
+) -> torch.Tensor:
+    """What experts that hand on what they get (LongCat, from num_experts on) add to each token [tokens, hidden].
+
+    Stands for vLLM's zero_experts_compute_triton; indices and scales [tokens, k] stay as they are. Raises
+    NotImplementedError for another kind of such experts.
+    """
+    if zero_expert_type != "identity":
+        raise NotImplementedError(f"Experts without weights of the kind {zero_expert_type!r} do not run on Ascend yet.")
+    share = expert_scales.float().masked_fill(expert_indices < num_experts, 0.0).sum(dim=-1, keepdim=True)
+    return (hidden_states.float() * share).to(hidden_states.dtype)
+
+
 def _scores(logits: torch.Tensor, function: str) -> torch.Tensor:
     """Scores [tokens, experts] in float32: rounded to float16, neighbors would become ties."""
     logits = logits.float()

@@ -5,13 +5,19 @@ The mathematics is in gated_delta_rule.py, what recurrent layers have in common 
 
 from __future__ import annotations
 
+from copy import copy
+from typing import Any
+
 import torch
+from vllm.config import VllmConfig
 from vllm.model_executor.custom_op import op_registry_oot
+from vllm.model_executor.layers.mamba.gdn import olmo_gdn_linear_attn
 from vllm.model_executor.layers.mamba.gdn.olmo_gdn_linear_attn import OlmoHybridGatedDeltaNetAttention
 from vllm.model_executor.layers.mamba.gdn.qwen_gdn_linear_attn import QwenGatedDeltaNetAttention
 from vllm.model_executor.layers.mamba.mamba_utils import MambaStateShapeCalculator
 
 from ascend_plugin import detection
+from ascend_plugin.compat import recurrent_states
 from ascend_plugin.ops import gated_delta_rule as rule
 from ascend_plugin.ops.recurrent import Inputs, RecurrentLayer
 
@@ -72,6 +78,12 @@ class AscendGatedDeltaNet(GatedDeltaRecurrence, QwenGatedDeltaNetAttention):
 class AscendOlmoHybrid(GatedDeltaRecurrence, OlmoHybridGatedDeltaNetAttention):
     """OLMo Hybrid's, whose rate may reach 2 (a state that is overshot) and whose projections are split otherwise."""
 
+    def __init__(self, config: Any, vllm_config: VllmConfig, prefix: str = "") -> None:
+        """vLLM's makes its norm in the checkpoint's dtype, which may be bfloat16 on a chip that has none."""
+        config = copy(config)
+        config.dtype = vllm_config.model_config.dtype
+        super().__init__(config, vllm_config, prefix)
+
     def forward(self, hidden_states: torch.Tensor, output: torch.Tensor) -> None:
         tokens = hidden_states.shape[0]
         qkv, gate = self.in_proj_qkvg(hidden_states)[0].tensor_split([self.conv_dim // self.tp_size], dim=-1)
@@ -87,6 +99,7 @@ class AscendOlmoHybrid(GatedDeltaRecurrence, OlmoHybridGatedDeltaNetAttention):
 
 def register() -> None:
     """Put these in the place of vLLM's, for models that are made from now on. Can be repeated."""
+    recurrent_states.apply_to_layers(olmo_gdn_linear_attn)
     replaced = (QwenGatedDeltaNetAttention, AscendGatedDeltaNet), (OlmoHybridGatedDeltaNetAttention, AscendOlmoHybrid)
     for layer, ours in replaced:
         if layer.__name__ not in op_registry_oot:

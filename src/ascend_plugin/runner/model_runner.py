@@ -27,7 +27,7 @@ from ascend_plugin.cache import kv_cache
 from ascend_plugin.graphs import budget
 from ascend_plugin.graphs.wrapper import AscendGraphWrapper
 from ascend_plugin.missing_kernels import explained
-from ascend_plugin.ops import positions, routed_scale, sampling, structured_output
+from ascend_plugin.ops import moe_runner, positions, sampling, structured_output
 from ascend_plugin.ops.noise import HostNoise
 from ascend_plugin.runner.accepted import AcceptedTokens
 from ascend_plugin.runner.dummy_run import dummy_run_context
@@ -70,7 +70,7 @@ class AscendModelRunner(GPUModelRunner):
         drafter = getattr(getattr(self, "drafter", None), "model", None)
         for model in (self.get_model(), drafter):
             if isinstance(model, torch.nn.Module):
-                routed_scale.find_compensated(model)
+                moe_runner.find_compensated(model)
                 positions.prepare(model)
                 if not self.chip.forms.int64_sums:
                     media_towers.prepare(model)

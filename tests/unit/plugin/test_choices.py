@@ -271,6 +271,24 @@ def test_sections_of_positions_are_taken_from_a_text_s_draft(target: bool, draft
         assert one.rope_parameters == ({"theta": 1} if taken else config().rope_parameters)
 
 
+@pytest.mark.parametrize(
+    ("architecture", "budget", "left"),
+    [("HrmTextForCausalLM", 256, 512), ("HrmTextForCausalLM", 1024, 1024), ("Qwen3ForCausalLM", 256, 256)],
+)
+def test_a_step_has_room_for_a_prompt_that_is_not_cut(architecture: str, budget: int, left: int) -> None:
+    """A prompt beyond the budget of a step was never scheduled: the engine spun."""
+    config: Any = SimpleNamespace(
+        model_config=SimpleNamespace(architecture=architecture, max_model_len=512),
+        scheduler_config=SimpleNamespace(enable_chunked_prefill=True, max_num_batched_tokens=budget),
+        cache_config=SimpleNamespace(enable_prefix_caching=True),
+    )
+    configuration._make_room_for_prompts(config)
+    whole = architecture in configuration.WHOLE_PROMPTS
+    assert config.scheduler_config.max_num_batched_tokens == left
+    assert config.scheduler_config.enable_chunked_prefill is not whole
+    assert config.cache_config.enable_prefix_caching is not whole
+
+
 def test_the_second_runner_and_what_brings_it_in(monkeypatch: pytest.MonkeyPatch) -> None:
     def config(watermark: Any = None, hisparse: Any = None) -> Any:
         return SimpleNamespace(

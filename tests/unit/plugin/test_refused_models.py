@@ -84,12 +84,3 @@ def test_the_backend_that_vllm_names_for_gemma_4_is_no_choice() -> None:
     for one in (gemma, other):
         _check_architecture(one)
     assert (gemma.attention_config.backend, other.attention_config.backend) == (None, "TRITON_ATTN")
-
-
-def test_experts_without_a_gate_are_refused_and_the_model_without_experts_is_not() -> None:
-    model = config("NemotronHForCausalLM")
-    model.model_config.hf_config.layers_block_type = ["linear_attention", "full_attention"]
-    _check_architecture(model)
-    model.model_config.hf_config.layers_block_type = ["linear_attention", "moe"]
-    with pytest.raises(UnsupportedChoice, match=r"^Use another model, .* experts without a gate"):
-        _check_architecture(model)

@@ -334,6 +334,17 @@ def test_phases() -> None:
     assert phase_of(3, ints(3, 2), ints(3, 4)) is Phase.MIXED
 
 
+def test_prompts_that_start_in_a_step() -> None:
+    """Two decode rows around two whole prompts, a chunk's rest, one more prompt, and a row of padding."""
+    mixed = metadata(Phase.MIXED, 16, (1, 4, 2, 1, 3, 5, 0), (7, 4, 2, 9, 8, 5, 0))
+    found = [(tokens, prompts.query_lens.tolist(), prompts.num_tokens) for tokens, prompts in mixed.whole_prompts]
+    assert found == [(slice(1, 7), [4, 2], 6), (slice(11, 16), [5], 5)]
+    first = mixed.whole_prompts[0][1]
+    assert first.phase is Phase.PREFILL
+    assert first.cumulative_query_lens == [4, 6] and first.kv_lens == [4, 2]
+    assert metadata(Phase.DECODE, 2, (1, 1), (1, 6)).whole_prompts == [], "a graph's batch is not looked into"
+
+
 def test_rows_of_padding_hold_the_tokens_of_padding() -> None:
     decode = metadata(Phase.DECODE, 4, (1, 1, 0, 0), (5, 9, 0, 0))
     assert decode.cumulative_query_lens == [1, 2, 3, 4]
