@@ -29,7 +29,7 @@ LIKENESS = (
     "processor",
 )  # what a row takes over from the one it is `like`
 
-Task = Literal["generate", "embed", "classify"]
+Task = Literal["generate", "embed", "classify", "token_classify"]
 
 # Two or three models that between them cross most code paths: what every commit runs.
 QUICK = ("qwen3", "llama3", "qwen3-moe")

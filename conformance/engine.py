@@ -2,7 +2,7 @@
 
 A process of its own (`python -m conformance.engine JOB.json`), because an engine owns its device. The job:
 
-    checkpoint  directory     task  generate | embed | classify     engine  vLLM's engine arguments
+    checkpoint  directory     task  generate | embed | classify | token_classify     engine  vLLM's engine arguments
     whole, chunked  prompts (token ids, or with media, see media.py): prefilled in one step, in several
     new_tokens  decode steps     media  whether prompts have any
     output  .npz to write     report  .json to write     adapters  folders of LoRA adapters

@@ -67,6 +67,9 @@ def answer(
     if architecture.task in ("classify", "generate"):
         logits: torch.Tensor = output.logits.float()
         return logits if architecture.task == "classify" else logits[0].log_softmax(dim=-1)
+    if architecture.task == "token_classify":
+        every: torch.Tensor = output.logits.float().flatten(1)
+        return every
     # The token that stands for the text: the first of an encoder, the last of a causal model, which alone saw it all.
     position = 0 if "bert" in architecture.config["model_type"] else -1
     return torch.nn.functional.normalize(output.last_hidden_state[:, position].float(), dim=-1)

@@ -42,6 +42,9 @@ def describe(name: str) -> Architecture:
     if not hasattr(transformers, model_class):
         raise Unbuildable(f"transformers {transformers.__version__} has no {model_class}")
     config_class = getattr(transformers, model_class).config_class
+    if kinds := [kind for kind in ("vision_config", "audio_config", "vlm_config") if hasattr(config_class(), kind)]:
+        # Scaled down from outside, what its parts default to would stay as large as it is published.
+        raise Unbuildable(f"its {kinds[0]} needs a row of conformance/multimodal.toml")
     task: Task = "generate" if kind == "text generation" else entry.get("task", _task(table, name))
     return Architecture(
         name=name,
@@ -60,6 +63,8 @@ def describe(name: str) -> Architecture:
 def _task(table: str, name: str) -> Task:
     if table == "_SEQUENCE_CLASSIFICATION_MODELS":
         return "classify"
+    if table == "_TOKEN_CLASSIFICATION_MODELS":
+        return "token_classify"
     if table == "_EMBEDDING_MODELS":
         return "embed"
     raise Unbuildable(f"the laboratory has no reference for what {name} answers")

@@ -18,9 +18,9 @@ from ascend_facts.registry_results import RegistryResult
 from conformance.architectures import Architecture
 from conformance.engine import versions
 from conformance.places import Places
-from conformance.prompts import make_few_prompts
+from conformance.prompts import Prompts, make_few_prompts, make_prompts
 from conformance.registry.names import registered
-from conformance.verify import COMMON_ENGINE, Verifier
+from conformance.verify import COMMON_ENGINE, Verifier, is_routed
 
 BUILD_TIMEOUT_S = 300
 ENGINE_TIMEOUT_S = 300  # an engine takes 20 s; one that spins must not hold up all that come after it
@@ -60,15 +60,22 @@ class Runner:
                 keep(self._result(name, kind, chip, outcome, detail))
             return
         architecture = Architecture(**built["architecture"])
-        prompts = make_few_prompts(architecture.vocab_size, architecture.task, self.seed)
-        arguments = architecture, self.places, self.cache, self.logs, self.say, self.seed
-        engine = {**COMMON_ENGINE, "max_num_seqs": SEQUENCES}
-        verifier = Verifier(*arguments, prompts=prompts, engine=engine, engine_timeout_s=ENGINE_TIMEOUT_S)
+        verifier = self._verifier(architecture, make_few_prompts)
         for chip in chips:
             result = self._run_on(chip, verifier, kind)
+            if result.outcome == "wrong" and is_routed(architecture):
+                # One token near a tie goes to another expert, and a state carries that on for scores of tokens: of one
+                # long prompt that is a share that only a fault should have. More prompts tell the two apart.
+                result = self._run_on(chip, self._verifier(architecture, make_prompts), kind)
             if faults and result.outcome == "right":
                 result = replace(result, faults=self._faults(verifier, chip))
             keep(result)
+
+    def _verifier(self, architecture: Architecture, make: Callable[[int, str, int], Prompts]) -> Verifier:
+        prompts = make(architecture.vocab_size, architecture.task, self.seed)
+        arguments = architecture, self.places, self.cache, self.logs, self.say, self.seed
+        engine = {**COMMON_ENGINE, "max_num_seqs": SEQUENCES}
+        return Verifier(*arguments, prompts=prompts, engine=engine, engine_timeout_s=ENGINE_TIMEOUT_S)
 
     def _faults(self, verifier: Verifier, chip: str) -> dict[str, bool]:
         """Whether each fault that changes this model is caught."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from ascend_facts.registry_results import RegistryResult
 from conformance.architectures import architectures
 from conformance.forks import TIMED_OUT
 from conformance.registry.names import data, registered
-from conformance.registry.run import EXCUSED, outcome_of
+from conformance.registry.run import EXCUSED, Runner, outcome_of
 from conformance.registry.scale import LAYERS, every_kind, scaled
 from conformance.verify import Verifier, settings_for
 
@@ -111,6 +112,33 @@ def test_an_engine_that_spins_is_given_up(tmp_path: Path) -> None:
     answer = verifier.engine(tmp_path, "310P3", settings_for(architecture)[0])
     assert spinning.asked_s == [7] and answer.report["outcome"] == "failed"
     assert answer.report["message"].startswith("the engine gave no answer in 7 s, see qwen3-310P3-graph.log")
+
+
+@pytest.mark.parametrize(
+    ("name", "answers", "outcome", "asked"),
+    [
+        ("mixtral", ["pass"], "right", 1),
+        ("mixtral", ["fails", "pass"], "right", 2),  # a flip that was carried on
+        ("mixtral", ["fails", "fails"], "wrong", 2),
+        ("qwen3", ["fails"], "wrong", 1),
+    ],
+)
+def test_more_prompts_decide_where_rounding_may_pick_another_expert(
+    name: str, answers: list[str], outcome: str, asked: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = {"architecture": asdict(architectures()[name])}
+    given, left = [], list(answers)
+    monkeypatch.setattr(Runner, "_build", lambda self, name: built)
+
+    def run(self: Verifier, chip: str, settings: list[str]) -> ModelResult:
+        given.append(sum(map(len, self.prompts.all)))
+        return cells(prefill=left.pop(0))
+
+    monkeypatch.setattr(Verifier, "run", run)
+    kept_results: list[RegistryResult] = []
+    Runner(None, tmp_path, print).run("MixtralForCausalLM", ["310P3"], kept_results.append)  # type: ignore[arg-type]
+    assert [row.outcome for row in kept_results] == [outcome] and len(given) == asked
+    assert given == sorted(given) and len(set(given)) == asked
 
 
 def test_results_survive_storage(tmp_path: Path) -> None:
