@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 logger = plugin_logger(__name__)
 
 WORKER = "ascend_plugin.worker.AscendWorker"
+SLEEP_BACKEND = "ascend"
 REJECTION_METHODS = ("standard", "synthetic")
 PICTURES = ("image", "video")
 KV_CACHE_DTYPES = ("auto", "float16", "bfloat16")
@@ -73,8 +74,24 @@ def check_and_update(vllm_config: VllmConfig, chip: ChipSpec) -> None:
     _check_media(vllm_config)
     _prepare_float32(vllm_config, chip)
     _check_speculation(vllm_config)
-    if vllm_config.model_config.enable_sleep_mode:
-        raise UnsupportedChoice("Leave out --enable-sleep-mode: this plugin cannot give device memory back yet.")
+    _check_sleep_mode(vllm_config.model_config)
+
+
+def _check_sleep_mode(model: ModelConfig) -> None:
+    """Choose this plugin's backend where sleep mode is asked for, and refuse options of CUDA's."""
+    if not model.enable_sleep_mode:
+        return
+    if model.sleep_mode_offload_cudagraph:
+        raise UnsupportedChoice(
+            "Leave out --sleep-mode-offload-cudagraph: sleep gives the memory of graphs back, and waking captures them "
+            "anew."
+        )
+    if model.enable_nccl_comm_suspend:
+        raise UnsupportedChoice(
+            "Leave out --enable-nccl-comm-suspend: HCCL keeps the buffers of its communicators while they exist."
+        )
+    if model.sleep_mode_backend == "cumem":  # vLLM's default, in CUDA's driver
+        model.sleep_mode_backend = SLEEP_BACKEND
 
 
 def check_decoder(model: ModelConfig) -> None:

@@ -73,6 +73,9 @@ class AscendPlatform(Platform):
     def is_pin_memory_available(cls) -> bool:
         return True
 
+    def is_sleep_mode_available(self) -> bool:
+        return True
+
     @classmethod
     def support_hybrid_kv_cache(cls) -> bool:
         return True

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from vllm.config import set_current_vllm_config
 from vllm.platforms import current_platform
 from vllm.platforms.interface import set_assigned_physical_gpu_ids
 from vllm.utils.mem_utils import MemorySnapshot
@@ -14,7 +15,7 @@ from vllm.utils.torch_utils import set_random_seed
 from vllm.v1.worker.gpu_worker import Worker, init_worker_distributed_environment
 from vllm.v1.worker.utils import request_memory
 
-from ascend_plugin import compat, distributed, log, memory, ops, quantization
+from ascend_plugin import compat, distributed, log, memory, ops, quantization, sleep
 from ascend_plugin.cache import kv_cache
 from ascend_plugin.log import plugin_logger
 from ascend_plugin.phases import phase
@@ -99,8 +100,42 @@ class AscendWorker(Worker):
     def _make_model_runner(self) -> AscendModelRunner:
         return AscendModelRunner(self.vllm_config, self.device)
 
+    @property
+    def sleep_mode_backend(self) -> Any:
+        sleep.register()
+        backend = super().sleep_mode_backend
+        backend.attach(self.model_runner)
+        return backend
+
+    @phase("it was put to sleep")
+    def sleep(self, level: int = 1) -> None:
+        super().sleep(level)
+
+    @phase("it was woken")
+    def wake_up(self, tags: list[str] | None = None) -> None:
+        with set_current_vllm_config(self.vllm_config):  # graphs are captured
+            super().wake_up(tags)
+
+    @phase("weights were loaded again")
+    def reload_weights(self, *arguments: Any, **named: Any) -> None:
+        super().reload_weights(*arguments, **named)
+        self._renew_graphs()
+
+    @phase("weights were loaded again")
+    def finish_weight_update(self) -> None:
+        super().finish_weight_update()
+        self.model_runner.prepare_model()
+        self._renew_graphs()
+
+    def _renew_graphs(self) -> None:
+        """Capture graphs anew: layers may have made other tensors of their weights, and constants of them."""
+        if self.sleep_mode_backend.state() == "RUNNING":  # else waking does it
+            with set_current_vllm_config(self.vllm_config):
+                self.model_runner.drop_graphs()
+                self.model_runner.capture_again()
+
     def _maybe_get_memory_pool_context(self, tag: str) -> AbstractContextManager[None]:
-        return nullcontext()  # the base class's pools serve sleep mode, which needs CUDA's virtual memory
+        return nullcontext()  # the base class's pools serve CUDA's sleep mode; see ascend_plugin.sleep for this one
 
     @phase("memory was measured in a profile run")
     @torch.inference_mode()

@@ -4,7 +4,8 @@ Each engine has a process of its own, because it takes its chips for the life of
 from this one, which has imported everything and touched no chip. Job: a list of
     model, options   arguments of vllm.LLM
     rounds           lists of {"prompt": [token ids], "sampling": {arguments of SamplingParams}, "adapter": optional
-                     folder of a LoRA adapter}, run one after another
+                     folder of a LoRA adapter}, run one after another; or {"call": a method of vllm.LLM, "arguments"} (see call),
+                     which is answered with the bytes that are free afterwards
     watch            optional: whether to look for copies that end inside a block of 32 bytes
     linger_s         optional: how long the host waits before each step, in which the chip certainly ends the last one
 Answer: for each engine what the profile run left for the KV cache, how often it preempted, how many drafted tokens it
@@ -112,6 +113,10 @@ def run_engine(job: dict[str, Any]) -> dict[str, Any]:
     rounds = []
     watch = RaggedCopies()
     for requests in job["rounds"]:
+        if isinstance(requests, dict):
+            call(engine, requests["call"], requests["arguments"])
+            rounds.append({"free_bytes": torch.npu.mem_get_info()[0]})
+            continue
         counters.reset_stats()
         with watch if job.get("watch") else nullcontext():
             outputs = engine.generate(
@@ -132,6 +137,21 @@ def run_engine(job: dict[str, Any]) -> dict[str, Any]:
         "cache_bytes": memory[0][0],
         "chip_bytes": memory[0][1],
     }
+
+
+def call(engine: Any, method: str, arguments: dict[str, Any]) -> None:
+    """A method of vllm.LLM, or "load_directly": what trainers do to the model of each worker, from a folder."""
+    if method == "load_directly":
+        engine.collective_rpc(load_directly, kwargs=arguments)
+        engine.reset_prefix_cache()
+    else:
+        getattr(engine, method)(**arguments)
+
+
+def load_directly(worker: Any, folder: str) -> None:
+    from safetensors.torch import load_file
+
+    worker.model_runner.model.load_weights(load_file(f"{folder}/model.safetensors").items())
 
 
 def memory_of_worker(worker: Any) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,12 +18,15 @@ from vllm.config import CUDAGraphMode
 from vllm.forward_context import BatchDescriptor, get_forward_context, is_forward_context_available
 from vllm.sequence import IntermediateTensors
 
+from ascend_plugin.detection import ACL_LIBRARY
 from ascend_plugin.graphs.agreement import all_ranks, tensor_parallel_ranks
 from ascend_plugin.graphs.events import EventMeter
 from ascend_plugin.log import plugin_logger
 
 logger = plugin_logger(__name__)
 
+# An ExternalEvent of this torch_npu is 32 bytes from aclrtMallocAlign32, which nothing frees (NPUEvent::createEvent).
+LOSES_EVENTS = "2.13."
 ARRIVAL_S = 20.0  # by when the chip has certainly done what was launched before a failed capture
 
 
@@ -144,6 +148,17 @@ class AscendGraphWrapper(CUDAGraphWrapper):
             return captured, f"capturing their graph failed ({reason})"
         captured.graph = graph
         return captured, None
+
+    def clear_graphs(self) -> None:
+        """Forget the graphs, when none of them runs any more, and what their events take of the chip."""
+        torch.npu.synchronize()
+        tasks = [task for captured in self.concrete_cudagraph_entries.values() for task in captured.tasks]
+        addresses = [task.ready.npu_event for task in tasks]
+        tasks.clear()
+        super().clear_graphs()
+        if torch_npu.__version__.startswith(LOSES_EVENTS):
+            for address in addresses:
+                ctypes.CDLL(ACL_LIBRARY).aclrtFree(ctypes.c_void_p(address))
 
     def _replay(self, captured: CapturedGraph) -> None:
         captured.graph.replay()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 import torch_npu
@@ -14,6 +15,7 @@ from vllm.model_executor.layers.vocab_parallel_embedding import (
 )
 
 from ascend_facts.chips import ChipSpec
+from ascend_plugin import weight_update
 from ascend_plugin.ops.formats import FRACTAL_NZ, ND
 
 LARGEST = 32768.0  # half of what float16 holds
@@ -60,6 +62,7 @@ def _convert_weights(model: torch.nn.Module, chip: ChipSpec) -> None:
         weight = getattr(module, "weight", None)
         if weight is not None and weight.data_ptr() not in looked_up and _fits(weight, chip):
             weight.data = torch_npu.npu_format_cast(weight.data, FRACTAL_NZ)
+            weight_update.load_by_parts(weight)
     for head in _heads(model):
         weight = head.weight.data
         if weight.dtype == torch.float32 and chip.rounds_float32_products:
@@ -68,7 +71,10 @@ def _convert_weights(model: torch.nn.Module, chip: ChipSpec) -> None:
             if weight.data_ptr() not in looked_up:
                 head.weight.data = head.quant_method.weight
         elif weight.data_ptr() in looked_up and _fits(weight, chip):
-            head.quant_method = TiedHead(torch_npu.npu_format_cast(weight, FRACTAL_NZ))
+            head.quant_method = tied = TiedHead(torch_npu.npu_format_cast(weight, FRACTAL_NZ))
+            weight_update.load_twice(head.weight, partial(getattr, tied, "weight"))
+        elif isinstance(head.quant_method, RoundedHead):  # loaded again, into the matrix that it has
+            head.quant_method.gain = gain_of(weight, chip)
 
 
 class PlainLinear(UnquantizedLinearMethod):

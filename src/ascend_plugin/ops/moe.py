@@ -19,7 +19,7 @@ from vllm.model_executor.custom_op import op_registry_oot
 from vllm.model_executor.layers.fused_moe.activation import MoEActivation
 from vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method import UnquantizedFusedMoEMethod
 
-from ascend_plugin import detection
+from ascend_plugin import detection, weight_update
 from ascend_plugin.ops.formats import FRACTAL_NZ
 
 SPLIT_ROWS = 0  # npu_grouped_matmul's group_type: the groups are ranges of rows
@@ -52,6 +52,7 @@ class AscendFusedMoEMethod(UnquantizedFusedMoEMethod):
             # Not vLLM's replace_parameter, which copies into the old storage where sizes match (square experts): the
             # layout would be lost.
             getattr(layer, name).data = weight
+            weight_update.refuse_loading(getattr(layer, name), "the experts of this model")
 
     def forward_oot(
         self,

@@ -16,6 +16,7 @@ import torch
 from vllm.compilation.cuda_graph import CUDAGraphWrapper
 from vllm.config import CUDAGraphMode
 from vllm.forward_context import BatchDescriptor
+from vllm.platforms import current_platform
 from vllm.v1.kv_cache_interface import KVCacheConfig
 from vllm.v1.outputs import SamplerOutput
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
@@ -57,24 +58,27 @@ class AscendModelRunner(GPUModelRunner):
         with PinnedUploads(), draws, explained(self.model_config.architecture):
             super().load_model(*args, **kwargs)
         torch.accelerator.empty_host_cache()
-        self._prepare_model()
+        self.prepare_model()
         self._limit_graphs()
         if isinstance(self.model, CUDAGraphWrapper):
             self.model = AscendGraphWrapper(self.model.unwrap(), self.vllm_config, CUDAGraphMode.FULL)
 
     def reload_weights(self, *args: Any, **kwargs: Any) -> None:
         super().reload_weights(*args, **kwargs)
-        self._prepare_model()
+        self.prepare_model()
 
-    def _prepare_model(self) -> None:
+    def models(self) -> list[torch.nn.Module]:
+        """The model, and its drafter if that is one."""
         drafter = getattr(getattr(self, "drafter", None), "model", None)
-        for model in (self.get_model(), drafter):
-            if isinstance(model, torch.nn.Module):
-                moe_runner.find_compensated(model)
-                positions.prepare(model)
-                if not self.chip.forms.int64_sums:
-                    media_towers.prepare(model)
-                compat.prepare_model(model, self.chip)
+        return [model for model in (self.get_model(), drafter) if isinstance(model, torch.nn.Module)]
+
+    def prepare_model(self) -> None:
+        for model in self.models():
+            moe_runner.find_compensated(model)
+            positions.prepare(model)
+            if not self.chip.forms.int64_sums:
+                media_towers.prepare(model)
+            compat.prepare_model(model, self.chip)
 
     def _limit_graphs(self) -> None:
         """Capture no batch whose unfused attention would read too much in every replay (see attention/unfused.py)."""
@@ -217,6 +221,21 @@ class AscendModelRunner(GPUModelRunner):
         if not self.graph_count():
             return 0
         return self.profile_cudagraph_memory()
+
+    def drop_graphs(self) -> None:
+        """Forget all graphs, and with them the addresses that they read and the memory of their pool.
+
+        The next ones get another pool: PyTorch counts who uses one, and takes none that has come down to nobody.
+        """
+        CUDAGraphWrapper.clear_all_graphs()
+        pool = current_platform.graph_pool_handle()
+        for wrapper in list(CUDAGraphWrapper._all_instances):
+            wrapper.graph_pool = pool
+
+    def capture_again(self) -> None:
+        """Capture graphs in the place of those that were dropped."""
+        if self.compilation_config.cudagraph_mode != CUDAGraphMode.NONE:
+            self.capture_model()
 
     # ------------------------------------------------------------------ the inputs of a step
 
