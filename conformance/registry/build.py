@@ -1,7 +1,7 @@
 """Make one architecture's checkpoint: a process of its own (`python -m conformance.registry.build JOB.json`).
 
-The job: name, directory, seed, output (.json). The output has the architecture (what `Architecture` takes), or, as
-`unbuildable`, why nothing here can make such a model.
+The job: name, directory, seed, output (.json), only_describe (no checkpoint is made). The output has the architecture
+(what `Architecture` takes), or, as `unbuildable`, why nothing here can make such a model.
 """
 
 from __future__ import annotations
@@ -75,6 +75,8 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         architecture = describe(job["name"])
     except Unbuildable as error:
         return {"unbuildable": str(error)}
+    if job.get("only_describe"):
+        return {"architecture": asdict(architecture)}
     complaint = None
     gains = GAINS if architecture.task == "generate" else GAINS[:1]
     for gain in gains:

@@ -111,7 +111,7 @@ def _print_counts(rows: list[RegistryResult], chosen: list[str]) -> None:
     from conformance.registry.names import registered
 
     known = {name: registered()[name][0] for name in chosen}
-    table = Table("chip", "kind", *kept.OUTCOMES, "right of those built", title_justify="left")
+    table = Table("chip", "kind", *kept.OUTCOMES, "right of those that can be built", title_justify="left")
     for (chip, kind), counted in kept.counts(rows, known).items():
         numbers = [str(counted[outcome]) for outcome in kept.OUTCOMES]
         table.add_row(chip, kind, *numbers, f"{kept.share_right(counted):.0%}")

@@ -33,7 +33,7 @@ TITLES: Mapping[Language, Mapping[str, str]] = {
         ),
         "chip": "chip",
         "kind": "kind",
-        "share": "right of those built",
+        "share": "right of those that can be built",
         "architecture": "architecture",
         "reasons": "What is not right, and why:",
         "faults": "Deliberate faults that were caught:",

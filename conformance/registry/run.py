@@ -14,7 +14,7 @@ from typing import Any
 from ascend_cli.errors import AscendError
 from ascend_facts.model_results import ModelResult
 from ascend_facts.refused import refusal
-from ascend_facts.registry_results import RegistryResult
+from ascend_facts.registry_results import UNBUILT, RegistryResult
 from conformance.architectures import Architecture
 from conformance.engine import versions
 from conformance.places import Places
@@ -49,8 +49,9 @@ class Runner:
         """One architecture on every chip; `keep` is called with each result. faults: try those of its kind too."""
         kind, _, module = registered()[name]
         if (known := refusal(name, module)) is not None:  # as the engine does, from the same table
+            notes = (UNBUILT,) if "architecture" not in self._build(name, only_describe=True) else ()
             for chip in chips:
-                keep(self._result(name, kind, chip, "refused", known))
+                keep(self._result(name, kind, chip, "refused", known, notes=notes))
             return
         built = self._build(name)
         if "unbuildable" in built or "error" in built:
@@ -88,11 +89,12 @@ class Runner:
                     raise
         return found
 
-    def _build(self, name: str) -> dict[str, Any]:
-        """What build.py says of the architecture."""
+    def _build(self, name: str, only_describe: bool = False) -> dict[str, Any]:
+        """What build.py says of the architecture; only_describe: without making its checkpoint."""
         with tempfile.TemporaryDirectory(prefix="ascend-registry-") as folder:
             output = Path(folder) / "built.json"
-            job = {"name": name, "directory": str(self.cache), "seed": self.seed, "output": str(output)}
+            job: dict[str, Any] = {"name": name, "directory": str(self.cache), "seed": self.seed, "output": str(output)}
+            job["only_describe"] = only_describe
             job_file, log = Path(folder) / "job.json", self.logs / f"{name}-build.log"
             job_file.write_text(json.dumps(job))
             module = "conformance.registry.build"

@@ -18,6 +18,7 @@ OUTCOMES: Mapping[Outcome, str] = {
     "not run": "not run yet, or not since what it failed by was mended",
     "not built": "nothing at hand has its mathematics, so that no checkpoint could be made",
 }
+UNBUILT = "without a reference"  # a note on what was refused: nothing at hand could have built it either
 SCHEMA = "ascend.registry/1"
 SHIPPED = Path(__file__).with_suffix(".json")
 
@@ -76,17 +77,22 @@ def store(path: Path, results: Results) -> None:
 
 
 def counts(results: Iterable[RegistryResult], known: Mapping[str, str]) -> dict[tuple[str, str], Counter[str]]:
-    """How many architectures ended in which way, by (chip, kind); known: every architecture's kind."""
+    """How many architectures ended in which way, by (chip, kind); known: every architecture's kind.
+
+    UNBUILT counts, once more, those of the refused that could not have been built.
+    """
     by_place = {(row.chip, row.name): row for row in results}
     found: dict[tuple[str, str], Counter[str]] = {}
     for chip in {chip for chip, _ in by_place}:
         for name, kind in known.items():
             row = by_place.get((chip, name))
-            found.setdefault((chip, kind), Counter())["not run" if row is None else row.outcome] += 1
+            counted = found.setdefault((chip, kind), Counter())
+            counted["not run" if row is None else row.outcome] += 1
+            counted[UNBUILT] += row is not None and row.outcome == "refused" and UNBUILT in row.notes
     return dict(sorted(found.items()))
 
 
 def share_right(counted: Counter[str]) -> float:
-    """Share of the architectures that could be built whose answers are right."""
-    built = counted.total() - counted["not built"]
+    """Share of the architectures that can be built whose answers are right; the refused among them are not."""
+    built = sum(counted[outcome] for outcome in OUTCOMES) - counted["not built"] - counted[UNBUILT]
     return counted["right"] / built if built else 0.0

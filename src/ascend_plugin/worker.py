@@ -15,7 +15,7 @@ from vllm.utils.torch_utils import set_random_seed
 from vllm.v1.worker.gpu_worker import Worker, init_worker_distributed_environment
 from vllm.v1.worker.utils import request_memory
 
-from ascend_plugin import compat, distributed, log, memory, ops, quantization, sleep
+from ascend_plugin import compat, distributed, log, memory, models, ops, quantization, sleep
 from ascend_plugin.cache import kv_cache
 from ascend_plugin.log import plugin_logger
 from ascend_plugin.phases import phase
@@ -37,10 +37,7 @@ class AscendWorker(Worker):
             ops.register_recurrent_layers()
         if self.model_config.is_multimodal_model:
             ops.register_encoder_layers()
-        if self.model_config.architecture.startswith("Gemma3n"):
-            from ascend_plugin import models  # imports vLLM's class of the model
-
-            models.register()
+        models.register()
         # Modules stay for life: vLLM collects garbage a score of times while it starts, a second each with them.
         gc.freeze()
         self.device = self._open_device()

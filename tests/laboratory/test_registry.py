@@ -128,7 +128,7 @@ def test_more_prompts_decide_where_rounding_may_pick_another_expert(
 ) -> None:
     built = {"architecture": asdict(architectures()[name])}
     given, left = [], list(answers)
-    monkeypatch.setattr(Runner, "_build", lambda self, name: built)
+    monkeypatch.setattr(Runner, "_build", lambda self, name, only_describe=False: built)
 
     def run(self: Verifier, chip: str, settings: list[str]) -> ModelResult:
         given.append(sum(map(len, self.prompts.all)))
@@ -155,9 +155,22 @@ def test_results_survive_storage(tmp_path: Path) -> None:
 def test_the_count_leaves_out_what_could_not_be_built() -> None:
     rows = [result("A", "right"), result("B", "refused"), result("C", "not built"), result("D", "right", "910B3")]
     counted = kept.counts(rows, dict.fromkeys("ABCD", "text generation"))
-    assert counted["310P3", "text generation"] == {"right": 1, "refused": 1, "not built": 1, "not run": 1}
+    assert counted["310P3", "text generation"] == {
+        "right": 1,
+        "refused": 1,
+        "not built": 1,
+        "not run": 1,
+        kept.UNBUILT: 0,
+    }
     assert kept.share_right(counted["310P3", "text generation"]) == pytest.approx(1 / 3)
     assert kept.share_right(counted["910B3", "text generation"]) == 0.25, "what was not run is not right"
+
+
+def test_what_was_refused_counts_if_it_could_have_been_built() -> None:
+    rows = [result("A", "right"), result("B", "refused"), result("C", "refused", notes=(kept.UNBUILT,))]
+    counted = kept.counts(rows, dict.fromkeys("ABC", "text generation"))["310P3", "text generation"]
+    assert (counted["refused"], counted[kept.UNBUILT]) == (2, 1)
+    assert kept.share_right(counted) == 0.5
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,9 @@ def _overridden(module: Any) -> Iterator[tuple[str, str]]:
 
 
 def _is_generated(value: Any) -> bool:
-    """Whether dataclasses wrote it."""
+    """Whether dataclasses wrote it, or typing did for a class of a protocol."""
+    if getattr(value, "__module__", "") == "typing":
+        return True
     return isinstance(value, FunctionType) and inspect.unwrap(value).__code__.co_filename.startswith("<")
 
 

@@ -12,8 +12,10 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
 from ascend_plugin import compat
@@ -160,7 +162,13 @@ def test_loading_the_bias_of_the_choice_is_needed() -> None:
 def test_embeddings_of_layers_are_needed() -> None:
     model = "vllm.model_executor.models.gemma3n.Gemma3nForCausalLM"
     assert "per_layer_inputs=per_layer_inputs" in text_of(f"{model}.forward")
-    assert "get_per_layer_input_embeddings" not in text_of(model), "take ascend_plugin.models.Gemma3nForCausalLM away"
+    assert "get_per_layer_input_embeddings" not in text_of(model), "take ascend_plugin.models.gemma3n away"
+
+
+def test_the_bias_of_the_output_matrix_is_needed() -> None:
+    model = "vllm.model_executor.models.phimoe.PhiMoEForCausalLM"
+    assert "bias=True" in text_of(f"{model}.__init__")
+    assert "bias" not in text_of(f"{model}.compute_logits"), "take ascend_plugin.models.phimoe away"
 
 
 def test_routed_scale_is_needed() -> None:
@@ -189,6 +197,26 @@ def test_recurrent_states_is_needed() -> None:
     assert "data_ptr()" in text_of("vllm.v1.worker.mamba_utils.collect_mamba_copy_meta")
     layer = text_of(f"{LAYERS}.mamba.gdn.olmo_gdn_linear_attn.OlmoHybridGatedDeltaNetAttention.__init__")
     assert "set_triton_allocator(" in layer and "dtype=config.torch_dtype" in layer
+
+
+def test_olmo_hybrids_convolution_is_loaded_in_parts() -> None:
+    """vLLM's loader wants the part's number, and AutoWeightsLoader gives a parameter none."""
+    from vllm.model_executor.layers.mamba.gdn.olmo_gdn_linear_attn import _make_fused_conv1d_weight_loader
+
+    from ascend_plugin.ops.gated_delta_net import told_by_weight
+
+    whole = torch.zeros(4, 1, 2)
+    load = _make_fused_conv1d_weight_loader([1, 1, 2], tp_size=1, tp_rank=0)
+    for part, rows in enumerate((1, 1, 2)):
+        weight: Any = torch.full((rows, 1, 2), part + 1.0)
+        weight.shard_id = part
+        with pytest.raises(TypeError):
+            load(whole, weight)
+        told_by_weight(load)(whole, weight)
+    assert whole[:, 0, 0].tolist() == [1.0, 2.0, 3.0, 3.0]
+    assert "weight_loader(param, weight_data)" in text_of(
+        "vllm.model_executor.models.utils.AutoWeightsLoader._load_param"
+    )
 
 
 def test_olmo_hybrids_layer_asks_nothing_of_triton() -> None:

@@ -13,6 +13,7 @@ from ascend_plugin.attention.metadata import AscendMetadata
 from ascend_plugin.attention.unfused import UnfusedPagedAttention
 
 KeysAndValues = tuple[torch.Tensor, torch.Tensor]
+ABSENT = {"chunk_lookback": -1}  # how arguments say that there is no such thing, where neither None nor False does
 
 
 class AscendBackend(AttentionBackend):
@@ -63,10 +64,10 @@ class AscendAttention(AttentionImpl[AscendMetadata]):
 
         Raises ValueError for any other argument that a model's class gives and this does not know.
         """
-        if given := sorted(name for name, value in unknown.items() if value not in (None, False)):
+        if given := sorted(name for name, value in unknown.items() if value not in (None, False, ABSENT.get(name))):
             raise ValueError(
-                f"This model's attention has {' and '.join(given)}, which no attention of this plugin computes: the "
-                "model does not run on Ascend here yet."
+                f"Use another model (`ascend models` lists those that were run): this one's attention has "
+                f"{' and '.join(given)}, which no attention of this plugin computes."
             )
         self.num_heads = num_heads
         self.head_size = head_size

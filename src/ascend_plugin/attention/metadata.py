@@ -105,8 +105,8 @@ class AscendMetadata(AttentionMetadata):
 
     def _prompts_of(self, lengths: list[int]) -> AscendMetadata:
         lens = torch.tensor(lengths, dtype=torch.int32)
-        fields = {"query_lens": lens, "seq_lens_host": lens, "num_tokens": sum(lengths), "shared": {}}
-        return replace(self, phase=Phase.PREFILL, **fields)
+        tokens = sum(lengths)
+        return replace(self, phase=Phase.PREFILL, query_lens=lens, seq_lens_host=lens, num_tokens=tokens, shared={})
 
     @cached_property
     def kv_lens(self) -> list[int]:

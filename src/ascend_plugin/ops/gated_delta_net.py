@@ -5,6 +5,7 @@ The mathematics is in gated_delta_rule.py, what recurrent layers have in common 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import copy
 from typing import Any
 
@@ -79,10 +80,15 @@ class AscendOlmoHybrid(GatedDeltaRecurrence, OlmoHybridGatedDeltaNetAttention):
     """OLMo Hybrid's, whose rate may reach 2 (a state that is overshot) and whose projections are split otherwise."""
 
     def __init__(self, config: Any, vllm_config: VllmConfig, prefix: str = "") -> None:
-        """vLLM's makes its norm in the checkpoint's dtype, which may be bfloat16 on a chip that has none."""
+        """vLLM's makes its norm in the checkpoint's dtype, which may be bfloat16 on a chip that has none.
+
+        And its convolution's loader asks which of the three it is given, which vLLM writes on the weight itself.
+        """
         config = copy(config)
         config.dtype = vllm_config.model_config.dtype
         super().__init__(config, vllm_config, prefix)
+        weight: Any = self.conv1d.weight
+        weight.weight_loader = told_by_weight(weight.weight_loader)
 
     def forward(self, hidden_states: torch.Tensor, output: torch.Tensor) -> None:
         tokens = hidden_states.shape[0]
@@ -95,6 +101,15 @@ class AscendOlmoHybrid(GatedDeltaRecurrence, OlmoHybridGatedDeltaNetAttention):
         self.mix((qkv, g, rate), mixed)
         normed = self.o_norm(mixed.flatten(0, 1), gate.reshape(-1, self.head_v_dim))
         output[:tokens] = self.o_proj(normed.view(tokens, -1))[0]
+
+
+def told_by_weight(load: Callable[..., None]) -> Callable[..., None]:
+    """A loader of parts that takes the part's number from the weight where nobody passes it."""
+
+    def loads(parameter: torch.Tensor, weight: torch.Tensor, part: int | None = None) -> None:
+        load(parameter, weight, getattr(weight, "shard_id", None) if part is None else part)
+
+    return loads
 
 
 def register() -> None:

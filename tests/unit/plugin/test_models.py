@@ -9,6 +9,8 @@ import torch
 from vllm.model_executor.models.registry import ModelRegistry
 
 from ascend_plugin import models
+from ascend_plugin.models.gemma3n import Gemma3nForCausalLM
+from ascend_plugin.models.phimoe import PhiMoEForCausalLM
 
 
 class Recorder:
@@ -25,7 +27,7 @@ class Recorder:
 
 
 def test_text_meets_the_embeddings_of_each_layer() -> None:
-    model = object.__new__(models.Gemma3nForCausalLM)
+    model = object.__new__(Gemma3nForCausalLM)
     torch.nn.Module.__init__(model)
     body = Recorder()
     model.__dict__.update(config=SimpleNamespace(num_hidden_layers=3), model=body)
@@ -39,11 +41,20 @@ def test_text_meets_the_embeddings_of_each_layer() -> None:
     assert body.given is None
 
 
-def test_the_mended_class_is_the_one_that_loads() -> None:
-    known = ModelRegistry.models["Gemma3nForCausalLM"]
+def test_logits_have_the_bias_of_the_output_matrix() -> None:
+    model = object.__new__(PhiMoEForCausalLM)
+    torch.nn.Module.__init__(model)
+    head = SimpleNamespace(bias=torch.tensor([1.0, 2.0]))
+    model.__dict__.update(lm_head=head, logits_processor=lambda head, states, bias: states + bias)
+    assert model.compute_logits(torch.zeros(1, 2)).tolist() == [[1.0, 2.0]]
+
+
+def test_the_mended_classes_are_the_ones_that_load() -> None:
+    known = {name: ModelRegistry.models[name] for name in models.MENDED}
     try:
         models.register()
         models.register()
-        assert ModelRegistry.models["Gemma3nForCausalLM"].load_model_cls() is models.Gemma3nForCausalLM
+        for name, ours in (("Gemma3nForCausalLM", Gemma3nForCausalLM), ("PhiMoEForCausalLM", PhiMoEForCausalLM)):
+            assert ModelRegistry.models[name].load_model_cls() is ours
     finally:
-        ModelRegistry.models["Gemma3nForCausalLM"] = known
+        ModelRegistry.models.update(known)

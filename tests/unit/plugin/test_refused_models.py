@@ -84,3 +84,12 @@ def test_the_backend_that_vllm_names_for_gemma_4_is_no_choice() -> None:
     for one in (gemma, other):
         _check_architecture(one)
     assert (gemma.attention_config.backend, other.attention_config.backend) == (None, "TRITON_ATTN")
+
+
+def test_attention_is_refused_for_what_it_does_not_compute_and_for_nothing_else() -> None:
+    from ascend_plugin.attention.paged_nz import PagedNzAttention
+
+    plain = {"num_heads": 4, "head_size": 64, "scale": 0.125}
+    PagedNzAttention(**plain, chunk_lookback=-1, indexer=None, use_other=False)  # Rnj-1's layers that see everything
+    with pytest.raises(ValueError, match=r"^Use another model .* attention has chunk_lookback and indexer, which"):
+        PagedNzAttention(**plain, chunk_lookback=1, indexer=object())

@@ -1,4 +1,4 @@
-"""Models whose class in vLLM gives wrong text on any hardware, mended and registered in its place."""
+"""Gemma 3n for text, with the embeddings that each layer has of its own."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ from typing import Any
 
 import torch
 from vllm.model_executor.models import gemma3n
-from vllm.model_executor.models.registry import ModelRegistry
 
 
 class Gemma3nForCausalLM(gemma3n.Gemma3nForCausalLM):
-    """Gemma 3n for text, with the embeddings that each layer has of its own.
+    """vLLM's class waits for somebody to pass these, and only its multimodal class does.
 
-    vLLM's class waits for somebody to pass them, and only its multimodal class does: text alone went without, an error
-    of a seventh of the logits' spread, which the noise of bfloat16 hides in a tiny model.
+    Text alone went without: an error of a seventh of the logits' spread, which bfloat16's noise hides in a tiny model.
     """
 
     def forward(
@@ -29,8 +27,3 @@ class Gemma3nForCausalLM(gemma3n.Gemma3nForCausalLM):
             found = self.model.get_per_layer_input_embeddings(input_ids)
             per_layer_inputs = found.unflatten(-1, (self.config.num_hidden_layers, -1))
         return super().forward(input_ids, positions, per_layer_inputs=per_layer_inputs, **more)
-
-
-def register() -> None:
-    """Put these in the place of vLLM's, in a process that loads a model. Can be repeated."""
-    ModelRegistry.register_model("Gemma3nForCausalLM", Gemma3nForCausalLM)
