@@ -13,7 +13,7 @@ from ascend_facts.chips import ChipSpec
 from ascend_facts.quantized_format import Quantization, not_run, read_quantization
 from ascend_facts.refused import refusal, sentence
 from ascend_facts.versions import row
-from ascend_plugin import detection, quantization
+from ascend_plugin import detection, quantization, refusals
 from ascend_plugin.graphs import budget
 from ascend_plugin.log import plugin_logger
 from ascend_plugin.preconditions import has_torchvision
@@ -42,6 +42,8 @@ def apply_defaults(vllm_config: VllmConfig, chip: ChipSpec) -> None:
     _check_architecture(vllm_config)
     _check_weights(vllm_config, chip)
     _check_runner(vllm_config)
+    if refused := refusals.refusal(vllm_config, chip):
+        raise UnsupportedChoice(refused)
     quantization.detect(vllm_config)
     if _rounds_weights(vllm_config, chip):
         quantization.round_float32(vllm_config)
