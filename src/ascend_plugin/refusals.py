@@ -63,10 +63,17 @@ def _weights_on_the_host(config: VllmConfig, chip: ChipSpec) -> str | None:
 def _cache_on_the_host(config: VllmConfig, chip: ChipSpec) -> str | None:
     if config.cache_config.kv_offloading_size is None:
         return None
-    return (
-        "Leave out --kv-offloading-size and give the cache more of the chip (--gpu-memory-utilization): vLLM moves its "
-        f"blocks by a kernel of CUDA's, which {chip.soc_version} has not."
-    )
+    if config.cache_config.kv_offloading_backend != "native":
+        return (
+            f"Leave out --kv-offloading-backend {config.cache_config.kv_offloading_backend}: the other one than vLLM's "
+            "own was not tried on these chips."
+        )
+    if envs.VLLM_USE_SIMPLE_KV_OFFLOAD:
+        return (
+            "Unset VLLM_USE_SIMPLE_KV_OFFLOAD, and vLLM's offloading connector is used: the simple one copies by calls "
+            "of CUDA's driver."
+        )
+    return None
 
 
 def _formats(config: VllmConfig, chip: ChipSpec) -> str | None:
