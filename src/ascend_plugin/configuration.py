@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from vllm import envs
-from vllm.config import CompilationMode, CUDAGraphMode
+from vllm.config import CompilationMode, CUDAGraphMode, KVTransferConfig
 
 from ascend_facts.chips import ChipSpec
 from ascend_facts.quantized_format import Quantization, not_run, read_quantization
 from ascend_facts.refused import refusal
 from ascend_facts.versions import row
-from ascend_plugin import detection, quantization
+from ascend_plugin import detection, quantization, refusals
 from ascend_plugin.graphs import budget
 from ascend_plugin.log import plugin_logger
 from ascend_plugin.preconditions import has_torchvision
@@ -25,6 +25,8 @@ logger = plugin_logger(__name__)
 
 WORKER = "ascend_plugin.worker.AscendWorker"
 SLEEP_BACKEND = "ascend"
+OFFLOADING = "OffloadingConnector"
+HOST_CACHE, HOST_CACHE_SPEC = "ascend_plugin.cache.host_offload", "AscendOffloadingSpec"
 REJECTION_METHODS = ("standard", "synthetic")
 PICTURES = ("image", "video")
 KV_CACHE_DTYPES = ("auto", "float16", "bfloat16")
@@ -42,6 +44,9 @@ def apply_defaults(vllm_config: VllmConfig, chip: ChipSpec) -> None:
     _check_architecture(vllm_config)
     _check_weights(vllm_config, chip)
     _check_runner(vllm_config)
+    if refused := refusals.refusal(vllm_config, chip):
+        raise UnsupportedChoice(refused)
+    _prepare_host_cache(vllm_config)
     quantization.detect(vllm_config)
     if _rounds_weights(vllm_config, chip):
         quantization.round_float32(vllm_config)
@@ -339,6 +344,17 @@ def _check_graph_mode(vllm_config: VllmConfig) -> None:
         compilation.cudagraph_num_of_warmups = 1
 
 
+def _prepare_host_cache(vllm_config: VllmConfig) -> None:
+    """Give vLLM's offloading connector this plugin's copies; it is about to choose that connector itself."""
+    transfer = vllm_config.kv_transfer_config
+    if vllm_config.cache_config.kv_offloading_size is not None:
+        transfer = vllm_config.kv_transfer_config = transfer or KVTransferConfig()
+    elif transfer is None or transfer.kv_connector != OFFLOADING or transfer.kv_connector_module_path:
+        return
+    transfer.kv_connector_module_path = HOST_CACHE
+    transfer.kv_connector_extra_config.update(spec_name=HOST_CACHE_SPEC, spec_module_path=HOST_CACHE)
+
+
 def _check_kv_cache(vllm_config: VllmConfig, chip: ChipSpec) -> None:
     cache = vllm_config.cache_config
     if cache.cache_dtype not in KV_CACHE_DTYPES:
@@ -349,7 +365,8 @@ def _check_kv_cache(vllm_config: VllmConfig, chip: ChipSpec) -> None:
         raise UnsupportedChoice(
             f"Leave out --prefix-match-unit: on {chip.soc_version} prefixes are reused in whole blocks only."
         )
-    if chip.kv_cache_format == "nz" and vllm_config.kv_transfer_config is not None:
+    transfer = vllm_config.kv_transfer_config
+    if chip.kv_cache_format == "nz" and transfer is not None and transfer.kv_connector_module_path != HOST_CACHE:
         raise UnsupportedChoice(
             f"Leave out --kv-transfer-config: the cache of {chip.soc_version} is in a private format that connectors "
             "cannot read."

@@ -4,8 +4,8 @@ Each engine has a process of its own, because it takes its chips for the life of
 from this one, which has imported everything and touched no chip. Job: a list of
     model, options   arguments of vllm.LLM
     rounds           lists of {"prompt": [token ids], "sampling": {arguments of SamplingParams}, "adapter": optional
-                     folder of a LoRA adapter}, run one after another; or {"call": a method of vllm.LLM, "arguments"} (see call),
-                     which is answered with the bytes that are free afterwards
+                     folder of a LoRA adapter}, run one after another; or {"call": a method of vllm.LLM,
+                     "arguments"} (see call), which is answered with the bytes that are free afterwards
     watch            optional: whether to look for copies that end inside a block of 32 bytes
     linger_s         optional: how long the host waits before each step, in which the chip certainly ends the last one
 Answer: for each engine what the profile run left for the KV cache, how often it preempted, how many drafted tokens it

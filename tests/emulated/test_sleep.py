@@ -18,6 +18,11 @@ QUESTIONS = requests(*EVERY)
 CACHE_BYTES = 32 * 128 * 4 * 4 * 128 * 2 * 2  # blocks, tokens, layers, heads, head size, bytes, keys and values
 
 
+SEGMENT_BYTES = (
+    2 << 20
+)  # of PyTorch's allocator: whether the last small one is free while asleep depends on what is in it
+
+
 def call(name: str, /, **arguments: Any) -> dict[str, Any]:
     return {"call": name, "arguments": arguments}
 
@@ -66,7 +71,8 @@ def test_cycles_lose_nothing_and_weights_change(
     awake = [cycles[number]["free_bytes"] for number in range(2, len(cycles), 3)]
     weights_bytes = (qwen3 / "model.safetensors").stat().st_size
     assert min(a - b for a, b in zip(asleep, awake, strict=True)) > CACHE_BYTES + weights_bytes
-    assert len(set(asleep[1:])) == len(set(awake[1:])) == 1  # the first cycle tidies up what the start has left
+    assert len(set(awake[1:])) == 1  # the first cycle tidies up what the start has left
+    assert max(asleep[1:]) - min(asleep[1:]) <= SEGMENT_BYTES
     for number, weights in zip(changed, (retrained, qwen3, retrained), strict=True):
         answers = tokens_of(answered, number)
         assert found[number]["stats"]["graphs"]["replays"]
