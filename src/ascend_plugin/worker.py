@@ -118,12 +118,6 @@ class AscendWorker(Worker):
         super().reload_weights(*arguments, **named)
         self._renew_graphs()
 
-    @phase("weights were loaded again")
-    def finish_weight_update(self) -> None:
-        super().finish_weight_update()
-        self.model_runner.prepare_model()
-        self._renew_graphs()
-
     def _renew_graphs(self) -> None:
         """Capture graphs anew: layers may have made other tensors of their weights, and constants of them."""
         if self.sleep_mode_backend.state() == "RUNNING":  # else waking does it
