@@ -128,7 +128,7 @@ def test_the_rendered_container_serves_confined(tiny: Path, tmp_path: Path) -> N
     shutil.copytree(tiny, model)
     for file in model.iterdir():
         file.chmod(0o644)  # of root's, who writes them for root alone
-    options, command = rendered(model, "--max-model-len", "2048", "--max-num-seqs", "8")
+    options, command = rendered(model, "--max-model-len", "2048", "--max-num-seqs", "8", "--served-model-name", "tiny")
     key, ask, root = tmp_path / "key", tmp_path / "ask.py", tmp_path / "rootfs"
     key.write_text("a-key\n")
     ask.write_text(ASK)
