@@ -64,7 +64,13 @@ class Row:
 def _rows(kind: str) -> tuple[Row, ...]:
     table = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
     return tuple(
-        Row(**{name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()})
+        Row(
+            name=entry["name"],
+            verdict=entry["verdict"],
+            tested_by=tuple(entry.get("tested_by", ())),
+            refused_with=tuple(entry.get("refused_with", ())),
+            **{field: entry[field] for field in ("says", "chip", "en", "zh") if field in entry},
+        )
         for entry in table[kind]
     )
 

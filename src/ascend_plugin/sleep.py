@@ -85,7 +85,7 @@ class AscendSleepBackend(SleepModeBackend):
     def resume(self, tags: list[str] | None = None) -> None:
         """Give memory to what sleeps under these tags (None: all), and capture graphs once nothing sleeps."""
         self._state = "RESUMING"
-        torch.npu.synchronize()
+        torch_npu.npu.synchronize()
         for tag in tags or list(self._asleep):
             for storage in self._asleep.pop(tag, []):
                 storage.wake()
@@ -106,8 +106,8 @@ class AscendSleepBackend(SleepModeBackend):
 
     @staticmethod
     def _give_back() -> None:
-        torch.npu.synchronize()
-        torch.npu.empty_cache()
+        torch_npu.npu.synchronize()
+        torch_npu.npu.empty_cache()
 
 
 @dataclass
@@ -117,7 +117,7 @@ class Alias:
     tensor: torch.Tensor
     size: torch.Size
     stride: tuple[int, ...]
-    offset: int
+    offset: Any  # an int, which torch calls "int | SymInt"
 
     def on(self, whole: torch.Tensor) -> torch.Tensor:
         """The same place of another storage."""

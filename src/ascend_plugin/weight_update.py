@@ -27,7 +27,7 @@ class WritesToParts(TorchDispatchMode):
     """While active, a copy into a part of one matrix in a private format goes by way of its plain form."""
 
     def __init__(self, matrix: torch.Tensor) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.matrix = matrix
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
+import torch_npu
 from vllm.distributed.kv_transfer.kv_connector.v1 import offloading_connector
 from vllm.v1.kv_cache_interface import KVCacheConfig, UniformTypeKVCacheSpecs
 from vllm.v1.kv_offload.base import (
@@ -114,7 +114,7 @@ class HostBlocks(OffloadingWorker):
         self._check(
             self._acl.aclrtMallocHost(ctypes.byref(self._memory), ctypes.c_size_t(sum(sizes))), "aclrtMallocHost"
         )
-        self._stream = torch.npu.Stream()
+        self._stream = torch_npu.npu.Stream()
         self._transfers: deque[Transfer] = deque()
 
     def submit_store(self, job_id: int, src_spec: GPULoadStoreSpec, dst_spec: Any) -> bool:
@@ -147,8 +147,8 @@ class HostBlocks(OffloadingWorker):
 
     def _submit(self, job_id: int, on_chip: GPULoadStoreSpec, chunks: np.ndarray, kind: int) -> None:
         """Queue a job's copies behind the step at hand, which may still write the blocks, and behind earlier jobs."""
-        begun, done = torch.npu.Event(enable_timing=True), torch.npu.Event(enable_timing=True)
-        self._stream.wait_stream(torch.npu.current_stream())
+        begun, done = torch_npu.npu.Event(enable_timing=True), torch_npu.npu.Event(enable_timing=True)
+        self._stream.wait_stream(torch_npu.npu.current_stream())
         begun.record(self._stream)
         stream = ctypes.c_void_p(self._stream.npu_stream)  # asking for it sends off what torch_npu has queued
         moved = 0

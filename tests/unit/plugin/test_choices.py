@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from vllm.config import CompilationMode, CUDAGraphMode
+from vllm.config import CompilationMode, CUDAGraphMode, KVTransferConfig
 
 from ascend_facts import chips
 from ascend_plugin import configuration, detection
@@ -228,8 +228,38 @@ def test_caches() -> None:
         check(caching(cache_dtype=dtype), DUO)
     assert "--kv-cache-dtype fp8" in refused(check, caching(cache_dtype="fp8"), A2)
     assert "--prefix-match-unit" in refused(check, caching(prefix_match_unit=1), DUO)
-    assert "--kv-transfer-config" in refused(check, caching(kv_transfer_config=object()), DUO)
-    check(caching(prefix_match_unit=1, kv_transfer_config=object()), A2)
+    foreign = SimpleNamespace(kv_connector_module_path=None)
+    assert "--kv-transfer-config" in refused(check, caching(kv_transfer_config=foreign), DUO)
+    check(caching(prefix_match_unit=1, kv_transfer_config=foreign), A2)
+
+
+def test_blocks_on_the_host_are_moved_by_our_connector() -> None:
+    for asked in (
+        {"kv_offloading_size": 1.0},
+        {"kv_transfer_config": KVTransferConfig(kv_connector="OffloadingConnector", kv_role="kv_both")},
+    ):
+        config = caching(**{"kv_offloading_size": None} | asked)
+        configuration._prepare_host_cache(config)
+        assert config.kv_transfer_config.kv_connector_module_path == configuration.HOST_CACHE
+        configuration._check_kv_cache(config, DUO)
+    foreign = caching(kv_offloading_size=None, kv_transfer_config=KVTransferConfig(kv_connector="X", kv_role="kv_both"))
+    configuration._prepare_host_cache(foreign)
+    assert foreign.kv_transfer_config.kv_connector_module_path is None
+
+
+def sleeping(**changes: Any) -> Any:
+    fields = {"sleep_mode_offload_cudagraph": False, "enable_nccl_comm_suspend": False, "sleep_mode_backend": "cumem"}
+    return SimpleNamespace(**{"enable_sleep_mode": True} | fields | changes)
+
+
+def test_sleep() -> None:
+    check = configuration._check_sleep_mode
+    model = sleeping()
+    check(model)
+    assert model.sleep_mode_backend == configuration.SLEEP_BACKEND
+    check(sleeping(enable_sleep_mode=False, enable_nccl_comm_suspend=True))
+    assert "--sleep-mode-offload-cudagraph" in refused(check, sleeping(sleep_mode_offload_cudagraph=True))
+    assert "--enable-nccl-comm-suspend" in refused(check, sleeping(enable_nccl_comm_suspend=True))
 
 
 def test_dtypes() -> None:
