@@ -29,16 +29,16 @@ def parser() -> Any:
     return make_arg_parser(FlexibleArgumentParser())
 
 
-def refused_with(model: str, arguments: list[str]) -> str:
+def refused_with(options: Any, model: str, arguments: list[str]) -> str:
     """What the error says, or nothing."""
-    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.engine.arg_utils import AsyncEngineArgs  # before the fork, so that it is imported once
     from vllm.usage.usage_lib import UsageContext
 
     read, write = os.pipe()
     if os.fork() == 0:
         said = ""
         try:
-            parsed = parser().parse_args(["--model", model, *arguments])
+            parsed = options.parse_args(["--model", model, *arguments])
             AsyncEngineArgs.from_cli_args(parsed).create_engine_config(UsageContext.OPENAI_API_SERVER)
         except BaseException as error:
             said = str(error)
@@ -56,7 +56,8 @@ def main() -> None:
     if sys.argv[1] == "names":
         answer = names()
     else:
-        answer = [refused_with(sys.argv[1], arguments) for arguments in json.loads(sys.argv[2])]
+        options = parser()
+        answer = [refused_with(options, sys.argv[1], arguments) for arguments in json.loads(sys.argv[2])]
     print("ANSWER " + json.dumps(answer), flush=True)
 
 
