@@ -45,6 +45,15 @@ def _attention_backend(config: VllmConfig, chip: ChipSpec) -> str | None:
     )
 
 
+def _prompt_embeds(config: VllmConfig, chip: ChipSpec) -> str | None:
+    if config.model_config is None or not config.model_config.enable_prompt_embeds or chip.forms.int64_sums:
+        return None
+    return (
+        "Leave out --enable-prompt-embeds and send tokens: vLLM adds int64 on the device to find its prompts' "
+        f"embeddings, in which {chip.soc_version} faults."
+    )
+
+
 def _weights_on_the_host(config: VllmConfig, chip: ChipSpec) -> str | None:
     offload = config.offload_config
     if offload.uva.cpu_offload_gb > 0:
@@ -112,6 +121,7 @@ def _weight_transfer(config: VllmConfig, chip: ChipSpec) -> str | None:
 CHECKS: tuple[Callable[[VllmConfig, ChipSpec], str | None], ...] = (
     _batch_invariance,
     _attention_backend,
+    _prompt_embeds,
     _weights_on_the_host,
     _cache_on_the_host,
     _formats,

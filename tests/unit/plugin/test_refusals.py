@@ -17,6 +17,7 @@ DUO = chips.find("310P3")
 def asking(**changes: Any) -> Any:
     """A configuration in which nothing is asked for but the changes."""
     return SimpleNamespace(
+        model_config=SimpleNamespace(enable_prompt_embeds=changes.get("embeds", False)),
         attention_config=SimpleNamespace(backend=changes.get("backend")),
         offload_config=SimpleNamespace(
             uva=SimpleNamespace(cpu_offload_gb=changes.get("host_gb", 0)),
@@ -37,6 +38,7 @@ def asking(**changes: Any) -> Any:
     ("changes", "remedy"),
     [
         ({"backend": AttentionBackendEnum.FLASH_ATTN}, "Leave out --attention-backend FLASH_ATTN"),
+        ({"embeds": True}, "Leave out --enable-prompt-embeds and send tokens"),
         ({"host_gb": 1}, "Leave out --cpu-offload-gb and raise --tensor-parallel-size"),
         ({"group": 2}, "Leave out --offload-group-size and raise --tensor-parallel-size"),
         ({"cache_gb": 1.0, "keeper": "lmcache"}, "Leave out --kv-offloading-backend lmcache"),
