@@ -6,6 +6,7 @@ from abc import abstractmethod
 
 import torch
 import torch_npu
+from vllm.config import get_current_vllm_config
 from vllm.v1.attention.backend import AttentionBackend, AttentionImpl, AttentionType
 from vllm.v1.kv_cache_layout import KVCacheLayout
 
@@ -69,6 +70,8 @@ class AscendAttention(AttentionImpl[AscendMetadata]):
                 f"Use another model (`ascend models` lists those that were run): this one's attention has "
                 f"{' and '.join(given)}, which no attention of this plugin computes."
             )
+        if attn_type == AttentionType.ENCODER_ONLY and sliding_window is not None:
+            _refuse_window(sliding_window, get_current_vllm_config().model_config.max_model_len)
         self.num_heads = num_heads
         self.head_size = head_size
         self.scale = scale
@@ -163,6 +166,15 @@ class AscendAttention(AttentionImpl[AscendMetadata]):
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, metadata: AscendMetadata, out: torch.Tensor
     ) -> None:
         """Fill out with the attention of whole sequences, of which every token sees every other."""
+
+
+def _refuse_window(window: int, longest: int) -> None:
+    """Raises ValueError for an encoder whose window some text outgrows: `encode` lets every token see every other."""
+    if window < longest:
+        raise ValueError(
+            f"Give --max-model-len {window}, or use another model: an encoder's attention sees a text whole here, and "
+            f"layers of this one (ModernBERT's kind) see {window - 1} tokens to each side."
+        )
 
 
 def unfused_attention_of(layer: object) -> UnfusedPagedAttention | None:

@@ -93,3 +93,11 @@ def test_attention_is_refused_for_what_it_does_not_compute_and_for_nothing_else(
     PagedNzAttention(**plain, chunk_lookback=-1, indexer=None, use_other=False)  # Rnj-1's layers that see everything
     with pytest.raises(ValueError, match=r"^Use another model .* attention has chunk_lookback and indexer, which"):
         PagedNzAttention(**plain, chunk_lookback=1, indexer=object())
+
+
+def test_an_encoder_with_a_window_is_refused_where_a_text_outgrows_it() -> None:
+    from ascend_plugin.attention.base import _refuse_window
+
+    _refuse_window(64, 64)
+    with pytest.raises(ValueError, match=r"^Give --max-model-len 64, or use another model: an encoder's attention"):
+        _refuse_window(64, 65)
