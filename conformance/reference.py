@@ -39,6 +39,7 @@ from conformance.architectures import Architecture
 from conformance.checkpoint import build_reference_model, write_checkpoint
 from conformance.media import Media
 
+ENCODERS = ("bert", "gte")  # in the names of model types
 ROUNDED_PRODUCTS = "float16 products"
 DTYPES = {
     "float32": torch.float32,
@@ -71,7 +72,7 @@ def answer(
         every: torch.Tensor = output.logits.float().flatten(1)
         return every
     # The token that stands for the text: the first of an encoder, the last of a causal model, which alone saw it all.
-    position = 0 if "bert" in architecture.config["model_type"] else -1
+    position = 0 if any(name in architecture.config["model_type"] for name in ENCODERS) else -1
     return torch.nn.functional.normalize(output.last_hidden_state[:, position].float(), dim=-1)
 
 

@@ -19,6 +19,7 @@ from ascend_plugin.log import plugin_logger
 from ascend_plugin.preconditions import has_torchvision
 
 if TYPE_CHECKING:
+    from transformers import PretrainedConfig
     from vllm.config import ModelConfig, VllmConfig
 
 logger = plugin_logger(__name__)
@@ -97,6 +98,17 @@ def _check_sleep_mode(model: ModelConfig) -> None:
         )
     if model.sleep_mode_backend == "cumem":  # vLLM's default, in CUDA's driver
         model.sleep_mode_backend = SLEEP_BACKEND
+
+
+# Fields that vLLM's model reads of a configuration and that transformers 5 leaves out of it, by model type.
+LEFT_OUT = {"gte": {"position_embedding_type": "rope"}}
+
+
+def complete_fields(config: PretrainedConfig) -> None:
+    """Give a configuration what the model's checkpoints said before transformers left it out."""
+    for name, value in LEFT_OUT.get(config.model_type, {}).items():
+        if not hasattr(config, name):
+            setattr(config, name, value)
 
 
 def check_decoder(model: ModelConfig) -> None:

@@ -2,7 +2,8 @@
 
 Reason: vLLM chooses it by memory, TPU and CPU; a platform is asked when a user's choice can no longer be told from the
 default. It is also the last place before vLLM complains of the steps of a model with an encoder, whatever the steps,
-so that a model that cannot run is refused here for its true reason.
+so that a model that cannot run is refused here for its true reason, and before vLLM reads fields of a configuration
+that transformers no longer writes.
 Upstream: vllm/engine/arg_utils.py, EngineArgs.get_batch_defaults and the method below, which calls it.
 Held by: tests/upstream/test_patches.py, tests/emulated/test_configuration.py.
 Exit: when get_batch_defaults asks the platform.
@@ -31,6 +32,7 @@ def apply() -> None:
 
     @functools.wraps(set_defaults)
     def set_with_chip(args: Any, usage_context: Any, model_config: Any, parallel_config: Any) -> None:
+        configuration.complete_fields(model_config.hf_config)
         configuration.check_decoder(model_config)
         left_open = args.max_num_batched_tokens is None
         set_defaults(args, usage_context, model_config, parallel_config)

@@ -372,3 +372,17 @@ def test_weights_that_are_rounded(dtype: Any, quantization: Any, chip: chips.Chi
     model = SimpleNamespace(dtype=dtype, quantization=quantization)
     assert configuration._rounds_weights(SimpleNamespace(model_config=model), chip) is rounds
     assert configuration._rounds_weights(SimpleNamespace(model_config=None), chip) is False
+
+
+# ---------------------------------------------------------------------------------------- fields that are left out
+
+
+def test_fields_that_transformers_leaves_out_are_there_for_vllm() -> None:
+    """A checkpoint saved by transformers 5 says nothing of its position embeddings, which vLLM's class asks for."""
+    gte = SimpleNamespace(model_type="gte")
+    own = SimpleNamespace(model_type="gte", position_embedding_type="rotary")
+    other = SimpleNamespace(model_type="qwen3")
+    for config in (gte, own, other):
+        configuration.complete_fields(config)
+    assert (gte.position_embedding_type, own.position_embedding_type) == ("rope", "rotary")
+    assert not hasattr(other, "position_embedding_type")
