@@ -29,7 +29,7 @@ def test_every_option_has_a_row(emulated: Callable) -> None:
     assert [row.name for row in serve_flags.flags()] == ask(emulated, "310P3", "names")
 
 
-@pytest.mark.parametrize("chip", ["310P3", "910B3"])
+@pytest.mark.parametrize("chip", ["310P3", pytest.param("910B3", marks=pytest.mark.slow)])
 def test_refusals(emulated: Callable, qwen3: Path, chip: str) -> None:
     """Weights are not read: a configuration is all that is made."""
     rows = [row for row in serve_flags.flags() if row.refused_with and row.chip in ("", chip)]
