@@ -35,6 +35,7 @@ class AscendWorker(Worker):
         # Qwen3.5 with pictures says that it is a hybrid, and nothing of its states.
         if self.model_config.has_inner_state or self.model_config.is_hybrid:
             ops.register_recurrent_layers()
+            compat.prepare_recurrent_layers()
         if self.model_config.is_multimodal_model:
             ops.register_encoder_layers()
         models.register()

@@ -100,6 +100,13 @@ def prepare_worker_process() -> None:
     recurrent_states.apply()
 
 
+def prepare_recurrent_layers() -> None:
+    """What a model with recurrent layers needs before it is made. Can be repeated."""
+    from ascend_plugin.compat import recurrent_states
+
+    recurrent_states.apply_to_layers()
+
+
 def prepare_model(model: torch.nn.Module, chip: ChipSpec) -> None:
     """What a model needs once its weights are loaded, each time they are."""
     from ascend_plugin.compat import linear_methods, module_dispatch, picture_positions

@@ -25,6 +25,9 @@ def apply() -> None:
     module.MambaSpecDecodeGPUContext = recurrent_state.DraftedStates
 
 
-def apply_to_layers(module: Any) -> None:
+def apply_to_layers() -> None:
     """The same for the module of OLMo Hybrid's layer, which only models with recurrent layers import."""
+    from vllm.model_executor.layers.mamba.gdn import olmo_gdn_linear_attn
+
+    module: Any = olmo_gdn_linear_attn
     module.set_triton_allocator = lambda device: None

@@ -12,13 +12,11 @@ from typing import Any
 import torch
 from vllm.config import VllmConfig
 from vllm.model_executor.custom_op import op_registry_oot
-from vllm.model_executor.layers.mamba.gdn import olmo_gdn_linear_attn
 from vllm.model_executor.layers.mamba.gdn.olmo_gdn_linear_attn import OlmoHybridGatedDeltaNetAttention
 from vllm.model_executor.layers.mamba.gdn.qwen_gdn_linear_attn import QwenGatedDeltaNetAttention
 from vllm.model_executor.layers.mamba.mamba_utils import MambaStateShapeCalculator
 
 from ascend_plugin import detection
-from ascend_plugin.compat import recurrent_states
 from ascend_plugin.ops import gated_delta_rule as rule
 from ascend_plugin.ops.recurrent import Inputs, RecurrentLayer
 
@@ -114,7 +112,6 @@ def told_by_weight(load: Callable[..., None]) -> Callable[..., None]:
 
 def register() -> None:
     """Put these in the place of vLLM's, for models that are made from now on. Can be repeated."""
-    recurrent_states.apply_to_layers(olmo_gdn_linear_attn)
     replaced = (QwenGatedDeltaNetAttention, AscendGatedDeltaNet), (OlmoHybridGatedDeltaNetAttention, AscendOlmoHybrid)
     for layer, ours in replaced:
         if layer.__name__ not in op_registry_oot:

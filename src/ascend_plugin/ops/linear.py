@@ -15,7 +15,7 @@ from vllm.model_executor.layers.vocab_parallel_embedding import (
 )
 
 from ascend_facts.chips import ChipSpec
-from ascend_plugin import weight_update
+from ascend_plugin.ops import weight_update
 from ascend_plugin.ops.formats import FRACTAL_NZ, ND
 
 LARGEST = 32768.0  # half of what float16 holds

@@ -19,7 +19,8 @@ from vllm.model_executor.custom_op import op_registry_oot
 from vllm.model_executor.layers.fused_moe.activation import MoEActivation
 from vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method import UnquantizedFusedMoEMethod
 
-from ascend_plugin import detection, weight_update
+from ascend_plugin import detection
+from ascend_plugin.ops import weight_update
 from ascend_plugin.ops.formats import FRACTAL_NZ
 
 SPLIT_ROWS = 0  # npu_grouped_matmul's group_type: the groups are ranges of rows
