@@ -11,9 +11,11 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from ascend_facts import pages
+from ascend_facts.pages import Language
+
 Package = Literal["plugin", "command line", "emulator"]
 Access = Literal["reads", "sets where unset", "sets", "passes on"]
-Language = Literal["en", "zh"]
 
 PAGES: dict[Language, str] = {"en": "environment.md", "zh": "zh/environment.md"}
 
@@ -76,12 +78,5 @@ def render(language: Language) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    docs = Path(__file__).resolve().parents[2] / "docs"
-    for language, page in PAGES.items():
-        (docs / page).write_text(render(language), encoding="utf-8")
-        print(docs / page)
-
-
 if __name__ == "__main__":
-    main()
+    pages.write(PAGES, render)

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
-from ascend_facts import operators
+from ascend_facts import operators, pages
 from ascend_facts.operators import FAMILIES, Evidence, Form, Operator
+from ascend_facts.pages import Language
 
-Language = Literal["en", "zh"]
 PAGES: dict[Language, str] = {"en": "hardware.md", "zh": "zh/hardware.md"}
 TEXTS = Path(__file__).with_name("operators_page_texts")  # what people wrote: NAME.LANGUAGE.md
 NAMES = {"310p": "310P", "910b": "910B", "910_93": "A3", "950": "950"}
@@ -140,12 +139,5 @@ def _sources(table: Sequence[Operator], words: dict[str, str]) -> Iterator[str]:
         yield f"| {operator.name} | {supports} | {document} | {source} | `{operator.test}` |"
 
 
-def main() -> None:
-    docs = Path(__file__).resolve().parents[2] / "docs"
-    for language, page in PAGES.items():
-        (docs / page).write_text(render(language), encoding="utf-8")
-        print(docs / page)
-
-
 if __name__ == "__main__":
-    main()
+    pages.write(PAGES, render)

@@ -12,8 +12,10 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from ascend_facts import pages
+from ascend_facts.pages import Language
+
 Verdict = Literal["works", "no effect", "refused", "not tried"]
-Language = Literal["en", "zh"]
 
 PAGES: dict[Language, str] = {"en": "serve-flags.md", "zh": "zh/serve-flags.md"}
 INTRODUCTION: dict[Language, str] = {
@@ -92,24 +94,16 @@ def render(language: Language) -> str:
     counts = Counter(row.verdict for row in flags())
     summary = ", ".join(f"{counts[verdict]} {word}" for verdict, word in verdicts.items())
     lines = [INTRODUCTION[language], f"{len(flags())}: {summary}.", ""]
-    for title, rows in (("", flags()), (BESIDE[language], features())):
+    for title, rows, quote in (("", flags(), "`"), (BESIDE[language], features(), "")):
         lines += [title, ""] if title else []
         lines += [COLUMNS[language], "| --- | --- | --- | --- |"]
         for row in rows:
             note = row.en if language == "en" else row.zh
             tests = " ".join(f"`{test}`" for test in row.tests())
-            name = f"`{row.name}`" if row in flags() else row.name
-            lines.append(f"| {name} | {verdicts[row.verdict]} | {note} | {tests} |")
+            lines.append(f"| {quote}{row.name}{quote} | {verdicts[row.verdict]} | {note} | {tests} |")
         lines.append("")
     return "\n".join(lines)
 
 
-def main() -> None:
-    docs = Path(__file__).resolve().parents[2] / "docs"
-    for language, page in PAGES.items():
-        (docs / page).write_text(render(language), encoding="utf-8")
-        print(docs / page)
-
-
 if __name__ == "__main__":
-    main()
+    pages.write(PAGES, render)

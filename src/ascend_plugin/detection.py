@@ -14,6 +14,7 @@ from ascend_facts import chips, probes
 from ascend_facts.chips import ChipSpec
 
 ACL_LIBRARY = "libascendcl.so"
+HOST_TO_DEVICE, DEVICE_TO_HOST = 1, 2  # aclrtMemcpyKind
 
 
 class NoChip(RuntimeError):

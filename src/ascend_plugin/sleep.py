@@ -20,7 +20,7 @@ import torch_npu
 from vllm.device_allocator.sleep_mode_backend import SleepModeBackend, SleepModeBackendFactory
 
 from ascend_plugin.configuration import SLEEP_BACKEND
-from ascend_plugin.detection import ACL_LIBRARY
+from ascend_plugin.detection import ACL_LIBRARY, DEVICE_TO_HOST, HOST_TO_DEVICE
 from ascend_plugin.log import plugin_logger
 from ascend_plugin.ops.formats import ND, zero_memory
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 logger = plugin_logger(__name__)
 
-HOST_TO_DEVICE, DEVICE_TO_HOST = 1, 2  # aclrtMemcpyKind
 HOLDERS = ("ascend_plugin.", "vllm.model_executor.")  # whose objects are looked into for tensors of a layer
 
 

@@ -27,9 +27,7 @@ from vllm.v1.kv_offload.base import (
 )
 from vllm.v1.kv_offload.cpu.spec import CPUOffloadingSpec
 
-from ascend_plugin.detection import ACL_LIBRARY
-
-HOST_TO_DEVICE, DEVICE_TO_HOST = 1, 2  # aclrtMemcpyKind
+from ascend_plugin.detection import ACL_LIBRARY, DEVICE_TO_HOST, HOST_TO_DEVICE
 
 
 @dataclass(frozen=True)
