@@ -222,9 +222,9 @@ def test_olmo_hybrids_convolution_is_loaded_in_parts() -> None:
 def test_olmo_hybrids_layer_asks_nothing_of_triton() -> None:
     from vllm.model_executor.layers.mamba.gdn import olmo_gdn_linear_attn
 
-    from ascend_plugin.ops import gated_delta_net
+    from ascend_plugin import compat
 
-    gated_delta_net.register()
+    compat.prepare_recurrent_layers()
     olmo_gdn_linear_attn.set_triton_allocator(None)  # vLLM's ends with "no attribute 'set_allocator'"
 
 
