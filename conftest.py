@@ -10,6 +10,7 @@ and `pytest --hardware` needs nothing of the emulator but that.
 import importlib
 import importlib.util
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -23,6 +24,11 @@ settings.register_profile(
     "fixed", derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("fixed")
+
+# A shell without job control starts what it puts into the background with Ctrl-C ignored, and every process that a
+# test starts would inherit that. A process that ends on Ctrl-C is part of what is tested.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 with pytest.MonkeyPatch.context() as environment:
     environment.setenv("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
