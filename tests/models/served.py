@@ -77,13 +77,6 @@ name, folder, gguf, changes, template = sys.argv[1:]
 entry, changes = architectures()[name], json.loads(changes)
 special = list(entry.processor["tokens"])
 size = -(-(VOCABULARY + len(special)) // 64) * 64
-old = media.token_numbers(special, entry.vocab_size).values()
-new = {number: VOCABULARY + place for place, number in enumerate(old)}
-config = {key: new.get(value, value) if "token" in key else value for key, value in entry.config.items()}
-for part in ("text_config", "vision_config", "audio_config"):
-    if part in config:
-        config[part] = {**config[part], **changes.get(part, {})}
-config["text_config"]["vocab_size"] = size
 plain = Path(folder) / "tokenizer"
 plain.mkdir(parents=True)
 placeholders = {"image": entry.media.get("image"), "image_url": entry.media.get("image"),
@@ -93,7 +86,14 @@ head = "{%- set placeholders = " + json.dumps({k: v for k, v in placeholders.ite
 write_tokenizer(GGUFReader(gguf), plain, head + template)
 tokenizer = AutoTokenizer.from_pretrained(plain, extra_special_tokens=dict(entry.processor.get("named_tokens", {})))
 tokenizer.add_special_tokens({"additional_special_tokens": special}, replace_extra_special_tokens=False)
-assert tokenizer.convert_tokens_to_ids(special) == list(new.values()), "special tokens come behind the vocabulary"
+numbers = tokenizer.convert_tokens_to_ids(special)  # named ones come first
+assert sorted(numbers) == list(range(VOCABULARY, VOCABULARY + len(special))), "special tokens come behind the vocabulary"
+new = dict(zip(media.token_numbers(special, entry.vocab_size).values(), numbers, strict=True))
+config = {key: new.get(value, value) if "token" in key else value for key, value in entry.config.items()}
+for part in ("text_config", "vision_config", "audio_config"):
+    if part in config:
+        config[part] = {**config[part], **changes.get(part, {})}
+config["text_config"]["vocab_size"] = size
 media.make_tokenizer = lambda architecture: tokenizer
 made = write_checkpoint(replace(entry, config=config), Path(folder))
 print(made)

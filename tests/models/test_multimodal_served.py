@@ -203,7 +203,7 @@ def test_streaming_and_a_tool_call_with_a_picture(served: tuple[Server, str], pi
         "required": ["color"],
         "additionalProperties": False,
     }
-    tool = {"type": "function", "function": {"name": "paint", "parameters": parameters}}
+    tool = {"type": "function", "function": {"name": "paint", "parameters": parameters, "strict": True}}
     choice = {"type": "function", "function": {"name": "paint"}}
     called = ask(server, part, "Paint it.", tools=[tool], tool_choice=choice, max_tokens=120)
     assert called.status_code == 200, called.text
