@@ -149,7 +149,9 @@ class AscendPlatform(Platform):
     @classmethod
     def check_and_update_config(cls, vllm_config: VllmConfig) -> None:
         from ascend_plugin import configuration
+        from ascend_plugin.service import interrupted_start
 
+        interrupted_start.prepare()  # vLLM's handler stands from before the configuration on
         configuration.check_and_update(vllm_config, cls.chip())
 
     # ------------------------------------------------------------------ the parts that vLLM takes from a platform

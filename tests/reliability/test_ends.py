@@ -142,3 +142,23 @@ def test_a_server_that_ends_while_it_starts_leaves_nothing(
         server.process.wait(LIMIT_S)
         assert [one for one in wait_until_gone(processes, LIMIT_S) if lives(one)] == []
     record("R6", "starts interrupted", 1)
+
+
+@pytest.mark.slow
+@pytest.mark.breaks("interrupted_start.prepare: return")
+@pytest.mark.parametrize("later_s", [0, 2, 4])
+def test_a_signal_between_the_engine_s_start_and_the_server_s_is_heeded(
+    tiny: Path, tmp_path: Path, later_s: float
+) -> None:
+    """vLLM's handler raises an exception, which the event loop loses while it waits for the engine."""
+    with started(tiny, log=tmp_path / "log", wait=False) as server:
+        deadline = time.monotonic() + LIMIT_S
+        while not any("EngineCore" in " ".join(one.cmdline()) for one in server.descendants() if lives(one)):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        time.sleep(later_s)
+        processes = [*server.descendants(), psutil.Process(server.process.pid)]
+        send(server, signal.SIGTERM)
+        server.process.wait(LIMIT_S)
+        assert [one for one in wait_until_gone(processes, LIMIT_S) if lives(one)] == []
+    record("R6", "starts interrupted", 1)
