@@ -62,8 +62,7 @@ class AscendSleepBackend(SleepModeBackend):
         kept = storages(tensors_of_models(runner.models())) - cache
         lost = storages(runner.get_model().parameters()) - cache if level == 2 else set()
         with _all_tensors() as aliases:
-            if "kv_cache" not in self._asleep:
-                self._asleep["kv_cache"] = [put_to_sleep(aliases[each], keep=False) for each in cache & aliases.keys()]
+            self._lose_cache(cache, aliases)
             if "weights" not in self._asleep:
                 self._asleep["weights"] = [
                     put_to_sleep(aliases[each], keep=each not in lost) for each in (kept | lost) & aliases.keys()
@@ -78,8 +77,13 @@ class AscendSleepBackend(SleepModeBackend):
         self._held_runner().drop_graphs()
         cache = storages(tensors_in(self._held_runner().kv_caches))
         with _all_tensors() as aliases:
-            self._asleep["kv_cache"] = [put_to_sleep(aliases[each], keep=False) for each in cache & aliases.keys()]
+            self._lose_cache(cache, aliases)
         self._give_back()
+
+    def _lose_cache(self, cache: set[int], aliases: dict[int, list[torch.Tensor]]) -> None:
+        """Once: of a cache that sleeps there is nothing to find, and an empty record would never wake it."""
+        if "kv_cache" not in self._asleep:
+            self._asleep["kv_cache"] = [put_to_sleep(aliases[each], keep=False) for each in cache & aliases.keys()]
 
     def resume(self, tags: list[str] | None = None) -> None:
         """Give memory to what sleeps under these tags (None: all), and capture graphs once nothing sleeps."""

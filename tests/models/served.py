@@ -87,7 +87,8 @@ write_tokenizer(GGUFReader(gguf), plain, head + template)
 tokenizer = AutoTokenizer.from_pretrained(plain, extra_special_tokens=dict(entry.processor.get("named_tokens", {})))
 tokenizer.add_special_tokens({"additional_special_tokens": special}, replace_extra_special_tokens=False)
 numbers = tokenizer.convert_tokens_to_ids(special)  # named ones come first
-assert sorted(numbers) == list(range(VOCABULARY, VOCABULARY + len(special))), "special tokens come behind the vocabulary"
+behind = list(range(VOCABULARY, VOCABULARY + len(special)))
+assert sorted(numbers) == behind, "special tokens come behind the vocabulary"
 new = dict(zip(media.token_numbers(special, entry.vocab_size).values(), numbers, strict=True))
 config = {key: new.get(value, value) if "token" in key else value for key, value in entry.config.items()}
 for part in ("text_config", "vision_config", "audio_config"):
