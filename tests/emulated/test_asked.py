@@ -1,4 +1,4 @@
-"""What vllm.LLM offers beside plain generation works on both chips (see asked.py); 310P refuses embeddings for prompts."""
+"""What vllm.LLM offers beside plain generation works on both chips (asked.py); 310P takes no embeddings for prompts."""
 
 from __future__ import annotations
 

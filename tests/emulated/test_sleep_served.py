@@ -13,7 +13,7 @@ from tests.end_to_end.server import serve
 
 FREED = re.compile(r"Sleep mode freed ([\d.]+) GiB memory, ([\d.]+) GiB memory is still in use")
 CACHE_BLOCKS = 64
-CACHE_BYTES = CACHE_BLOCKS * 128 * 4 * 4 * 128 * 2 * 2  # blocks, tokens, layers, heads, head size, bytes, keys and values
+CACHE_BYTES = CACHE_BLOCKS * 128 * 4 * 4 * 128 * 2 * 2  # tokens, layers, heads, head size, bytes, keys and values
 DEVELOPMENT = {"VLLM_SERVER_DEV_MODE": "1"}
 
 
