@@ -128,6 +128,15 @@ def test_a_killed_server_leaves_no_engine(tiny: Path, tmp_path: Path, ranks: int
     record("R6", "processes killed under load", 1)
 
 
+def interrupt_start(server: Running, number: signal.Signals) -> None:
+    """Send the signal, and see the server and all that it has started go."""
+    processes = [*server.descendants(), psutil.Process(server.process.pid)]
+    send(server, number)
+    server.process.wait(LIMIT_S)
+    assert [one for one in wait_until_gone(processes, LIMIT_S) if lives(one)] == []
+    record("R6", "starts interrupted", 1)
+
+
 @pytest.mark.slow
 @pytest.mark.breaks("orphans.prepare: return")
 @pytest.mark.parametrize("after_s", [1, 5, 8, 11, 14])
@@ -137,11 +146,7 @@ def test_a_server_that_ends_while_it_starts_leaves_nothing(
 ) -> None:
     with started(tiny, log=tmp_path / "log", wait=False) as server:
         time.sleep(after_s)
-        processes = [*server.descendants(), psutil.Process(server.process.pid)]
-        send(server, number)
-        server.process.wait(LIMIT_S)
-        assert [one for one in wait_until_gone(processes, LIMIT_S) if lives(one)] == []
-    record("R6", "starts interrupted", 1)
+        interrupt_start(server, number)
 
 
 @pytest.mark.slow
@@ -150,15 +155,11 @@ def test_a_server_that_ends_while_it_starts_leaves_nothing(
 def test_a_signal_between_the_engine_s_start_and_the_server_s_is_heeded(
     tiny: Path, tmp_path: Path, later_s: float
 ) -> None:
-    """vLLM's handler raises an exception, which the event loop loses while it waits for the engine."""
+    """vLLM's handler raises an exception, which can be lost then."""
     with started(tiny, log=tmp_path / "log", wait=False) as server:
         deadline = time.monotonic() + LIMIT_S
         while not any("EngineCore" in " ".join(one.cmdline()) for one in server.descendants() if lives(one)):
             assert time.monotonic() < deadline
             time.sleep(0.02)
         time.sleep(later_s)
-        processes = [*server.descendants(), psutil.Process(server.process.pid)]
-        send(server, signal.SIGTERM)
-        server.process.wait(LIMIT_S)
-        assert [one for one in wait_until_gone(processes, LIMIT_S) if lives(one)] == []
-    record("R6", "starts interrupted", 1)
+        interrupt_start(server, signal.SIGTERM)

@@ -1,20 +1,18 @@
 """A server that is told to end while it starts ends within seconds, wherever the signal finds it.
 
-vLLM's handler raises KeyboardInterrupt. Between the engine's start and the first request the event loop waits for the
-engine, and the exception is lost in it: the server then waits for ever, and its engine with it
-(docs/upstream/shutdown.md). What vLLM does about the signal is left to it; this is what happens if that is not enough.
+vLLM's handler raises KeyboardInterrupt. From the engine's start until the server's own handlers are there the exception
+can be lost: the server goes on starting, and then serves as if nobody had told it to end (docs/upstream/shutdown.md).
+What vLLM does about the signal is left to it; this is what happens if that is not enough.
 """
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
-import time
 from collections.abc import Callable
 from types import FrameType
 
-import psutil
+from ascend_plugin.service.ending import end_for_certain
 
 GIVE_UP_AFTER_S = 5.0  # an engine that can be closed in order is closed by then
 HANDLER_OF = "vllm.entrypoints.launchers.api_server.entry"  # whose handler stands until the server is ready
@@ -32,18 +30,10 @@ def prepare() -> None:
 
 def _bounded(handler: Callable[[int, FrameType | None], object]) -> Callable[[int, FrameType | None], None]:
     def ended(number: int, frame: FrameType | None) -> None:
-        threading.Thread(target=_end_for_certain, args=(number,), daemon=True).start()
+        threading.Thread(target=end_for_certain, args=(number, GIVE_UP_AFTER_S), daemon=True).start()
         # Where the interpreter is gone before its threads, or a lock is held for ever, the kernel ends the process.
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, 2 * GIVE_UP_AFTER_S)
         handler(number, frame)
 
     return ended
-
-
-def _end_for_certain(number: int) -> None:
-    """Kill what is still there after GIVE_UP_AFTER_S: the engine and its ranks, then this process."""
-    time.sleep(GIVE_UP_AFTER_S)
-    for process in reversed(psutil.Process().children(recursive=True)):
-        process.kill()
-    os._exit(128 + number)

@@ -10,7 +10,6 @@ waits for nothing.
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sys
 import threading
@@ -18,11 +17,10 @@ import time
 from types import TracebackType
 from typing import Any
 
-import psutil
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ascend_plugin.log import plugin_logger
-from ascend_plugin.service import shared_memory
+from ascend_plugin.service import ending, shared_memory
 from ascend_plugin.service.exchanges import Exchange, refuse
 
 logger = plugin_logger(__name__)
@@ -86,7 +84,7 @@ class Lifetime:
         server = getattr(state, "server", None)
         if server is None:
             return  # the app runs under another server than vLLM's
-        self._segments = shared_memory.mapped_by(process.pid for process in _descendants())
+        self._segments = shared_memory.mapped_by(process.pid for process in ending.descendants())
         loop = asyncio.get_running_loop()
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
@@ -142,7 +140,8 @@ class Lifetime:
             self._spawn(self._drain(state.server, limit_s))
         elif self._signals == 2:
             logger.warning("%s again: ending %d requests now.", name, len(self._open))
-            threading.Thread(target=_end_for_certain, args=(number, self._segments), daemon=True).start()
+            arguments = (number, HURRY_S, self._segments)
+            threading.Thread(target=ending.end_for_certain, args=arguments, daemon=True).start()
 
     async def _drain(self, server: Any, limit_s: float) -> None:
         deadline = time.monotonic() + limit_s
@@ -162,22 +161,6 @@ class Lifetime:
             exchange.cut(reason)
         server.config.timeout_graceful_shutdown = CLOSE_S
         server.should_exit = True
-
-
-def _descendants() -> list[psutil.Process]:
-    try:
-        return psutil.Process().children(recursive=True)
-    except psutil.Error:
-        return []
-
-
-def _end_for_certain(number: int, segments: set[str]) -> None:
-    """Whatever still waits after HURRY_S is not waited for: the engine and its ranks are killed, then this process."""
-    time.sleep(HURRY_S)
-    for process in reversed(_descendants()):
-        process.kill()
-    shared_memory.unlink(segments)
-    os._exit(128 + number)
 
 
 def _in_one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
