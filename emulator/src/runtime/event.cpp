@@ -31,7 +31,7 @@ class RecordTask : public ControlTask {
   ~RecordTask() override { record_->drop(); }
   const char* name() const override { return "EventRecord"; }
   void run() override { record_->reach(stream_time_ns()); }
-  void run_after_failure() override { run(); }
+  void run_after_failure() override { record_->drop(); }  // what is ahead of it was never done
 
  private:
   std::shared_ptr<Record> record_;
@@ -175,9 +175,9 @@ void Event::wait(Stream& stream) {
 
 bool Event::is_complete() const {
   const auto record = last().record;
-  if (record == nullptr || record->is_complete()) return true;
-  if (!record->is_over()) record->device().throw_if_failed();
-  return false;
+  if (record == nullptr) return true;
+  if (!record->was_reached()) record->device().throw_if_failed();
+  return record->is_complete();
 }
 
 void Event::reset(Stream& stream) {

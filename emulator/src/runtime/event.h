@@ -28,6 +28,7 @@ class Record {
 
   Device& device() const { return device_; }  // of the stream
   bool is_over() const { return state_.load() != State::kAhead; }
+  bool was_reached() const { return state_.load() == State::kReached; }
   bool is_complete() const;  // over, and at the modelled time too
   int64_t timestamp_ns() const { return timestamp_ns_.load(); }  // 0: not reached
 
