@@ -51,7 +51,6 @@ def apply_defaults(vllm_config: VllmConfig, chip: ChipSpec) -> None:
     quantization.detect(vllm_config)
     if _rounds_weights(vllm_config, chip):
         quantization.round_float32(vllm_config)
-    _leave_prefixes_of_states(vllm_config)
     _make_room_for_prompts(vllm_config)
     compilation = vllm_config.compilation_config
     if compilation.mode is None:
@@ -154,23 +153,6 @@ def _check_architecture(vllm_config: VllmConfig) -> None:
     if name.startswith("Gemma4"):
         # vLLM names a Triton backend for its two sizes of heads, unless FlashAttention 4 is there; ours take both.
         vllm_config.attention_config.backend = None
-
-
-def _leave_prefixes_of_states(vllm_config: VllmConfig) -> None:
-    """Reuse prefixes of recurrent layers for gated delta nets alone: with Mamba's, text after one was wrong.
-
-    Seen with a tiny Mamba 2 on both chips, after a long prompt, and with a tiny Granite 4 on 310P, after three prompts
-    of 129 to 420 tokens (errors 100 times the noise). Falcon-H1 was right with the same; why is not known.
-    """
-    model, cache = vllm_config.model_config, vllm_config.cache_config
-    if model is None or not cache.enable_prefix_caching or not (model.has_inner_state or model.is_hybrid):
-        return
-    if hasattr(model.hf_text_config, "linear_num_value_heads"):  # a delta net's
-        return
-    logger.info("Prefixes are not reused: the states of this model's recurrent layers are not kept for that.")
-    cache.enable_prefix_caching = False
-    cache.mamba_cache_mode = "none"
-    cache.mamba_block_size = model.max_model_len
 
 
 # Tokens of a prompt see one another in these: vLLM cuts no prompt in chunks and takes none from the cache.

@@ -9,14 +9,17 @@ cache's precision. vLLM's metadata of gated delta nets describes a step of any o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any
 
 import torch
+from vllm.config import VllmConfig
 from vllm.forward_context import get_forward_context
 from vllm.model_executor.layers.mamba.mamba_utils import is_conv_state_dim_first
 from vllm.v1.attention.backend import AttentionBackend
 from vllm.v1.attention.backends.gdn_attn import GDNAttentionMetadata
+from vllm.v1.kv_cache_interface import KVCacheSpec, MambaSpec
 
 from ascend_plugin.ops import gated_delta_rule as rule
 from ascend_plugin.ops.gated_delta_metadata import AscendGdnBackend, AscendGdnMetadata, Drafted
@@ -51,6 +54,17 @@ class RecurrentLayer:
 
     def get_attn_backend(self) -> type[AttentionBackend]:
         return AscendGdnBackend
+
+    def get_kv_cache_spec(self, vllm_config: VllmConfig) -> KVCacheSpec | None:
+        """vLLM's, without its promise of a state from within a step: states are written at a step's end only.
+
+        Mamba 2 promises one, upon which the scheduler no longer ends a step where a state is to be kept, and the prefix
+        cache hands out blocks that nobody wrote.
+        """
+        spec = super().get_kv_cache_spec(vllm_config)  # type: ignore[misc]
+        if not isinstance(spec, MambaSpec):
+            return spec
+        return replace(spec, num_prefill_checkpoint_blocks=0, prefill_checkpoint_alignment=None)
 
     # ------------------------------------------------------------------ a step
 

@@ -319,25 +319,6 @@ def test_a_step_has_room_for_a_prompt_that_is_not_cut(architecture: str, budget:
     assert config.cache_config.enable_prefix_caching is not whole
 
 
-@pytest.mark.parametrize(
-    ("facts", "reused"),
-    [
-        ({"has_inner_state": True, "is_hybrid": False}, False),  # Mamba
-        ({"has_inner_state": True, "is_hybrid": True}, False),  # Granite 4
-        ({"has_inner_state": True, "is_hybrid": True, "linear_num_value_heads": 32}, True),  # Qwen3-Next
-        ({"has_inner_state": False, "is_hybrid": True, "linear_num_value_heads": 32}, True),  # Qwen3.5 with pictures
-        ({"has_inner_state": False, "is_hybrid": False}, True),
-    ],
-)
-def test_prefixes_are_reused_where_states_are_kept(facts: dict[str, Any], reused: bool) -> None:
-    text = SimpleNamespace(**{name: value for name, value in facts.items() if name.startswith("linear")})
-    model = SimpleNamespace(**facts, hf_text_config=text, max_model_len=512)
-    cache = SimpleNamespace(enable_prefix_caching=True, mamba_cache_mode="align", mamba_block_size=128)
-    configuration._leave_prefixes_of_states(SimpleNamespace(model_config=model, cache_config=cache))  # type: ignore[arg-type]
-    left = (cache.enable_prefix_caching, cache.mamba_cache_mode, cache.mamba_block_size)
-    assert left == ((True, "align", 128) if reused else (False, "none", 512))
-
-
 def test_the_second_runner_and_what_brings_it_in(monkeypatch: pytest.MonkeyPatch) -> None:
     def config(watermark: Any = None, hisparse: Any = None) -> Any:
         return SimpleNamespace(
