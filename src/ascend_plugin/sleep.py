@@ -55,7 +55,7 @@ class AscendSleepBackend(SleepModeBackend):
         At both levels the host keeps what no checkpoint restores: buffers, what layers made of their weights, and the
         weights of a drafter.
         """
-        runner = self._held_runner()
+        runner = self._runner_at_rest()
         self._state = "SUSPENDED"
         runner.drop_graphs()
         cache = storages(tensors_in(runner.kv_caches))
@@ -73,9 +73,10 @@ class AscendSleepBackend(SleepModeBackend):
         """Free the KV cache alone. Raises ValueError for another tag: weights are not lost outside level 2."""
         if set(tags) - {"kv_cache"}:
             raise ValueError(f"Discard kv_cache only: {', '.join(tags)} was asked for, and nothing restores weights.")
+        runner = self._runner_at_rest()
         self._state = "SUSPENDED"
-        self._held_runner().drop_graphs()
-        cache = storages(tensors_in(self._held_runner().kv_caches))
+        runner.drop_graphs()
+        cache = storages(tensors_in(runner.kv_caches))
         with _all_tensors() as aliases:
             self._lose_cache(cache, aliases)
         self._give_back()
@@ -106,6 +107,11 @@ class AscendSleepBackend(SleepModeBackend):
         if self._runner is None:
             raise RuntimeError("This sleep-mode backend belongs to AscendWorker, which attaches its model runner.")
         return self._runner
+
+    def _runner_at_rest(self) -> AscendModelRunner:
+        """Once nothing runs that reads a graph's memory or writes what is about to be copied."""
+        torch_npu.npu.synchronize()
+        return self._held_runner()
 
     @staticmethod
     def _give_back() -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import torch
 
+from ascend_plugin.ops.rows import write_first
+
 
 def eagle_step_slot_mapping(
     positions: torch.Tensor,  # [R]
@@ -29,9 +31,9 @@ def eagle_step_slot_mapping(
     blocks = block_table[:batch_size].gather(1, block[:, None]).squeeze(1)
     slots = (blocks * block_size + clamped % block_size).masked_fill(too_long, pad_id)
     out_slot_mapping.copy_(_padded(slots.to(out_slot_mapping.dtype), len(out_slot_mapping), pad_id))
-    _write_first(out_clamped_positions, clamped.to(out_clamped_positions.dtype))
+    write_first(out_clamped_positions, clamped.to(out_clamped_positions.dtype))
     grown = (seq_lens[:batch_size] + 1).masked_fill(too_long, 1).clamp_(max=max_model_len)
-    _write_first(seq_lens, grown)
+    write_first(seq_lens, grown)
 
 
 def eagle_prepare_inputs_padded(
@@ -46,8 +48,8 @@ def eagle_prepare_inputs_padded(
     cumulative = cu_num_draft_tokens[:num_reqs].to(torch.int32)
     drafts = cumulative - torch.cat([cumulative.new_zeros(1), cumulative[:-1]])
     rejected = (drafts + 1 - valid_sampled_tokens_count[:num_reqs]).masked_fill_(drafts <= 0, 0)
-    _write_first(token_indices_to_sample, query_start_loc[1 : num_reqs + 1] - 1 - rejected)
-    _write_first(num_rejected_tokens, rejected)
+    write_first(token_indices_to_sample, query_start_loc[1 : num_reqs + 1] - 1 - rejected)
+    write_first(num_rejected_tokens, rejected)
 
 
 def eagle_prepare_next_token_padded(
@@ -70,17 +72,8 @@ def eagle_prepare_next_token_padded(
     last = torch.where(valid, columns, torch.zeros_like(columns)).amax(dim=1, keepdim=True)
     chosen = tokens.gather(1, last.to(torch.int64)).squeeze(1).to(next_token_ids.dtype)
     backup = backup_next_token_ids[:num_reqs].to(next_token_ids.dtype)
-    _write_first(next_token_ids, torch.where(count > 0, chosen, backup))
-    _write_first(valid_sampled_tokens_count, count.to(valid_sampled_tokens_count.dtype))
-
-
-def _write_first(out: torch.Tensor, values: torch.Tensor) -> None:
-    """out[:len(values)] = values: by index, unless that is all of `out`."""
-    values = values.to(out.dtype)
-    if len(values) == len(out):
-        out.copy_(values)
-    else:
-        out.index_copy_(0, torch.arange(len(values), device=out.device), values)
+    write_first(next_token_ids, torch.where(count > 0, chosen, backup))
+    write_first(valid_sampled_tokens_count, count.to(valid_sampled_tokens_count.dtype))
 
 
 def _padded(values: torch.Tensor, length: int, fill: int) -> torch.Tensor:

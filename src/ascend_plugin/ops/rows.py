@@ -13,3 +13,12 @@ def write_rows(table: torch.Tensor, places: torch.Tensor, rows: torch.Tensor) ->
         table.index_copy_(0, places, rows)
     else:
         table[places] = rows
+
+
+def write_first(out: torch.Tensor, values: torch.Tensor) -> None:
+    """out[:len(values)] = values, as out's dtype: by index, unless that is all of `out` (docs/silicon.md)."""
+    values = values.to(out.dtype)
+    if len(values) == len(out):
+        out.copy_(values)
+    else:
+        out.index_copy_(0, torch.arange(len(values), device=out.device), values)

@@ -19,6 +19,7 @@ from vllm.forward_context import BatchDescriptor
 from vllm.platforms import current_platform
 from vllm.v1.kv_cache_interface import KVCacheConfig
 from vllm.v1.outputs import SamplerOutput
+from vllm.v1.spec_decode.draft_model import DraftModelProposer
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
 from ascend_plugin import compat, detection, media_towers
@@ -32,6 +33,7 @@ from ascend_plugin.ops import moe_runner, positions, sampling, structured_output
 from ascend_plugin.ops.noise import HostNoise
 from ascend_plugin.runner.accepted import AcceptedTokens
 from ascend_plugin.runner.dummy_run import dummy_run_context
+from ascend_plugin.runner.draft_model import AscendDraftModel
 from ascend_plugin.runner.packed_inputs import PackedInputs
 from ascend_plugin.weight_upload import HostDraws, PinnedUploads
 
@@ -44,6 +46,8 @@ class AscendModelRunner(GPUModelRunner):
         self.chip = detection.current_chip()
         noise = HostNoise(torch.initial_seed() % 2**63)  # the same on every rank, each of which samples
         sampling.sample_with(self.sampler, getattr(self, "rejection_sampler", None), noise, self.chip)
+        if isinstance(getattr(self, "drafter", None), DraftModelProposer):
+            self.drafter = AscendDraftModel(vllm_config, device, self)
         self.profiles = True  # whether profile_run is to run
         self._warmed_up = False
         self._inputs: PackedInputs | None = None  # where the host knows all of them

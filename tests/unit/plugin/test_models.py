@@ -9,6 +9,7 @@ import torch
 from vllm.model_executor.models.registry import ModelRegistry
 
 from ascend_plugin import models
+from ascend_plugin.models.eagle3 import AscendEagle3Llama, columns_of_targets
 from ascend_plugin.models.gemma3n import Gemma3nForCausalLM
 from ascend_plugin.models.phimoe import PhiMoEForCausalLM
 
@@ -54,7 +55,25 @@ def test_the_mended_classes_are_the_ones_that_load() -> None:
     try:
         models.register()
         models.register()
-        for name, ours in (("Gemma3nForCausalLM", Gemma3nForCausalLM), ("PhiMoEForCausalLM", PhiMoEForCausalLM)):
+        for name, ours in (
+            ("Gemma3nForCausalLM", Gemma3nForCausalLM),
+            ("PhiMoEForCausalLM", PhiMoEForCausalLM),
+            ("LlamaForCausalLMEagle3", AscendEagle3Llama),
+        ):
             assert ModelRegistry.models[name].load_model_cls() is ours
     finally:
         ModelRegistry.models.update(known)
+
+
+def test_a_head_says_the_tokens_of_its_own_vocabulary_alone() -> None:
+    model = object.__new__(AscendEagle3Llama)
+    torch.nn.Module.__init__(model)
+    said = torch.tensor([1, 4, 5])  # of the target's six tokens
+    columns = columns_of_targets(said - torch.arange(3), vocab_size=6)
+    model.__dict__.update(lm_head=None, logits_processor=lambda head, states: states, draft_columns=columns)
+    logits = torch.tensor([[0.5, -1.0, 2.0], [3.0, 4.0, 5.0]])
+    expected = torch.full((2, 6), float("-inf"))
+    expected[:, said] = logits
+    assert model.compute_logits(logits).equal(expected)
+    model.__dict__["draft_columns"] = None  # a head of the target's whole vocabulary
+    assert model.compute_logits(logits) is logits

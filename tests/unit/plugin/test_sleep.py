@@ -47,3 +47,30 @@ def discard_after_suspend() -> tuple[list[int], list[int], str]:
 @pytest.mark.chips("310P3")
 def test_discard_after_suspend_keeps_the_record(npu: Any) -> None:
     assert npu.call(discard_after_suspend) == ([0], [4, 64], "RUNNING")
+
+
+def suspend_while_weights_are_written() -> list[float]:
+    """What the weights hold after a sleep that began with a write of them still queued in another stream."""
+    import torch
+
+    from ascend_plugin.sleep import AscendSleepBackend
+
+    torch.npu.set_device(0)
+    runner, backend = Runner(), AscendSleepBackend()
+    backend.attach(runner)
+    side = torch.npu.Stream()
+    with torch.inference_mode():
+        large = torch.ones(1024, 1024, dtype=torch.float16, device="npu")
+        torch.npu.synchronize()
+        with torch.npu.stream(side):
+            for _ in range(8):
+                large = torch.mm(large, large)
+            runner.model.weight.fill_(3)
+        backend.suspend(level=1)
+        backend.resume()
+    return runner.model.weight.unique().tolist()
+
+
+@pytest.mark.chips("310P3")
+def test_what_is_queued_is_done_before_weights_are_copied(npu: Any) -> None:
+    assert npu.call(suspend_while_weights_are_written) == [3]
