@@ -20,7 +20,7 @@ from ascend_plugin.preconditions import has_torchvision
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
-    from vllm.config import ModelConfig, VllmConfig
+    from vllm.config import ModelConfig, SpeculativeConfig, VllmConfig
 
 logger = plugin_logger(__name__)
 
@@ -29,6 +29,7 @@ SLEEP_BACKEND = "ascend"
 OFFLOADING = "OffloadingConnector"
 HOST_CACHE, HOST_CACHE_SPEC = "ascend_plugin.cache.host_offload", "AscendOffloadingSpec"
 REJECTION_METHODS = ("standard", "synthetic")
+DRAFTERS = ("ngram", "suffix", "mtp", "eagle", "eagle3", "draft_model", "custom_class")
 PICTURES = ("image", "video")
 KV_CACHE_DTYPES = ("auto", "float16", "bfloat16")
 
@@ -78,7 +79,7 @@ def check_and_update(vllm_config: VllmConfig, chip: ChipSpec) -> None:
     check_dtype(vllm_config.model_config.dtype, chip)
     _check_media(vllm_config)
     _prepare_float32(vllm_config, chip)
-    _check_speculation(vllm_config)
+    _check_speculation(vllm_config, chip)
     _check_sleep_mode(vllm_config.model_config)
 
 
@@ -267,7 +268,7 @@ def _prepare_float32(vllm_config: VllmConfig, chip: ChipSpec) -> None:
         vllm_config.cache_config.cache_dtype = "float16"
 
 
-def _check_speculation(vllm_config: VllmConfig) -> None:
+def _check_speculation(vllm_config: VllmConfig, chip: ChipSpec) -> None:
     speculation, model = vllm_config.speculative_config, vllm_config.model_config
     if speculation is None:
         return
@@ -287,6 +288,7 @@ def _check_speculation(vllm_config: VllmConfig) -> None:
             f'Leave out "rejection_sample_method": "{speculation.rejection_sample_method}" in --speculative-config: it '
             f"is a Triton kernel without a stand-in here, which {' and '.join(REJECTION_METHODS)} have."
         )
+    _check_drafter(speculation, chip)
     draft = speculation.draft_model_config
     if draft is not None and draft.uses_mrope and not model.uses_mrope:
         # Text-only Qwen3.5: vLLM takes the sections of multimodal positions out of the model's configuration, and
@@ -294,6 +296,25 @@ def _check_speculation(vllm_config: VllmConfig) -> None:
         for config in (draft.hf_config, draft.hf_text_config):
             for name in ("mrope_section", "mrope_interleaved"):
                 (getattr(config, "rope_parameters", None) or {}).pop(name, None)
+
+
+def _check_drafter(speculation: SpeculativeConfig, chip: ChipSpec) -> None:
+    """Refuse what lays out or draws drafts in kernels that have no stand-in here, or on a chip that hangs on it."""
+    if speculation.method not in DRAFTERS:
+        raise UnsupportedChoice(
+            f'Choose another "method" in --speculative-config ({", ".join(DRAFTERS)}): what {speculation.method} '
+            "drafts with is written for CUDA and has not been run here."
+        )
+    for option in ("parallel_drafting", "use_heterogeneous_vocab"):
+        if getattr(speculation, option):
+            raise UnsupportedChoice(
+                f'Leave out "{option}" in --speculative-config: its layout is a Triton kernel without a stand-in here.'
+            )
+    if speculation.draft_sample_method != "greedy" and not chip.forms.device_random:
+        raise UnsupportedChoice(
+            f'Leave out "draft_sample_method" in --speculative-config: drafts are drawn with random numbers of the '
+            f"device, on which {chip.soc_version} hangs."
+        )
 
 
 def _check_parallel(vllm_config: VllmConfig, chip: ChipSpec) -> None:

@@ -1,9 +1,9 @@
 """Drafters of a tiny reciter, each right about some tokens and wrong about others, by construction.
 
 The reciter's residual stream points along one direction for each piece of its recital (conformance/tiny.py). A head
-that reads it and turns each direction into the next one's foretells the token after the next. EAGLE's heads are given
-their own hidden state for the second draft, which is turned by EAGLE's `fc` again, and by EAGLE 3 is not: there the
-second draft repeats the first, and is refused.
+that reads it and turns each direction into the next one's foretells the token after the next, but not what follows the
+recital's end. For the second draft a head is given its own hidden state, which EAGLE's `fc` turns again and EAGLE 3's
+does not: there the second draft repeats the first, and is refused.
 """
 
 from __future__ import annotations
@@ -65,10 +65,11 @@ def build_eagle(folder: Path, reciter: Path, *, third: bool) -> Path:
 
 
 def _turn(weights: dict[str, torch.Tensor], said: list[int]) -> torch.Tensor:
-    """[hidden, hidden]: what leads to a token of the recital becomes what leads to the one after it."""
+    """[hidden, hidden]: what leads to a token of the recital becomes what leads to the one after it, but at its end."""
     leads = torch.nn.functional.normalize(weights["lm_head.weight"][said].float(), dim=1)
     first = torch.linalg.pinv(leads)  # [hidden, pieces]
-    return leads.roll(-1, dims=0).T @ first.T
+    after = torch.cat([leads[1:], leads[:1].roll(3, dims=1)])
+    return after.T @ first.T
 
 
 def _layer(config: dict[str, Any], width: int) -> dict[str, torch.Tensor]:

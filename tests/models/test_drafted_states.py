@@ -152,12 +152,18 @@ def test_a_full_block_is_kept_if_its_last_token_was_accepted() -> None:
 def test_what_recurrent_models_cannot_take_back_is_refused(drafts: int, stages: int, remedy: str) -> None:
     config = SimpleNamespace(
         speculative_config=SimpleNamespace(
-            num_speculative_tokens=drafts, draft_model_config=None, rejection_sample_method="standard"
+            method="mtp",
+            num_speculative_tokens=drafts,
+            draft_model_config=None,
+            rejection_sample_method="standard",
+            draft_sample_method="greedy",
+            parallel_drafting=False,
+            use_heterogeneous_vocab=False,
         ),
         model_config=SimpleNamespace(is_hybrid=True),
         parallel_config=SimpleNamespace(pipeline_parallel_size=stages),
     )
     with pytest.raises(UnsupportedChoice, match=remedy):
-        _check_speculation(config)
+        _check_speculation(config, detection.current_chip())
     config.model_config.is_hybrid = False
-    _check_speculation(config)
+    _check_speculation(config, detection.current_chip())

@@ -20,7 +20,7 @@ class DraftVocabulary:
     config: Any
     lm_head: Any
     logits_processor: Any
-    draft_id_to_target_id: torch.nn.Parameter | None
+    draft_id_to_target_id: Any
     draft_columns: torch.Tensor | None = None  # [target's vocabulary] int32, device
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> Any:
@@ -35,7 +35,7 @@ class DraftVocabulary:
         """[tokens, target's vocabulary]; minus infinity for what the head cannot say."""
         logits = self.logits_processor(self.lm_head, hidden_states)
         if self.draft_columns is None or logits is None:
-            return logits  # type: ignore[no-any-return]
+            return logits
         never = logits.new_full((len(logits), 1), float("-inf"))
         return torch.cat([logits, never], dim=1).index_select(1, self.draft_columns)
 

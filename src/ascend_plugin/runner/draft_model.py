@@ -32,9 +32,6 @@ class AscendDraftModel(DraftModelProposer):
         num_rejected_tokens_gpu: torch.Tensor | None,  # [R]
     ) -> tuple[int, torch.Tensor, Any]:
         """Each request's kept tokens, the sampled one, and padding for what was refused: one token more than it had."""
-        if self.use_heterogeneous_vocab or self.net_num_new_slots_per_request != 1:
-            given = (target_token_ids, next_token_ids, target_positions, target_hidden_states)
-            return super().set_inputs_first_pass(*given, token_indices_to_sample, cad, num_rejected_tokens_gpu)
         requests = cad.batch_size()
         lengths = cad.query_start_loc_cpu[: requests + 1].diff().numpy()
         layout = async_tensor_h2d(first_pass(lengths), device=self.device)
@@ -60,7 +57,9 @@ class AscendDraftModel(DraftModelProposer):
         block = table.reshape(-1).index_select(0, request * table.shape[1] + column)
         slots = block * self.block_size + positions % self.block_size
         slots = slots.masked_fill(refused | (positions >= self.max_model_len), PADDING_SLOT_ID)
-        longer = extend_all_queries_by_N(cad, N=1, arange=self.arange, new_slot_mapping=slots.to(cad.slot_mapping.dtype))
+        longer = extend_all_queries_by_N(
+            cad, N=1, arange=self.arange, new_slot_mapping=slots.to(cad.slot_mapping.dtype)
+        )
         if cad.seq_lens_cpu_upper_bound is not None:
             longer = longer.replace(seq_lens_cpu_upper_bound=cad.seq_lens_cpu_upper_bound + 1)
         return count, begin + kept, longer

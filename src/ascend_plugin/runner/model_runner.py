@@ -32,8 +32,8 @@ from ascend_plugin.missing_kernels import explained
 from ascend_plugin.ops import moe_runner, positions, sampling, structured_output
 from ascend_plugin.ops.noise import HostNoise
 from ascend_plugin.runner.accepted import AcceptedTokens
-from ascend_plugin.runner.dummy_run import dummy_run_context
 from ascend_plugin.runner.draft_model import AscendDraftModel
+from ascend_plugin.runner.dummy_run import dummy_run_context
 from ascend_plugin.runner.packed_inputs import PackedInputs
 from ascend_plugin.weight_upload import HostDraws, PinnedUploads
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -270,7 +271,11 @@ def test_dtypes() -> None:
 
 def speculating(**changes: Any) -> Any:
     draft = changes.pop("draft", None)
-    fields = {"num_speculative_tokens": 1, "rejection_sample_method": "standard", "draft_model_config": draft}
+    fields = {
+        "method": "mtp", "num_speculative_tokens": 1, "rejection_sample_method": "standard",
+        "draft_sample_method": "greedy", "parallel_drafting": False, "use_heterogeneous_vocab": False,
+        "draft_model_config": draft,
+    }  # fmt: skip
     model = SimpleNamespace(is_hybrid=changes.pop("hybrid", False), uses_mrope=changes.pop("mrope", False))
     stages = SimpleNamespace(pipeline_parallel_size=changes.pop("stages", 1))
     return SimpleNamespace(
@@ -279,13 +284,20 @@ def speculating(**changes: Any) -> Any:
 
 
 def test_speculation() -> None:
-    check = configuration._check_speculation
+    check = partial(configuration._check_speculation, chip=DUO)
     check(SimpleNamespace(speculative_config=None, model_config=None))
     check(speculating(num_speculative_tokens=5, rejection_sample_method="synthetic", stages=2))
     check(speculating(hybrid=True))
     assert "--pipeline-parallel-size" in refused(check, speculating(hybrid=True, stages=2))
     assert '"num_speculative_tokens" to 1' in refused(check, speculating(hybrid=True, num_speculative_tokens=2))
     assert '"block"' in refused(check, speculating(rejection_sample_method="block"))
+    for method in ("dflash", "ngram_gpu", "extract_hidden_states"):
+        assert f"what {method} drafts with" in refused(check, speculating(method=method))
+    for option in ("parallel_drafting", "use_heterogeneous_vocab"):
+        assert f'"{option}"' in refused(check, speculating(**{option: True}))
+    drawn = speculating(draft_sample_method="probabilistic")
+    assert '"draft_sample_method"' in refused(check, drawn)
+    configuration._check_speculation(drawn, A2)
 
 
 @pytest.mark.parametrize(
@@ -296,7 +308,7 @@ def test_sections_of_positions_are_taken_from_a_text_s_draft(target: bool, draft
         return SimpleNamespace(rope_parameters={"mrope_section": [1], "mrope_interleaved": True, "theta": 1})
 
     drafting = SimpleNamespace(uses_mrope=draft, hf_config=config(), hf_text_config=config())
-    configuration._check_speculation(speculating(draft=drafting, mrope=target))
+    configuration._check_speculation(speculating(draft=drafting, mrope=target), DUO)
     for one in (drafting.hf_config, drafting.hf_text_config):
         assert one.rope_parameters == ({"theta": 1} if taken else config().rope_parameters)
 

@@ -17,7 +17,6 @@ def proposer() -> AscendDraftModel:
     """With the buffers that the first pass reads and writes, filled with what no answer is."""
     found = object.__new__(AscendDraftModel)
     found.device, found.block_size, found.max_model_len = torch.device("cpu"), BLOCK_SIZE, LONGEST
-    found.use_heterogeneous_vocab, found.net_num_new_slots_per_request = False, 1
     found.input_ids = torch.full((40,), -77, dtype=torch.int32)
     found.positions = torch.full((40,), -77, dtype=torch.int64)
     found.arange = torch.arange(41, dtype=torch.int32)
