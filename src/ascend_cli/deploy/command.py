@@ -62,7 +62,7 @@ class MultiNode(StrEnum):
 
 
 def deploy(
-    model: Annotated[str, typer.Argument(help="A folder with config.json, a hub id (Qwen/Qwen3-8B) or a name.")] = "",
+    model: options.OptionalModel = "",
     target: Annotated[Target, typer.Option(help="What to render.")] = Target.docker,
     chip: options.Chip = "",
     devices: Annotated[str, typer.Option(help="Chips by index: 0,1 or 0-3 (default: as few as the model needs).")] = "",

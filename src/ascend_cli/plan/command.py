@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def plan(
-    model: Annotated[str, typer.Argument(help="A folder with config.json, a hub id (Qwen/Qwen3-8B) or a name.")] = "",
+    model: options.OptionalModel = "",
     chip: options.Chip = "",
     chips: Annotated[
         int | None, typer.Option(min=1, max=1024, help="Chips to plan for (default: those here, or 4).")

@@ -103,6 +103,13 @@ def test_json_shows_the_decision(ascend: Ascend, model_folder: Path, monkeypatch
     assert answer.json["command"][-2:] == ["--port", "8123"]
 
 
+@pytest.mark.parametrize("command", ["serve", "deploy", "bench throughput", "bench sweep"])
+@pytest.mark.parametrize("flags", [("--port", "8001"), ("--max-model-len=64",), ("-tp", "2")])
+def test_a_forgotten_model_is_asked_for(ascend: Ascend, command: str, flags: tuple[str, ...]) -> None:
+    answer = ascend(*command.split(), "--", *flags)
+    assert answer.code == 2 and "MODEL is missing" in answer.error_line and flags[0] in answer.error_line
+
+
 def test_a_folder_without_weights_is_refused(ascend: Ascend, model_folder: Path) -> None:
     answer = ascend("serve", model_folder, "--dry-run")
     assert answer.code == 2
