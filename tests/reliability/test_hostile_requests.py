@@ -286,6 +286,7 @@ def test_large_bodies_and_headers(served: Running, canary: str) -> None:
     record("R2", "oversized bodies and headers", 5)
 
 
+@pytest.mark.breaks("bounds.Bounds: 100 messages")
 def test_what_is_large_but_fair_is_served(served: Running) -> None:
     """The bounds are above what clients do."""
     tokens = list(range(100, 100 + CONTEXT - 16))

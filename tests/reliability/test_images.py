@@ -122,7 +122,7 @@ def tmpfs(place: str, options: str) -> dict[str, Any]:
     return {"destination": place, "type": "tmpfs", "source": "tmpfs", "options": options.split(",")}
 
 
-@pytest.mark.breaks("docker.render: leave --tmpfs out")
+@pytest.mark.breaks("docker.sh.j2: its tmpfs elsewhere")
 def test_the_rendered_container_serves_confined(tiny: Path, tmp_path: Path) -> None:
     model = tmp_path / "model"
     shutil.copytree(tiny, model)

@@ -21,11 +21,9 @@ NEAR_TIE = 0.02  # float16's rounding of a log-probability, with other batches' 
 MEMORY_LIMIT = 100 << 20
 
 
+@pytest.mark.breaks("limits._replay: never tell of a disconnect")
 def test_canceled_streams_leave_nothing(served: Running) -> None:
-    """Clients go away at random tokens, some before the first: blocks and requests are back to none, exactly.
-
-    Breaks: in Limits, give the application a receive that never tells of a disconnect.
-    """
+    """Clients go away at random tokens, some before the first: blocks and requests are back to none, exactly."""
     before = served.complete("Once upon", max_tokens=24)
     memory = psutil.Process(served.process.pid).memory_info().rss
     taken = asyncio.run(_storm(served, STREAMS))
@@ -71,7 +69,7 @@ async def _idle(server: Running) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.breaks("num_gpu_blocks_override of 4096: nothing is preempted, and the test says so")
+@pytest.mark.breaks("conftest.served: a cache of 4,096 blocks, in which nothing is preempted")
 def test_preempted_requests_answer_as_others(served: Running) -> None:
     """More tokens at once than the cache holds: requests are preempted and computed again, to the same answers.
 
