@@ -92,7 +92,7 @@ HEAD = {
 What a service would be held to, tried on emulated chips with seeded faults. Written by the run itself:
 `make test-reliability` ({passed} tests passed, {failed} failed, {skipped} skipped; runs that are told here: {runs}).
 Each test names the change that makes it fail (`@pytest.mark.breaks` in `tests/reliability`), and
-`python -m tests.reliability.breaks` makes each of them in a copy and sees the test fail.
+`python -m tests.reliability.breaks` makes each of them in a copy and demands that the test fails.
 中文：[可靠性](zh/reliability.md).
 
 An empty cell has not been run. Zero wrong answers and zero lost requests are part of every test that passed; one that
@@ -107,7 +107,7 @@ fails is in the last column.
 按对线上服务的要求，在模拟芯片上用带种子的故障逐项试验。本页由运行本身写出：`make test-reliability`
 （通过 {passed} 项，失败 {failed} 项，跳过 {skipped} 项；本页汇总的运行次数：{runs}）。
 每个测试都写明哪一处改动会使它失败（`tests/reliability` 中的 `@pytest.mark.breaks`），
-`python -m tests.reliability.breaks` 会在副本中逐一作出改动并确认测试失败。
+`python -m tests.reliability.breaks` 会在副本中逐一作出改动，并要求测试失败。
 English: [reliability](../reliability.md).
 
 空格表示没有运行。每个通过的测试都要求没有错误答案、没有丢失的请求；失败的测试列在最后一列。
