@@ -17,6 +17,8 @@ from vllm.v1.spec_decode.utils import PADDING_SLOT_ID, extend_all_queries_by_N
 
 from ascend_plugin.ops.rows import write_first
 
+WORDS = 8  # int32 in 32 bytes
+
 
 class AscendDraftModel(DraftModelProposer):
     """vLLM's, with the first pass laid out as above."""
@@ -36,8 +38,8 @@ class AscendDraftModel(DraftModelProposer):
         lengths = cad.query_start_loc_cpu[: requests + 1].diff().numpy()
         layout = async_tensor_h2d(first_pass(lengths), device=self.device)
         count = len(target_token_ids) + requests
-        request, place, source = layout[: 3 * count].view(3, count).unbind()
-        length, start, begin = layout[3 * count :].view(3, requests).unbind()
+        request, place, source = layout[:3, :count].unbind()
+        length, start, begin = layout[3:, :requests].unbind()
 
         kept = length if num_rejected_tokens_gpu is None else length - num_rejected_tokens_gpu
         kept_here = kept.index_select(0, request)
@@ -66,10 +68,10 @@ class AscendDraftModel(DraftModelProposer):
 
 
 def first_pass(lengths: np.ndarray) -> np.ndarray:
-    """int32 [3 * (tokens + R) + 3 * R] of requests of these lengths: see the names it is taken apart into.
+    """int32 [6, columns] of requests of these lengths; rows begin at 32 bytes, as operators read them best.
 
-    For every token of the pass its request, its place in it, and the target's token for it (or any, for the last);
-    for every request its length, where it starts in the target's tokens, and where it begins in the pass.
+    Three rows for the tokens of the pass: its request, its place in it, and the target's token for it (or any, for the
+    last). Three for the requests: their lengths, where they start in the target's tokens, where they begin in the pass.
     """
     requests = len(lengths)
     start = np.cumsum(lengths) - lengths
@@ -77,4 +79,7 @@ def first_pass(lengths: np.ndarray) -> np.ndarray:
     request = np.repeat(np.arange(requests), lengths + 1)
     place = np.arange(len(request)) - begin[request]
     source = np.minimum(start[request] + place, max(int(lengths.sum()) - 1, 0))
-    return np.concatenate([request, place, source, lengths, start, begin]).astype(np.int32)
+    layout = np.zeros((6, -(-len(request) // WORDS) * WORDS), np.int32)
+    for row, values in zip(layout, (request, place, source, lengths, start, begin), strict=True):
+        row[: len(values)] = values
+    return layout
