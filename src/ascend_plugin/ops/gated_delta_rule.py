@@ -18,7 +18,8 @@ from functools import cache, reduce
 
 import torch
 
-WORDS = 8  # of int64 in 64 bytes
+from ascend_plugin.ops.upload import upload
+
 CHUNK = 64  # tokens: a power of two, so that the triangular inverse is built by doubling
 
 
@@ -69,16 +70,6 @@ def plan_chunks(lengths: Sequence[int], kernel: int, device: torch.device) -> Ch
     on_host = (slots, slot_of_token, torch.tensor(order), tails, heads, *taps)
     slots, slot_of_token, order_, tails, heads, *taps = upload(on_host, device)
     return ChunkPlan(slots, slot_of_token, order_, active, tuple(taps), tails, heads)
-
-
-def upload(arrays: Sequence[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
-    """int64 arrays on the device by one copy from pinned memory; each begins where the chip's vector units can read."""
-    sizes = [-(-array.numel() // WORDS) * WORDS for array in arrays]
-    packed = torch.zeros(sum(sizes), dtype=torch.int64, pin_memory=device.type != "cpu")
-    for part, array in zip(packed.split(sizes), arrays, strict=True):
-        part[: array.numel()] = array.flatten()
-    parts = packed.to(device, non_blocking=True).split(sizes)
-    return [part[: array.numel()].view(array.shape) for part, array in zip(parts, arrays, strict=True)]
 
 
 def gates(

@@ -11,13 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from vllm.utils.torch_utils import async_tensor_h2d
 from vllm.v1.spec_decode.draft_model import DraftModelProposer
 from vllm.v1.spec_decode.utils import PADDING_SLOT_ID, extend_all_queries_by_N
 
 from ascend_plugin.ops.rows import write_first
-
-WORDS = 8  # int32 in 32 bytes
+from ascend_plugin.ops.upload import upload
 
 
 class AscendDraftModel(DraftModelProposer):
@@ -36,10 +34,7 @@ class AscendDraftModel(DraftModelProposer):
         """Each request's kept tokens, the sampled one, and padding for what was refused: one token more than it had."""
         requests = cad.batch_size()
         lengths = cad.query_start_loc_cpu[: requests + 1].diff().numpy()
-        layout = async_tensor_h2d(first_pass(lengths), device=self.device)
-        count = len(target_token_ids) + requests
-        request, place, source = layout[:3, :count].unbind()
-        length, start, begin = layout[3:, :requests].unbind()
+        request, place, source, length, start, begin = upload(first_pass(lengths), self.device, torch.int32)
 
         kept = length if num_rejected_tokens_gpu is None else length - num_rejected_tokens_gpu
         kept_here = kept.index_select(0, request)
@@ -64,14 +59,14 @@ class AscendDraftModel(DraftModelProposer):
         )
         if cad.seq_lens_cpu_upper_bound is not None:
             longer = longer.replace(seq_lens_cpu_upper_bound=cad.seq_lens_cpu_upper_bound + 1)
-        return count, begin + kept, longer
+        return len(tokens), begin + kept, longer
 
 
-def first_pass(lengths: np.ndarray) -> np.ndarray:
-    """int32 [6, columns] of requests of these lengths; rows begin at 32 bytes, as operators read them best.
+def first_pass(lengths: np.ndarray) -> list[torch.Tensor]:
+    """Where everything is in the pass of requests of these lengths, on the host.
 
-    Three rows for the tokens of the pass: its request, its place in it, and the target's token for it (or any, for the
-    last). Three for the requests: their lengths, where they start in the target's tokens, where they begin in the pass.
+    For each token of the pass [tokens + R]: its request, its place in it, and the target's token for it (or any, for
+    the last). For each request [R]: its length, where it starts in the target's tokens, where it begins in the pass.
     """
     requests = len(lengths)
     start = np.cumsum(lengths) - lengths
@@ -79,7 +74,4 @@ def first_pass(lengths: np.ndarray) -> np.ndarray:
     request = np.repeat(np.arange(requests), lengths + 1)
     place = np.arange(len(request)) - begin[request]
     source = np.minimum(start[request] + place, max(int(lengths.sum()) - 1, 0))
-    layout = np.zeros((6, -(-len(request) // WORDS) * WORDS), np.int32)
-    for row, values in zip(layout, (request, place, source, lengths, start, begin), strict=True):
-        row[: len(values)] = values
-    return layout
+    return [torch.from_numpy(each) for each in (request, place, source, lengths, start, begin)]
