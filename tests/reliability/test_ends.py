@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from .results import record
-from .server import Running, lives, segments, send, started, wait_until_gone
+from .server import START_LIMIT_S, Running, lives, segments, send, started, wait_until_gone
 
 LIMIT_S = 60  # for what must happen at all; nothing here depends on how soon
 
@@ -131,38 +131,42 @@ def test_a_killed_server_leaves_no_engine(tiny: Path, tmp_path: Path, ranks: int
     record("R6", "processes killed under load", 1)
 
 
-def interrupt_start(server: Running, number: signal.Signals) -> None:
-    """Send the signal, and see the server and all that it has started go."""
-    processes = [*server.descendants(), psutil.Process(server.process.pid)]
-    send(server, number)
-    server.process.wait(LIMIT_S)
-    assert [one for one in wait_until_gone(processes, LIMIT_S) if lives(one)] == []
+def end_while_it_starts(tiny: Path, log: Path, moment: float, number: signal.Signals) -> None:
+    """Send the signal, and see the server and all that it has started go.
+
+    `moment`: seconds after the engine's process was seen; below 0, before that, after as many seconds.
+    """
+    with started(tiny, log=log, wait=False) as server:
+        deadline = time.monotonic() + START_LIMIT_S
+        while moment >= 0 and not any(is_engine(one) for one in server.descendants()):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        time.sleep(abs(moment))
+        processes = [*server.descendants(), psutil.Process(server.process.pid)]
+        send(server, number)
+        server.process.wait(LIMIT_S)
+        assert [one for one in wait_until_gone(processes, LIMIT_S) if lives(one)] == []
     record("R6", "starts interrupted", 1)
+
+
+def is_engine(process: psutil.Process) -> bool:
+    return lives(process) and "EngineCore" in " ".join(process.cmdline())
+
+
+# Before the engine, as it is forked, as it reads the weights, as it captures graphs, and about when it is ready.
+MOMENTS_S = [-1, 0, 2, 4, 6]
 
 
 @pytest.mark.slow
 @pytest.mark.breaks("orphans.prepare: return")
-@pytest.mark.parametrize("after_s", [1, 5, 8, 11, 14])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_server_that_ends_while_it_starts_leaves_nothing(
-    tiny: Path, tmp_path: Path, after_s: float, number: signal.Signals
-) -> None:
-    with started(tiny, log=tmp_path / "log", wait=False) as server:
-        time.sleep(after_s)
-        interrupt_start(server, number)
+@pytest.mark.parametrize("moment_s", MOMENTS_S)
+def test_a_server_killed_while_it_starts_leaves_nothing(tiny: Path, tmp_path: Path, moment_s: float) -> None:
+    end_while_it_starts(tiny, tmp_path / "log", moment_s, signal.SIGKILL)
 
 
 @pytest.mark.slow
 @pytest.mark.breaks("interrupted_start.prepare: return")
-@pytest.mark.parametrize("later_s", [0, 2, 4])
-def test_a_signal_between_the_engine_s_start_and_the_server_s_is_heeded(
-    tiny: Path, tmp_path: Path, later_s: float
-) -> None:
-    """vLLM's handler raises an exception, which can be lost then."""
-    with started(tiny, log=tmp_path / "log", wait=False) as server:
-        deadline = time.monotonic() + LIMIT_S
-        while not any("EngineCore" in " ".join(one.cmdline()) for one in server.descendants() if lives(one)):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        time.sleep(later_s)
-        interrupt_start(server, signal.SIGTERM)
+@pytest.mark.parametrize("moment_s", MOMENTS_S)
+def test_a_signal_while_it_starts_is_heeded(tiny: Path, tmp_path: Path, moment_s: float) -> None:
+    """vLLM's handler raises an exception, which can be lost between the engine's start and the server's."""
+    end_while_it_starts(tiny, tmp_path / "log", moment_s, signal.SIGTERM)
