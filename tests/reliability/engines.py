@@ -2,7 +2,7 @@
 
 Each job is a fork of this process, which has imported everything and opened no chip. Job: {"model", "options" of
 vllm.LLM, "faults" (a document, written to the file that the chips read when they are first used), "prompts" (lists of
-token ids), "tokens", "environment", "limit_s"}. A fault may give "part" instead of "nth": 0 for the first of the
+token ids), "tokens", "limit_s"}. A fault may give "part" instead of "nth": 0 for the first of the
 allocations or launches that job 0 made, 1 for the last.
 
 Answer: {"ended": "finished" | "raised" | "killed by a signal" | "hung", "error": text, "kind": type, "tokens": lists,
@@ -45,7 +45,6 @@ def child(job: dict[str, Any], result: Path, log: Path) -> None:
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    os.environ.update(job.get("environment") or {})
     found: dict[str, Any]
     try:
         found = {"ended": "finished", "error": "", "kind": ""} | run(job)

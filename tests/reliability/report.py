@@ -1,15 +1,21 @@
-"""Writes docs/reliability.md and its Chinese twin from what a run counted. Nothing in the tables is typed by hand."""
+"""Writes docs/reliability.md and its Chinese twin from what a run counted: `python -m tests.reliability.report` again.
+
+The first table is as the run counted it. The second is of `long_runs.toml`: runs too long for every time, each as its
+command printed it.
+"""
 
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .results import Kept, counts
+from .results import Kept, counts, merge
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
+LONG_RUNS = Path(__file__).with_name("long_runs.toml")
 
 
 @dataclass(frozen=True)
@@ -116,6 +122,20 @@ English: [reliability](../reliability.md).
 | --- | --- | --- | --- | --- |
 """,
 }
+LONG = {
+    "en": """
+What takes longer is run by itself, and told as its command printed it:
+
+| | seen | command | commit |
+| --- | --- | --- | --- |
+""",
+    "zh": """
+耗时更长的项目单独运行，按命令打印的结果记录：
+
+| | 结果 | 命令 | 提交 |
+| --- | --- | --- | --- |
+""",
+}
 TAIL = {
     "en": """
 Not covered here: a real chip (`ascend doctor --probe` is for that), several machines, headers that trickle (the
@@ -144,7 +164,7 @@ def write(kept: Mapping[str, Kept]) -> list[Path]:
             runs=len({one.run for one in kept.values()}),
         )
         path = place / "reliability.md"
-        path.write_text(head + rows + TAIL[language], encoding="utf-8")
+        path.write_text(head + rows + LONG[language] + _long_runs(language) + TAIL[language], encoding="utf-8")
         written.append(path)
     return written
 
@@ -156,6 +176,14 @@ def _row(name: str, item: Item, counted: Mapping[str, float], failed: list[str],
     return f"| {name} | {words} | {'; '.join(cells)} | {item.elsewhere} | {shown} |\n"
 
 
+def _long_runs(language: str) -> str:
+    runs = tomllib.loads(LONG_RUNS.read_text(encoding="utf-8"))["run"]
+    lines = (
+        f"| {one[language]} | {one[f'seen_{language}']} | `{one['command']}` | {one['commit']} |\n" for one in runs
+    )
+    return "".join(lines)
+
+
 def _items(test: str) -> list[str]:
     """R1 to R16 as the module's first line names them."""
     file = Path(__file__).resolve().parents[2] / test.split("::")[0]
@@ -164,3 +192,8 @@ def _items(test: str) -> list[str]:
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if value == int(value) else f"{value:.3g}"
+
+
+if __name__ == "__main__":
+    for page in write(merge()):
+        print(f"wrote {page}")

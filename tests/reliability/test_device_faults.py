@@ -49,7 +49,7 @@ def run(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
         *faults: list[dict[str, Any]], chip: str = "310P3", count: int = 1, limit_s: int = HANG_S, **options: Any
     ) -> list[dict[str, Any]]:
         folder = tmp_path_factory.mktemp("faults")
-        environment = options.pop("environment", {})
+        environment: dict[str, str] = options.pop("environment", {})
         jobs = []
         for number, list_of_faults in enumerate(faults):
             jobs.append(
@@ -59,7 +59,6 @@ def run(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
                     "faults": {"seed": number, "faults": list_of_faults},
                     "prompts": PROMPTS,
                     "tokens": 6,
-                    "environment": environment,
                     "limit_s": limit_s,
                 }
             )
@@ -70,7 +69,12 @@ def run(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
         with emulate(chip=chip, count=count, faults=current) as machine:
             command = [sys.executable, "-m", "tests.reliability.engines", str(order), str(folder)]
             done = subprocess.run(
-                command, env=machine.environment, capture_output=True, text=True, timeout=3000, check=False
+                command,
+                env=machine.environment | environment,
+                capture_output=True,
+                text=True,
+                timeout=3000,
+                check=False,
             )
         assert done.returncode == 0, done.stderr[-2000:]
         return [json.loads((folder / f"{number}.json").read_text()) for number in range(len(jobs))]
