@@ -28,6 +28,9 @@ WORKER = "ascend_plugin.worker.AscendWorker"
 SLEEP_BACKEND = "ascend"
 OFFLOADING = "OffloadingConnector"
 HOST_CACHE, HOST_CACHE_SPEC = "ascend_plugin.cache.host_offload", "AscendOffloadingSpec"
+SHARED_STORAGE, SHARED_FOLDER = "ExampleConnector", "shared_storage_path"
+SHARED_CACHE = "ascend_plugin.cache.shared_storage"
+OWN_CACHES = HOST_CACHE, SHARED_CACHE
 REJECTION_METHODS = ("standard", "synthetic")
 DRAFTERS = ("ngram", "suffix", "mtp", "eagle", "eagle3", "draft_model", "custom_class")
 PICTURES = ("image", "video")
@@ -49,6 +52,7 @@ def apply_defaults(vllm_config: VllmConfig, chip: ChipSpec) -> None:
     if refused := refusals.refusal(vllm_config, chip):
         raise UnsupportedChoice(refused)
     _prepare_host_cache(vllm_config)
+    _prepare_shared_cache(vllm_config)
     quantization.detect(vllm_config)
     if _rounds_weights(vllm_config, chip):
         quantization.round_float32(vllm_config)
@@ -373,6 +377,25 @@ def _prepare_host_cache(vllm_config: VllmConfig) -> None:
     transfer.kv_connector_extra_config.update(spec_name=HOST_CACHE_SPEC, spec_module_path=HOST_CACHE)
 
 
+def _prepare_shared_cache(vllm_config: VllmConfig) -> None:
+    """Put this plugin's connector in the place of vLLM's example, which reads caches layer by layer in its own form."""
+    transfer = vllm_config.kv_transfer_config
+    if transfer is None or transfer.kv_connector != SHARED_STORAGE or transfer.kv_connector_module_path:
+        return
+    if not transfer.kv_connector_extra_config.get(SHARED_FOLDER):
+        raise UnsupportedChoice(
+            f'Add "kv_connector_extra_config": {{"{SHARED_FOLDER}": FOLDER}} to --kv-transfer-config, with a folder '
+            "that both servers see."
+        )
+    model = vllm_config.model_config
+    if model is not None and model.is_hybrid:
+        raise UnsupportedChoice(
+            f"Leave out --kv-transfer-config: {model.hf_config.model_type} keeps recurrent states beside its cache, "
+            f"which {SHARED_STORAGE} does not hand over."
+        )
+    transfer.kv_connector_module_path = SHARED_CACHE
+
+
 def _check_kv_cache(vllm_config: VllmConfig, chip: ChipSpec) -> None:
     cache = vllm_config.cache_config
     if cache.cache_dtype not in KV_CACHE_DTYPES:
@@ -384,8 +407,8 @@ def _check_kv_cache(vllm_config: VllmConfig, chip: ChipSpec) -> None:
             f"Leave out --prefix-match-unit: on {chip.soc_version} prefixes are reused in whole blocks only."
         )
     transfer = vllm_config.kv_transfer_config
-    if chip.kv_cache_format == "nz" and transfer is not None and transfer.kv_connector_module_path != HOST_CACHE:
+    if chip.kv_cache_format == "nz" and transfer is not None and transfer.kv_connector_module_path not in OWN_CACHES:
         raise UnsupportedChoice(
-            f"Leave out --kv-transfer-config: the cache of {chip.soc_version} is in a private format that connectors "
-            "cannot read."
+            f"Leave out --kv-transfer-config, or name {OFFLOADING} or {SHARED_STORAGE} in it: the cache of "
+            f"{chip.soc_version} is in a private format that other connectors cannot read."
         )

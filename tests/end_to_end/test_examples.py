@@ -18,6 +18,7 @@ SAYS = {
     "offline": r"Paris",
     "speculative": r"three, four, one, two, three[\s\S]*48 tokens; \d+ drafted, [1-9]\d* of them accepted",
     "embeddings": r"4 vectors of 576 numbers(\s+-?\d\.\d{3}  .+){3}",
+    "prefill_decode": r"kv_producer: (\d+) of \1 tokens read[\s\S]*kv_consumer: (?!\1 )\d+ of \1 tokens read",
     "lora": r"no adapter: (?P<plain>.+)\nrandom: (?!(?P=plain)\n).+\n",
 }
 

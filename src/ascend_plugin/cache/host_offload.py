@@ -1,13 +1,7 @@
-"""Blocks of the KV cache in the host's memory: vLLM's offloading connector, with Ascend's copies.
-
-A block leaves the chip as the bytes that its operators read. In FRACTAL_NZ (310P) that is, for keys and for values
-apart, [heads * head_size / 16] stripes, each of [tokens of the block] rows of 16 float16; elsewhere a page as vLLM has
-it. Nothing is converted, so what comes back is the same bit for bit, and only the same chip family can read it.
-"""
+"""Blocks of the KV cache in the host's memory: vLLM's offloading connector, with Ascend's copies (see pages.py)."""
 
 from __future__ import annotations
 
-import ctypes
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch_npu
 from vllm.distributed.kv_transfer.kv_connector.v1 import offloading_connector
-from vllm.v1.kv_cache_interface import KVCacheConfig, UniformTypeKVCacheSpecs
 from vllm.v1.kv_offload.base import (
     CanonicalKVCacheRef,
     CanonicalKVCaches,
@@ -27,16 +20,8 @@ from vllm.v1.kv_offload.base import (
 )
 from vllm.v1.kv_offload.cpu.spec import CPUOffloadingSpec
 
-from ascend_plugin.detection import ACL_LIBRARY, DEVICE_TO_HOST, HOST_TO_DEVICE
-
-
-@dataclass(frozen=True)
-class Pages:
-    """Where the blocks of a cache lie on the chip: block b is `size_bytes` from `address + b * stride_bytes` on."""
-
-    address: int
-    stride_bytes: int
-    size_bytes: int
+from ascend_plugin.cache.pages import HostCopies, Pages, find_pages
+from ascend_plugin.detection import DEVICE_TO_HOST, HOST_TO_DEVICE
 
 
 class OffloadingConnector(offloading_connector.OffloadingConnector):
@@ -46,34 +31,14 @@ class OffloadingConnector(offloading_connector.OffloadingConnector):
         worker = self.connector_worker
         if worker is None:
             raise RuntimeError("Only a worker's connector registers caches.")
-        worker._init_worker(find_pages(worker.kv_cache_config, kv_caches))
+        worker._init_worker(canonical(*find_pages(worker.kv_cache_config, kv_caches)))
 
 
-def find_pages(config: KVCacheConfig, caches: dict[str, Any]) -> CanonicalKVCaches:
-    """The pages of every layer, each named once where layers share them. caches: a tensor or (keys, values) a layer.
-
-    Raises NotImplementedError for pages that lie within one another.
-    """
-    found: list[Pages] = []
-    groups = []
-    for group in config.kv_cache_groups:
-        refs = []
-        for layer in group.layer_names:
-            spec = group.kv_cache_spec
-            if isinstance(spec, UniformTypeKVCacheSpecs):
-                spec = spec.kv_cache_specs[layer]
-            cache = caches[layer]
-            for tensor in cache if isinstance(cache, tuple) else (cache,):
-                share = spec.page_size_bytes // (2 if isinstance(cache, tuple) else 1)
-                stride = tensor.shape[0] // config.num_blocks * tensor.stride(0) * tensor.element_size()
-                if stride < share:
-                    raise NotImplementedError(f"{layer}: pages of {share} bytes every {stride} cannot leave the chip.")
-                pages = Pages(tensor.data_ptr(), stride, share)
-                if pages not in found:
-                    found.append(pages)
-                refs.append(CanonicalKVCacheRef(tensor_idx=found.index(pages), page_size_bytes=share))
-        groups.append(refs)
-    return CanonicalKVCaches([CanonicalKVCacheTensor(pages, pages.size_bytes) for pages in found], groups)  # type: ignore[arg-type]  # a worker of ours reads them
+def canonical(pages: list[Pages], groups: list[list[int]]) -> CanonicalKVCaches:
+    """As vLLM hands them from the connector to the worker."""
+    refs = [[CanonicalKVCacheRef(tensor_idx=index, page_size_bytes=pages[index].size_bytes) for index in each]
+            for each in groups]  # fmt: skip
+    return CanonicalKVCaches([CanonicalKVCacheTensor(each, each.size_bytes) for each in pages], refs)  # type: ignore[arg-type]  # a worker of ours reads them
 
 
 class AscendOffloadingSpec(CPUOffloadingSpec):
@@ -104,14 +69,9 @@ class HostBlocks(OffloadingWorker):
         self.pages = pages
         self.groups = groups
         self.blocks_per_chunk = blocks_per_chunk
-        self._acl = ctypes.CDLL(ACL_LIBRARY)
         sizes = [chunks * blocks_per_chunk * each.size_bytes for each in pages]
         self._starts = np.cumsum([0, *sizes])[:-1]
-        # Of CANN itself: PyTorch's cache of pinned memory takes the next power of two.
-        self._memory = ctypes.c_void_p()
-        self._check(
-            self._acl.aclrtMallocHost(ctypes.byref(self._memory), ctypes.c_size_t(sum(sizes))), "aclrtMallocHost"
-        )
+        self._memory = HostCopies(sum(sizes))
         self._stream = torch_npu.npu.Stream()
         self._transfers: deque[Transfer] = deque()
 
@@ -139,29 +99,14 @@ class HostBlocks(OffloadingWorker):
     def shutdown(self) -> None:
         self._stream.synchronize()
         self._transfers.clear()
-        if self._memory:
-            self._check(self._acl.aclrtFreeHost(self._memory), "aclrtFreeHost")
-            self._memory = ctypes.c_void_p()
+        self._memory.free()
 
     def _submit(self, job_id: int, on_chip: GPULoadStoreSpec, chunks: np.ndarray, kind: int) -> None:
         """Queue a job's copies behind the step at hand, which may still write the blocks, and behind earlier jobs."""
         begun, done = torch_npu.npu.Event(enable_timing=True), torch_npu.npu.Event(enable_timing=True)
         self._stream.wait_stream(torch_npu.npu.current_stream())
         begun.record(self._stream)
-        stream = ctypes.c_void_p(self._stream.npu_stream)  # asking for it sends off what torch_npu has queued
-        moved = 0
-        for device, host, size in self._copies(on_chip, chunks):
-            target, source = (host, device) if kind == DEVICE_TO_HOST else (device, host)
-            status = self._acl.aclrtMemcpyAsync(
-                ctypes.c_void_p(target),
-                ctypes.c_size_t(size),
-                ctypes.c_void_p(source),
-                ctypes.c_size_t(size),
-                kind,
-                stream,
-            )
-            self._check(status, "aclrtMemcpyAsync")
-            moved += size
+        moved = self._memory.queue(self._copies(on_chip, chunks), kind, self._stream)
         done.record(self._stream)
         self._transfers.append(Transfer(job_id, begun, done, moved))
 
@@ -178,11 +123,6 @@ class HostBlocks(OffloadingWorker):
                 slot = int(within) + place % self.blocks_per_chunk
                 for index in dict.fromkeys(indices):
                     pages = self.pages[index]
-                    host = self._memory.value + int(self._starts[index]) + slot * pages.size_bytes  # type: ignore[operator]
+                    host = self._memory.address + int(self._starts[index]) + slot * pages.size_bytes
                     yield pages.address + block * pages.stride_bytes, host, pages.size_bytes
             chunk += -(-(skipped + size) // self.blocks_per_chunk)
-
-    @staticmethod
-    def _check(status: int, call: str) -> None:
-        if status != 0:
-            raise RuntimeError(f"{call} failed with {status}: is there room in the host's memory?")

@@ -1,0 +1,81 @@
+"""Two servers and a folder: one computes a prompt, the other goes on from its blocks, and answers as one does."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .assertions import requests, tokens_of
+
+LONG = [(31 * index) % 40000 + 100 for index in range(300)]  # two whole blocks of 128, in two chunks of 256
+LONGER = LONG + [7] * 100  # a third block, which begins in LONG's tail
+OTHER = [(17 * index) % 40000 + 100 for index in range(300)]
+ROUNDS = [requests(prompt) for prompt in (LONG, LONGER, OTHER)]
+
+
+def sharing(folder: Path, role: str, **others: Any) -> dict[str, Any]:
+    transfer = {
+        "kv_connector": "ExampleConnector",
+        "kv_role": role,
+        "kv_connector_extra_config": {"shared_storage_path": str(folder), **others},
+        "kv_load_failure_policy": "recompute",
+    }
+    return {"kv_transfer_config": transfer}
+
+
+def cached(engine: dict[str, Any]) -> list[int]:
+    return [number["answers"][0]["cached_tokens"] for number in engine["rounds"]]
+
+
+@pytest.mark.slow  # seven engines
+@pytest.mark.parametrize(("chip", "ranks"), [("310P3", 1), ("910B3", 1), ("310P3", 2)])
+def test_another_server_goes_on_from_a_prompt(
+    run_engines: Callable, qwen3: Path, tmp_path: Path, chip: str, ranks: int
+) -> None:
+    folder, broken = tmp_path / "blocks", tmp_path / "broken"
+    scale = {"tensor_parallel_size": ranks}
+    prefill = scale | sharing(folder, "kv_producer") | {"rounds": [requests(LONG, max_tokens=1)]}
+    plain, _ = run_engines(qwen3, ROUNDS, [scale, prefill], chip, ranks)
+    saved = sorted(folder.rglob("*.safetensors"))
+    assert len(saved) == 2 * ranks and not list(folder.rglob("*.part"))
+    shutil.copytree(folder, broken)
+    for file in broken.rglob(f"*{saved[-1].stem[:20]}*"):
+        whole = bytearray(file.read_bytes())
+        whole[-1] ^= 1
+        file.write_bytes(whole)
+
+    decode, wary, strange = run_engines(
+        qwen3,
+        ROUNDS,
+        [
+            scale | sharing(folder, "kv_consumer"),
+            scale | sharing(broken, "kv_consumer"),
+            scale | sharing(folder, "kv_consumer", namespace="another model"),
+        ],
+        chip,
+        ranks,
+    )
+    answers = [tokens_of(plain, number) for number in range(len(ROUNDS))]
+    for engine in (decode, wary, strange):
+        assert [tokens_of(engine, number) for number in range(len(ROUNDS))] == answers
+    # The second is found in the server's own prefix cache; what was never computed is nowhere.
+    assert cached(plain) == cached(strange) == [0, 256, 0]
+    assert cached(decode) == [256, 256, 0]
+    assert cached(wary)[0] < 256  # a block whose bytes have another hash is computed again
+    assert len(sorted(folder.rglob("*.safetensors"))) == 2 * ranks  # who only decodes saves nothing
+
+
+@pytest.mark.slow
+def test_a_server_that_does_both_saves_what_it_did_not_find(run_engines: Callable, qwen3: Path, tmp_path: Path) -> None:
+    both = sharing(tmp_path, "kv_both")
+    first, second = run_engines(qwen3, ROUNDS, [both, both])
+    assert cached(first) == [0, 256, 0]
+    assert cached(second) == [256, 384, 256]
+    assert [tokens_of(first, number) for number in range(3)] == [tokens_of(second, number) for number in range(3)]
+    names = {json.dumps(file.relative_to(tmp_path).as_posix()) for file in tmp_path.rglob("*.safetensors")}
+    assert len(names) == 2 + 1 + 2
