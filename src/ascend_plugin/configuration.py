@@ -393,6 +393,9 @@ def _prepare_shared_cache(vllm_config: VllmConfig) -> None:
             f"Leave out --kv-transfer-config: {model.hf_config.model_type} keeps recurrent states beside its cache, "
             f"which {SHARED_STORAGE} does not hand over."
         )
+    if transfer.kv_load_failure_policy == "recompute" and vllm_config.scheduler_config.async_scheduling:
+        # The step that was scheduled ahead goes on from a token that was taken back, and the chip faults on it.
+        raise UnsupportedChoice('Add --no-async-scheduling, which "kv_load_failure_policy": "recompute" needs.')
     transfer.kv_connector_module_path = SHARED_CACHE
 
 
