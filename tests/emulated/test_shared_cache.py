@@ -65,7 +65,7 @@ def test_another_server_goes_on_from_a_prompt(
         ranks,
     )
     answers = [tokens_of(plain, number) for number in range(len(ROUNDS))]
-    for engine in (decode, wary, strange):
+    for engine in (decode, wary, strange):  # the wary one computed the spoiled block again
         assert [tokens_of(engine, number) for number in range(len(ROUNDS))] == answers
     # The second is found in the server's own prefix cache; what was never computed is nowhere.
     assert cached(plain) == cached(strange) == [0, 256, 0]
