@@ -68,7 +68,7 @@ def served(smollm2: Path, tmp_path_factory: pytest.TempPathFactory, events_port:
     (folder / "template.jinja").write_text(TEMPLATE)
     (folder / "marking.py").write_text(MIDDLEWARE)
     (folder / "config.yaml").write_text(yaml.safe_dump({"fingerprint-mode": "custom", "fingerprint-value": "a-mark"}))
-    events = {"enable_kv_cache_events": True, "publisher": "zmq", "endpoint": f"tcp://127.0.0.1:{events_port}"}
+    events = {"enable_kv_cache_events": True, "publisher": "zmq", "endpoint": f"tcp://*:{events_port}"}
     collector = ThreadingHTTPServer(("127.0.0.1", 0), Collector)
     threading.Thread(target=collector.serve_forever, daemon=True).start()
     options: list[tuple[str, ...]] = [
@@ -100,7 +100,6 @@ def served(smollm2: Path, tmp_path_factory: pytest.TempPathFactory, events_port:
         ("--allow-credentials",),
         ("--disable-fastapi-docs",),
         ("--root-path", "/behind"),
-        ("--h11-max-header-count", "40"),
         ("--middleware", "marking.Marked"),
         ("--stream-interval", "5"),
         ("--scheduling-policy", "priority"),
@@ -121,6 +120,7 @@ def served(smollm2: Path, tmp_path_factory: pytest.TempPathFactory, events_port:
     with serve(str(smollm2), *arguments, log=folder / "log", environment=environment) as server:
         yield server
     collector.shutdown()
+    collector.server_close()
 
 
 def post(server: Server, path: str, **body: Any) -> httpx.Response:
@@ -190,9 +190,6 @@ def test_headers_and_pages(served: Server) -> None:
     assert "access-control-allow-origin" not in httpx.get(url, headers={"Origin": "http://other.example"}).headers
     assert httpx.get(f"{served.root_url}/behind/v1/models").status_code == 200
     assert httpx.get(f"{served.root_url}/openapi.json").status_code == 404
-    many = {f"X-{number}": "1" for number in range(60)}
-    with suppress(httpx.RemoteProtocolError):  # or no answer at all
-        assert httpx.get(url, headers=many).status_code in (400, 431)
     assert "server_load" in httpx.get(f"{served.root_url}/load").json()
     assert httpx.get(f"{served.root_url}/tokenizer_info").json()["tokenizer_class"]
 
@@ -206,25 +203,21 @@ def test_model_and_memory(served: Server) -> None:
 
 def test_prefixes_and_their_events(served: Server, events_port: int) -> None:
     """A block's event names its tokens; the second request finds it."""
-    subscriber = zmq.Context.instance().socket(zmq.SUB)
-    subscriber.connect(f"tcp://127.0.0.1:{events_port}")
-    subscriber.setsockopt(zmq.SUBSCRIBE, b"")
-    subscriber.setsockopt(zmq.RCVTIMEO, 1000)
     prompt = [number % 1000 + 50 for number in range(300)]
     stored: list[int] = []
-    for attempt in range(30):  # a subscriber hears what is published after it has joined
-        prompt[0] = 2000 + attempt
-        assert post(served, "/v1/completions", prompt=prompt, max_tokens=1).status_code == 200
-        try:
-            payload = subscriber.recv_multipart()[-1]
-        except zmq.Again:
-            continue
-        for event in msgspec.msgpack.decode(payload)[1]:
-            fields = event if isinstance(event, list) else list(event.values())
-            stored += next((field for field in fields if isinstance(field, list) and len(field) > 100), [])
-        if stored:
-            break
-    subscriber.close(0)
+    with zmq.Context() as context, context.socket(zmq.SUB) as subscriber:
+        subscriber.connect(f"tcp://127.0.0.1:{events_port}")
+        subscriber.setsockopt(zmq.SUBSCRIBE, b"")
+        subscriber.setsockopt(zmq.RCVTIMEO, 1000)
+        for attempt in range(10):  # a subscriber hears what is published after it has joined
+            prompt[0] = 2000 + attempt
+            assert post(served, "/v1/completions", prompt=prompt, max_tokens=1).status_code == 200
+            with suppress(zmq.Again):
+                for event in msgspec.msgpack.decode(subscriber.recv_multipart()[-1])[1]:
+                    fields = event if isinstance(event, list) else list(event.values())
+                    stored += next((field for field in fields if isinstance(field, list) and len(field) > 100), [])
+            if stored:
+                break
     assert stored[1:] == prompt[1 : len(stored)]
     again = post(served, "/v1/completions", prompt=prompt, max_tokens=1).json()
     assert again["usage"]["prompt_tokens_details"]["cached_tokens"] == 256
@@ -256,7 +249,7 @@ def test_priorities_and_a_full_queue(served: Server) -> None:
     assert chat(served, priority=3)["choices"]
 
     def ask(_: int) -> int:
-        return post(served, "/v1/completions", prompt="x", max_tokens=200, ignore_eos=True).status_code
+        return post(served, "/v1/completions", prompt="x", max_tokens=50, ignore_eos=True).status_code
 
     with ThreadPoolExecutor(20) as pool:
         codes = list(pool.map(ask, range(20)))
