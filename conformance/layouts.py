@@ -124,6 +124,18 @@ def _lighton_ocr(weights: Weights, config: Config) -> tuple[Weights, Config, Non
     return weights, {**config, **changes}, None
 
 
+def _qwen3_omni(weights: Weights, config: Config) -> tuple[Weights, Config, None]:
+    """The thinker is one of three models in the published file; what speaks is left out."""
+    whole = {
+        "model_type": "qwen3_omni_moe",
+        "architectures": config["architectures"],
+        "dtype": config.get("dtype"),
+        "enable_audio_output": False,
+        "thinker_config": config,
+    }
+    return {f"thinker.{name}": weight for name, weight in weights.items()}, whole, None
+
+
 def _renamed(weights: Weights, names: Mapping[str, str]) -> Weights:
     """Every weight under the name that all of these patterns, one after the other, make of its own."""
     renamed = {}
@@ -247,6 +259,7 @@ LAYOUTS = {
     "pangu_embedded": _pangu_embedded,
     "chatglm": _chatglm,
     "lighton_ocr": _lighton_ocr,
+    "qwen3_omni": _qwen3_omni,
     "longcat_flash": _longcat_flash,
     "internlm2": _internlm2,
     "internlm3": _internlm3,

@@ -30,6 +30,9 @@ def registry(
         bool, typer.Option("--missing", help="Leave out what the results show as right, refused or not built.")
     ] = False,
     faults: Annotated[bool, typer.Option("--faults", help="Also try deliberate faults: each must be caught.")] = False,
+    fault: Annotated[
+        list[str] | None, typer.Option("--fault", help="Also try this deliberate fault; may be repeated.")
+    ] = None,
     count_only: Annotated[
         bool, typer.Option("--count", help="Print the count of the results, and run nothing.")
     ] = False,
@@ -46,9 +49,9 @@ def registry(
     from ascend_cli.output import emit_json, notice
 
     chips = [chip_named(one).name for one in chip or CHIPS]
-    chosen = _chosen(names or [], kind)
+    chosen, tried = _chosen(names or [], kind), _tried(faults, fault or [])
     if not count_only:
-        _run(chosen, chips, (missing, faults), store, cache, notice)
+        _run(chosen, chips, (missing, tried), store, cache, notice)
         _write_page(page, store)
     rows = [row for row in kept.load(store).values() if row.name in chosen and row.chip in chips]
     if json:
@@ -69,8 +72,21 @@ def _chosen(names: list[str], kind: str | None) -> list[str]:
     return [name for name in names or known if kind is None or known[name][0] == kind]
 
 
+def _tried(every: bool, named: list[str]) -> tuple[str, ...]:
+    from conformance.registry.run import OF_KINDS
+
+    if unknown := [name for name in named if name not in OF_KINDS]:
+        raise UsageError(f"--fault {unknown[0]} is none of {', '.join(OF_KINDS)}")
+    return OF_KINDS if every else tuple(named)
+
+
 def _run(
-    chosen: list[str], chips: list[str], how: tuple[bool, bool], store: Path, cache: Path, say: Callable[[str], None]
+    chosen: list[str],
+    chips: list[str],
+    how: tuple[bool, tuple[str, ...]],
+    store: Path,
+    cache: Path,
+    say: Callable[[str], None],
 ) -> None:
     from conformance.places import Places
     from conformance.registry.run import Runner

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -45,8 +45,10 @@ class Runner:
         self.places, self.cache, self.logs, self.say, self.seed = places, cache, cache / "logs", say, seed
         self.logs.mkdir(parents=True, exist_ok=True)
 
-    def run(self, name: str, chips: list[str], keep: Callable[[RegistryResult], None], faults: bool = False) -> None:
-        """One architecture on every chip; `keep` is called with each result. faults: try those of its kind too."""
+    def run(
+        self, name: str, chips: list[str], keep: Callable[[RegistryResult], None], faults: Sequence[str] = ()
+    ) -> None:
+        """One architecture on every chip; `keep` is called with each result. faults: try those that change it too."""
         kind, _, module = registered()[name]
         if (known := refusal(name, module)) is not None:  # as the engine does, from the same table
             notes = (UNBUILT,) if "architecture" not in self._build(name, only_describe=True) else ()
@@ -69,7 +71,7 @@ class Runner:
                 # long prompt that is a share that only a fault should have. More prompts tell the two apart.
                 result = self._run_on(chip, self._verifier(architecture, make_prompts), kind)
             if faults and result.outcome == "right":
-                result = replace(result, faults=self._faults(verifier, chip))
+                result = replace(result, faults=self._faults(verifier, chip, faults))
             keep(result)
 
     def _verifier(self, architecture: Architecture, make: Callable[[int, str, int], Prompts]) -> Verifier:
@@ -78,10 +80,10 @@ class Runner:
         engine = {**COMMON_ENGINE, "max_num_seqs": SEQUENCES}
         return Verifier(*arguments, prompts=prompts, engine=engine, engine_timeout_s=ENGINE_TIMEOUT_S)
 
-    def _faults(self, verifier: Verifier, chip: str) -> dict[str, bool]:
+    def _faults(self, verifier: Verifier, chip: str, faults: Sequence[str]) -> dict[str, bool]:
         """Whether each fault that changes this model is caught."""
         found, checkpoint = {}, verifier.checkpoint()
-        for fault in OF_KINDS:
+        for fault in faults:
             try:
                 found[fault] = verifier.catches(fault, checkpoint, chip).caught
             except AscendError as error:

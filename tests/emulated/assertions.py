@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 GREEDY = {"temperature": 0, "max_tokens": 12, "ignore_eos": True}
 # "The capital of France is", "Water boils at", "def fibonacci(n):", and one that is longer than a block of the cache.
@@ -77,3 +78,14 @@ def rounding_errors(exact: np.ndarray, rounded: np.ndarray, likeliest: int = 5) 
 
 def root_mean_square(parts: list[np.ndarray]) -> float:
     return float(np.sqrt(np.square(np.concatenate(parts)).mean()))
+
+
+def chance_of(observed: np.ndarray, expected: np.ndarray) -> float:
+    """That counts drawn as expected are as far from it as those observed (chi-square)."""
+    # The approximation by chi-square asks for five in a cell: rarer pairs share one.
+    rare = expected < 5
+    cells = [np.append(counts[~rare], counts[rare].sum()) for counts in (observed, expected)]
+    assert len(cells[0]) > 6
+    statistic = ((cells[0] - cells[1]) ** 2 / cells[1]).sum()
+    freedom = torch.tensor((len(cells[0]) - 1) / 2)
+    return float(torch.special.gammaincc(freedom, torch.tensor(statistic / 2, dtype=freedom.dtype)))

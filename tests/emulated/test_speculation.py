@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from conformance.architectures import architectures
 from conformance.places import Places
@@ -18,7 +17,7 @@ from conformance.tiny import build_reciter
 from conformance.verify import Verifier
 from tests.models.served import on_the_cpu
 
-from .assertions import LONG, TIE, gap, log_softmax
+from .assertions import LONG, TIE, chance_of, gap, log_softmax
 
 NGRAM = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 3, "prompt_lookup_min": 2}
 MTP = {"method": "mtp", "num_speculative_tokens": 1}
@@ -70,17 +69,6 @@ def test_drafts_do_not_change_what_is_sampled(
     for tokens in answers:
         observed[allowed.index(tokens[0]), allowed.index(tokens[1])] += 1
     assert chance_of(observed, expected) > 1e-4  # that an honest sampler is as far off
-
-
-def chance_of(observed: np.ndarray, expected: np.ndarray) -> float:
-    """That counts drawn as expected are as far from it as those observed (chi-square)."""
-    # The approximation by chi-square asks for five in a cell: rarer pairs share one.
-    rare = expected < 5
-    cells = [np.append(counts[~rare], counts[rare].sum()) for counts in (observed, expected)]
-    assert len(cells[0]) > 6
-    statistic = ((cells[0] - cells[1]) ** 2 / cells[1]).sum()
-    freedom = torch.tensor((len(cells[0]) - 1) / 2)
-    return float(torch.special.gammaincc(freedom, torch.tensor(statistic / 2, dtype=freedom.dtype)))
 
 
 @pytest.fixture(scope="module")

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from ascend_cli.errors import AscendError, UsageError
 from ascend_facts import registry_results as kept
 from ascend_facts.chips import find
-from ascend_facts.model_results import Cell, ModelResult, standing
+from ascend_facts.model_results import Cell, ModelResult, Trial, standing
 from ascend_facts.model_shape import read_model_shape
 from ascend_facts.refused import refusal
 from ascend_facts.registry_results import RegistryResult
 from conformance.architectures import architectures
 from conformance.forks import TIMED_OUT
+from conformance.registry.command import registry
 from conformance.registry.names import data, registered
 from conformance.registry.run import EXCUSED, Runner, outcome_of
 from conformance.registry.scale import LAYERS, every_kind, scaled
@@ -139,6 +141,26 @@ def test_more_prompts_decide_where_rounding_may_pick_another_expert(
     Runner(None, tmp_path, print).run("MixtralForCausalLM", ["310P3"], kept_results.append)  # type: ignore[arg-type]
     assert [row.outcome for row in kept_results] == [outcome] and len(given) == asked
     assert given == sorted(given) and len(set(given)) == asked
+
+
+def test_the_faults_that_are_named_are_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = {"architecture": asdict(architectures()["qwen3"])}
+    monkeypatch.setattr(Runner, "_build", lambda self, name, only_describe=False: built)
+    monkeypatch.setattr(Verifier, "run", lambda self, chip, settings: cells(prefill="pass"))
+    monkeypatch.setattr(Verifier, "checkpoint", lambda self: tmp_path)
+
+    def catches(self: Verifier, fault: str, checkpoint: Path, chip: str) -> Trial:
+        if fault == "dropped-sink":
+            raise AscendError("The fault 'dropped-sink' changes nothing in qwen3.")
+        return Trial(fault == "rope-theta")
+
+    monkeypatch.setattr(Verifier, "catches", catches)
+    rows: list[RegistryResult] = []
+    runner = Runner(None, tmp_path, print)  # type: ignore[arg-type]
+    runner.run("Qwen3ForCausalLM", ["310P3"], rows.append, ("dropped-sink", "rope-theta", "swapped-kv-heads"))
+    assert rows[0].faults == {"rope-theta": True, "swapped-kv-heads": False} and not rows[0].good
+    with pytest.raises(UsageError, match="--fault dropped-sinks is none of dropped-sink"):
+        registry(["Qwen3ForCausalLM"], fault=["dropped-sinks"])
 
 
 def test_results_survive_storage(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def encode(checkpoint: str, file: str, pictures: int) -> tuple[np.ndarray, dict[
             features = torch.cat(list(model.embed_multimodal(pixel_values=on_chip, image_grid_thw=grids)))
             torch.npu.synchronize()  # the one wait of a device, which is ours
             stats = counters.stats()
-    waits = stats["synchronisations"]
+    waits = stats["synchronizations"]
     asked = {
         "launches": stats["launches_total"],
         "waits": sum(waits[kind] for kind in ("stream", "blocking_copy", "event")),
