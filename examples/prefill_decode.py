@@ -28,8 +28,9 @@ def engine(model: str, folder: str, role: str, tokens: int) -> None:
         },
     )
     output = llm.generate(PROMPT, SamplingParams(temperature=0, max_tokens=tokens), use_tqdm=False)[0]
-    read = len(output.prompt_token_ids) - output.num_cached_tokens
-    print(f"{role}: {read} of {len(output.prompt_token_ids)} tokens read; {output.outputs[0].text.strip()!r}", flush=True)
+    tokens_in = len(output.prompt_token_ids)
+    read = tokens_in - output.num_cached_tokens
+    print(f"{role}: {read} of {tokens_in} tokens read; {output.outputs[0].text.strip()!r}", flush=True)
 
 
 def main() -> None:
