@@ -140,7 +140,7 @@ def main() -> None:
         if number % SAMPLE_EVERY == 0:
             memory.append((number, process.memory_info().rss / 2**20))
             minutes.append((elapsed_s / 60, memory[-1][1]))
-            windows.append(_launches(counters.stats()))
+            windows.append(_launches(counters))
         last = number == steps or elapsed_s > limit_s
         if last or number % WRITE_EVERY == 0:
             found |= soak.counted() | {
@@ -179,11 +179,16 @@ def launches_of_a_step(soak: Soak, counters: Any) -> float:
             soak.engine.add_request(f"steady-{number}", prompt, sampling)
         while soak.engine.has_unfinished_requests():
             soak.engine.step()
-        counted.append(_launches(counters.stats()))
+        counted.append(_launches(counters))
     return (counted[1] - counted[0]) / 30
 
 
-def _launches(stats: dict[str, Any]) -> int:
+def _launches(counters: Any) -> int:
+    """All that was launched: torch_npu launches from a queue of its own, which may lag behind a step's end."""
+    import torch
+
+    torch.npu.synchronize()
+    stats = counters.stats()
     return int(stats["launches_total"]) + int(stats["graph_launches_total"])
 
 
