@@ -3,6 +3,7 @@ neither computing nor memory is needed for it. Only modelled times are asserted,
 
 from __future__ import annotations
 
+import ctypes
 import json
 import resource
 import socket
@@ -106,8 +107,6 @@ class Bench:
         cann.call("aclrtStreamWaitEvent", stream, event)
 
     def elapsed_ms(self, start: Any, end: Any) -> float:
-        import ctypes
-
         self.open_gates()
         cann.call("aclrtSynchronizeEvent", end)
         elapsed = ctypes.c_float()
@@ -156,8 +155,6 @@ def test_streams_overlap_unless_an_event_orders_them(start: Start) -> None:
 
 def time_a_graph(fork: bool, replays: int) -> float:
     """Ten copies on the captured stream, ten more on it or beside it."""
-    import ctypes
-
     with Bench() as bench:
         main, side = cann.stream(), cann.stream()
         cann.call("aclmdlRICaptureBegin", main, cann.RELAXED)
@@ -184,8 +181,6 @@ def test_a_replay_takes_the_time_of_its_longest_path(start: Start) -> None:
 
 def account_for_copies() -> dict[str, int]:
     """Four copies, and a graph of six replayed twice."""
-    import ctypes
-
     from ascend_emulator import counters
 
     with Bench() as bench:
@@ -214,7 +209,7 @@ def time_a_lookup() -> float:
     table = torch.empty(1 << 20, 128, dtype=torch.float16, device="npu")
     rows = torch.zeros(4, dtype=torch.int64, device="npu")
     start, end = (torch.npu.Event(enable_timing=True) for _ in range(2))
-    gate = Gate(torch.npu.current_stream().npu_stream)
+    gate = Gate(ctypes.c_void_p(torch.npu.current_stream().npu_stream))
     start.record()
     table.index_select(0, rows)
     end.record()
@@ -264,7 +259,7 @@ def time_a_matmul(tokens: int, nz: bool) -> float:
         weight = torch_npu.npu_format_cast(weight, 29)
     out = torch.empty(tokens, 51200, dtype=torch.float16, device="npu")
     start, end = (torch.npu.Event(enable_timing=True) for _ in range(2))
-    gate = Gate(torch.npu.current_stream().npu_stream)
+    gate = Gate(ctypes.c_void_p(torch.npu.current_stream().npu_stream))
     start.record()
     torch.mm(x, weight, out=out)
     end.record()
