@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -37,7 +36,7 @@ def cached(engine: dict[str, Any]) -> list[int]:
     return [number["answers"][0]["cached_tokens"] for number in engine["rounds"]]
 
 
-@pytest.mark.slow  # seven engines
+@pytest.mark.slow  # five engines
 @pytest.mark.parametrize(("chip", "ranks"), [("310P3", 1), ("910B3", 1), ("310P3", 2)])
 def test_another_server_goes_on_from_a_prompt(
     run_engines: Callable, qwen3: Path, tmp_path: Path, chip: str, ranks: int
@@ -69,11 +68,7 @@ def test_another_server_goes_on_from_a_prompt(
         assert [tokens_of(engine, number) for number in range(len(ROUNDS))] == answers
     # The second is found in the server's own prefix cache; what was never computed is nowhere.
     assert cached(plain) == cached(strange) == [0, 256, 0]
-    assert cached(decode) == [
-        256,
-        256,
-        0,
-    ]  # and so has `wary`, which answers rightly: it computed a spoiled block again
+    assert cached(decode) == [256, 256, 0]
     assert len(sorted(folder.rglob("*.safetensors"))) == 2 * ranks  # who only decodes saves nothing
 
 
@@ -84,5 +79,4 @@ def test_a_server_that_does_both_saves_what_it_did_not_find(run_engines: Callabl
     assert cached(first) == [0, 256, 0]
     assert cached(second) == [256, 384, 256]
     assert [tokens_of(first, number) for number in range(3)] == [tokens_of(second, number) for number in range(3)]
-    names = {json.dumps(file.relative_to(tmp_path).as_posix()) for file in tmp_path.rglob("*.safetensors")}
-    assert len(names) == 2 + 1 + 2
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 2 + 1 + 2

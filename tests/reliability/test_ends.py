@@ -138,7 +138,7 @@ def end_while_it_starts(tiny: Path, log: Path, moment: float, number: signal.Sig
     """
     with started(tiny, log=log, wait=False) as server:
         deadline = time.monotonic() + START_LIMIT_S
-        while moment >= 0 and not any(is_engine(one) for one in server.descendants()):
+        while moment >= 0 and not server.descendants("EngineCore"):
             assert time.monotonic() < deadline
             time.sleep(0.02)
         time.sleep(abs(moment))
@@ -147,10 +147,6 @@ def end_while_it_starts(tiny: Path, log: Path, moment: float, number: signal.Sig
         server.process.wait(LIMIT_S)
         assert [one for one in wait_until_gone(processes, LIMIT_S) if lives(one)] == []
     record("R6", "starts interrupted", 1)
-
-
-def is_engine(process: psutil.Process) -> bool:
-    return lives(process) and "EngineCore" in " ".join(process.cmdline())
 
 
 # Before the engine, as it is forked, as it reads the weights, as it captures graphs, and about when it is ready.

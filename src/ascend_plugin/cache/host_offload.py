@@ -36,8 +36,7 @@ class OffloadingConnector(offloading_connector.OffloadingConnector):
 
 def canonical(pages: list[Pages], groups: list[list[int]]) -> CanonicalKVCaches:
     """As vLLM hands them from the connector to the worker."""
-    refs = [[CanonicalKVCacheRef(tensor_idx=index, page_size_bytes=pages[index].size_bytes) for index in each]
-            for each in groups]  # fmt: skip
+    refs = [[CanonicalKVCacheRef(index, pages[index].size_bytes) for index in indices] for indices in groups]
     return CanonicalKVCaches([CanonicalKVCacheTensor(each, each.size_bytes) for each in pages], refs)  # type: ignore[arg-type]  # a worker of ours reads them
 
 

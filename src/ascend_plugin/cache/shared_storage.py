@@ -30,6 +30,7 @@ from vllm.v1.metrics.cache_hit_source import CacheHitSource
 
 from ascend_plugin import detection
 from ascend_plugin.cache.pages import HostCopies, find_pages
+from ascend_plugin.configuration import SHARED_FOLDER
 from ascend_plugin.detection import DEVICE_TO_HOST, HOST_TO_DEVICE
 from ascend_plugin.log import plugin_logger
 
@@ -41,8 +42,7 @@ if TYPE_CHECKING:
     from vllm.v1.request import Request
 
 logger = plugin_logger(__name__)
-FOLDER = "shared_storage_path"  # in kv_connector_extra_config, as upstream names it
-NAMESPACE = "namespace"
+NAMESPACE = "namespace"  # in kv_connector_extra_config, beside the folder
 NamedBlock = tuple[str, int]  # a block's name in the folder, and where it is in the cache
 
 
@@ -71,7 +71,7 @@ class ExampleConnector(KVConnectorBase_V1):
     def __init__(self, vllm_config: VllmConfig, role: KVConnectorRole, kv_cache_config: KVCacheConfig) -> None:
         super().__init__(vllm_config, role, kv_cache_config)
         extra = self._kv_transfer_config.kv_connector_extra_config
-        self._folder = Path(extra[FOLDER])
+        self._folder = Path(extra[SHARED_FOLDER])
         self._folder.mkdir(parents=True, exist_ok=True)
         self._block_size = vllm_config.cache_config.block_size
         self._ranks = vllm_config.parallel_config.tensor_parallel_size
@@ -90,7 +90,8 @@ class ExampleConnector(KVConnectorBase_V1):
     def get_num_new_matched_tokens(self, request: Request, num_computed_tokens: int) -> tuple[int, bool]:
         if request.prompt_token_ids is None:  # embeddings, which have no name
             return 0, False
-        names = self._names(request)
+        # Asked at every step for as long as the request waits, and a prompt's names stay.
+        names, _ = self._waiting.get(request.request_id) or (self._names(request), 0)
         self._waiting[request.request_id] = names, num_computed_tokens
         if not self._kv_transfer_config.is_kv_consumer:
             return 0, False
@@ -167,12 +168,13 @@ class ExampleConnector(KVConnectorBase_V1):
             raise NotImplementedError("A cache of several groups of layers cannot be shared through a folder.")
         self._starts = np.cumsum([0, *(each.size_bytes for each in self._pages)])
         self._staged = HostCopies(int(self._starts[-1]))
+        self._block = self._staged.as_bytes()
         self._rank = get_tensor_model_parallel_rank()
 
     def start_load_kv(self, forward_context: ForwardContext, **kwargs: Any) -> None:
         for name, block in self._transfers().load:
             try:
-                self._staging()[:] = read(self._file(name, self._rank), len(self._staging()))
+                self._block[:] = read(self._file(name, self._rank), len(self._block))
             except (OSError, ValueError, SafetensorError) as error:
                 logger.warning("Block %d is not taken from %s: %s.", block, self._folder, error)
                 self._failed.add(block)
@@ -192,7 +194,7 @@ class ExampleConnector(KVConnectorBase_V1):
                 continue
             self._copy(block, DEVICE_TO_HOST)
             try:
-                write(file, self._staging())
+                write(file, self._block)
             except OSError as error:
                 logger.warning("Block %d is not saved in %s: %s.", block, self._folder, error)
 
@@ -219,9 +221,6 @@ class ExampleConnector(KVConnectorBase_V1):
         )
         self._staged.queue(copies, kind, stream)
         stream.synchronize()
-
-    def _staging(self) -> np.ndarray:
-        return self._staged.as_bytes()
 
     def _file(self, name: str, rank: int) -> Path:
         return self._folder / name[:2] / f"{name}-{rank}.safetensors"
