@@ -4,7 +4,7 @@ On two servers the same is `--kv-transfer-config` with `kv_producer` on one, `kv
 that both see; a router sends each prompt to the first with `max_tokens=1`, then to the second.
 """
 
-import multiprocessing
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -34,15 +34,16 @@ def engine(model: str, folder: str, role: str, tokens: int) -> None:
 
 
 def main() -> None:
+    if len(sys.argv) == 5:
+        engine(*sys.argv[1:4], int(sys.argv[4]))
+        return
     model = (
         sys.argv[1] if len(sys.argv) > 1 else str(build_smollm2(Path.home() / ".cache/ascend-plugin/models/smollm2"))
     )
     with tempfile.TemporaryDirectory() as folder:
-        for role, tokens in (("kv_producer", 1), ("kv_consumer", 24)):
-            # An engine each, as on two machines: it has its chip for as long as its process lives.
-            process = multiprocessing.get_context("spawn").Process(target=engine, args=(model, folder, role, tokens))
-            process.start()
-            process.join()
+        for role, tokens in (("kv_producer", "1"), ("kv_consumer", "24")):
+            # A process each, as on two machines: an engine has its chip for as long as its process lives.
+            subprocess.run([sys.executable, __file__, model, folder, role, tokens], check=True)
 
 
 if __name__ == "__main__":
