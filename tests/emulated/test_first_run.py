@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ascend_emulator.host import CANN_VERSION
 from ascend_emulator.launcher import Machine
 from gguf import GGUFReader
 
@@ -72,7 +73,7 @@ def test_each_quirk_shows_in_the_step_that_meets_it_first(
     fault = {"kind": "launch", "operator": "HcclAllReduce", "code": 507015, "nth": 40, "times": 0}
     faults.write_text(json.dumps({"faults": [fault]}))
     machine = emulated(chip="310P3", count=2, rules="none,rotary_views", faults=faults)
-    of = probes.Installation("Ascend310P3", "8.5.0", None, emulated=True)
+    of = probes.Installation("Ascend310P3", CANN_VERSION, None, emulated=True)
     result = tmp_path / "result.json"
     probes.ProbeResult(of, {"rotary_on_views": True}).write(result)
     code, document = first_run(machine, llama, ASCEND_PROBE=str(result))

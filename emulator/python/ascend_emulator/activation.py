@@ -25,6 +25,7 @@ LIBRARIES = (
     "libge_runner.so",
     "libascend_ml.so",
     "libhccl.so",
+    "libhcomm.so",
     "libatb.so",
 )
 OPERATORS = "libopapi.so"  # linked with torch, so there is one for each series of torch: lib/torch-2.13

@@ -19,7 +19,8 @@ from pathlib import Path
 from ascend_emulator.settings import Settings
 from ascend_emulator.smi.machine import DRIVER_VERSION
 
-CANN_VERSION = "8.5.0"
+_VERSION_FILE = Path(__file__).parent / "cann" / "runtime" / "version.info"  # the build reads it too
+CANN_VERSION = dict(line.split("=", 1) for line in _VERSION_FILE.read_text().splitlines())["Version"]
 DRIVER_USER_ID = 1000  # HwHiAiUser: the owner of device nodes, and the user HCCL looks up (vllm-ascend issue 9490)
 
 

@@ -1,52 +1,14 @@
-// HCCL's point-to-point calls. Between HcclGroupStart and HcclGroupEnd a thread collects them; the group then makes
-// progress as one task for each communicator and stream, so that the order within it cannot deadlock.
+// HCCL's point-to-point calls, and groups of calls.
 #include <hccl/hccl.h>
 
-#include <algorithm>
-#include <utility>
-#include <vector>
-
-#include "core/tensor.h"
 #include "hccl/errors.h"
+#include "hccl/group.h"
 #include "hccl/handles.h"
-#include "hccl/operation_task.h"
 #include "hccl/reduction.h"
 #include "hccl/support.h"
 
 namespace emulator::hccl {
 namespace {
-
-// A message as queued: with device addresses, which are translated when it runs.
-using Messages = std::vector<Transfer>;
-
-struct Batch {
-  std::shared_ptr<Communicator> communicator;
-  aclrtStream stream;
-  Messages messages;
-};
-
-// Batches in the order of their first messages: every rank has the same one, as it has not of addresses. Ranks that
-// began with different communicators would wait for each other.
-struct Group {
-  int depth = 0;
-  std::vector<Batch> batches;
-
-  void add(const std::shared_ptr<Communicator>& communicator, aclrtStream stream, const Transfer& message) {
-    const auto found = std::find_if(batches.begin(), batches.end(), [&](const Batch& batch) {
-      return batch.communicator == communicator && batch.stream == stream;
-    });
-    if (found != batches.end()) {
-      found->messages.push_back(message);
-    } else {
-      batches.push_back({communicator, stream, {message}});
-    }
-  }
-};
-
-Group& group() {
-  thread_local Group collected;
-  return collected;
-}
 
 Transfer make_transfer(const Communicator& communicator, bool sends, void* data, uint64_t count, HcclDataType dtype,
                        uint32_t peer) {
@@ -58,27 +20,12 @@ Transfer make_transfer(const Communicator& communicator, bool sends, void* data,
   return {sends, peer, static_cast<char*>(data), bytes};
 }
 
-void submit_messages(const std::shared_ptr<Communicator>& communicator, Operation kind, aclrtStream stream,
-                     const Messages& messages) {
-  Traffic traffic;
-  for (const Transfer& message : messages)
-    (message.sends ? traffic.sent_bytes : traffic.received_bytes) += message.bytes;
-  submit_operation(communicator, kind, stream, traffic, [messages, kind, c = communicator.get()] {
-    Messages translated = messages;
-    for (Transfer& message : translated) message.data = static_cast<char*>(host_address(message.data));
-    c->transfer(kind, translated);
-  });
-}
-
 void send_or_receive(Operation kind, void* data, uint64_t count, HcclDataType dtype, uint32_t peer, HcclComm handle,
                      aclrtStream stream) {
   const auto communicator = find_communicator(handle);
   check_operation(kind, communicator->size());
   const Transfer message = make_transfer(*communicator, kind == Operation::kSend, data, count, dtype, peer);
-  if (group().depth > 0) {
-    group().add(communicator, stream, message);
-    return;
-  }
+  if (in_group()) return add_message(communicator, stream, message);
   if (peer == communicator->rank())
     fail(HCCL_E_PARA, "EI0003: rank %u cannot exchange a single message with itself.", peer);
   submit_messages(communicator, kind, stream, {message});
@@ -105,6 +52,7 @@ HcclResult HcclRecv(void* data, uint64_t count, HcclDataType dtype, uint32_t pee
 
 HcclResult HcclBatchSendRecv(HcclSendRecvItem* items, uint32_t count, HcclComm handle, aclrtStream stream) {
   return hccl_guarded("HcclBatchSendRecv", [&] {
+    if (in_group()) fail(HCCL_E_NOT_SUPPORT, "HcclBatchSendRecv cannot be called within a group.");
     const auto communicator = find_communicator(handle);
     check_operation(Operation::kBatchSendReceive, communicator->size());
     if (items == nullptr || count == 0) fail(HCCL_E_PARA, "EI0003: there are no items.");
@@ -117,20 +65,8 @@ HcclResult HcclBatchSendRecv(HcclSendRecvItem* items, uint32_t count, HcclComm h
   });
 }
 
-HcclResult HcclGroupStart() {
-  ++group().depth;
-  return HCCL_SUCCESS;
-}
+HcclResult HcclGroupStart() { return hccl_guarded("HcclGroupStart", start_group); }
 
-HcclResult HcclGroupEnd() {
-  return hccl_guarded("HcclGroupEnd", [] {
-    if (group().depth == 0) fail(HCCL_E_PARA, "there is no group to end.");
-    if (--group().depth > 0) return;
-    const auto collected = std::exchange(group().batches, {});
-    for (const auto& [communicator, stream, messages] : collected) {
-      submit_messages(communicator, Operation::kBatchSendReceive, stream, messages);
-    }
-  });
-}
+HcclResult HcclGroupEnd() { return hccl_guarded("HcclGroupEnd", end_group); }
 
 }  // extern "C"

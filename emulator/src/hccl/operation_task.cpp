@@ -11,6 +11,7 @@
 #include "core/task.h"
 #include "hccl/collective_cost.h"
 #include "hccl/errors.h"
+#include "hccl/group.h"
 #include "runtime/device.h"
 
 namespace emulator::hccl {
@@ -89,7 +90,12 @@ class OperationTask final : public Task {
 
 void submit_operation(std::shared_ptr<Communicator> communicator, Operation operation, aclrtStream stream,
                       Traffic traffic, std::function<void()> body) {
-  submit(stream, std::make_shared<OperationTask>(std::move(communicator), operation, traffic, std::move(body)));
+  auto task = std::make_shared<OperationTask>(std::move(communicator), operation, traffic, std::move(body));
+  if (in_group()) {
+    add_collective(std::move(task), stream);
+  } else {
+    submit(stream, std::move(task));
+  }
 }
 
 }  // namespace emulator::hccl

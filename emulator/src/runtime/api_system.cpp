@@ -21,9 +21,10 @@ using namespace emulator;
 
 namespace {
 
-// The version every library of the emulator follows when it decides which functions to export.
-constexpr const char* kCannVersion = "8.5.0";
-constexpr const char* kDriverVersion = "25.5.0";  // the driver package that CANN 8.5.0 was released with
+// kCannVersion: the version that every library of the emulator follows when it decides which functions to export.
+#include "cann_version.inc"
+// Of the line that CANN 9's guide names. From 26.0 on torch_npu pins host memory by aclrtMallocHostWithCfg.
+constexpr const char* kDriverVersion = "25.5.0";
 
 // The thread that calls aclInit goes on to start torch_npu's release_thread, which looks for work every microsecond for
 // the life of the process. With Linux's timer slack of 50 us that takes an eighth of a core of an idle process; threads

@@ -9,6 +9,7 @@ import datetime
 import os
 import sys
 import time
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -144,6 +145,29 @@ def messages(ranks: Ranks) -> None:
         expect_equal(f"batch from {peer}", output, sample(torch.float32, 1000, 10 * peer + ranks.rank))
 
 
+def grouped(ranks: Ranks) -> None:
+    """Collectives, then messages, between the calls that open and close a group (torch_npu's test_hccl_group.py)."""
+    backend: Any = dist.distributed_c10d._get_default_group()._get_backend(torch.device("npu"))
+    first, second = (torch.full((1 << 16,), float(ranks.rank + n)).npu() for n in (1, 2))
+    backend._group_start()
+    works = [dist.all_reduce(each, async_op=True) for each in (first, second)]
+    backend._group_end()
+    for work in works:
+        work.wait()
+    total = float(sum(range(ranks.size)))
+    expect_equal("first of a group", first, torch.full((1 << 16,), total + ranks.size))
+    expect_equal("second of a group", second, torch.full((1 << 16,), total + 2 * ranks.size))
+    if ranks.rank > 1:
+        return
+    move = dist.isend if ranks.rank == 0 else dist.irecv
+    backend._group_start()
+    works = [move(each, 1 - ranks.rank) for each in (first, second)]
+    backend._group_end()
+    for work in works:
+        work.wait()
+    expect_equal("message of a group", second, torch.full((1 << 16,), total + 2 * ranks.size))
+
+
 def subgroups(ranks: Ranks) -> None:
     """Two halves and the whole, with operations of all of them under way at once."""
     halves = [list(range(ranks.size // 2)), list(range(ranks.size // 2, ranks.size))]
@@ -232,6 +256,7 @@ PROGRAMS = {
         all_to_all,
         rooted,
         messages,
+        grouped,
     ],
     "subgroups": [subgroups],
     "captured": [captured],

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ascend_emulator.launcher import Machine
 from ascend_emulator.worker import Worker
 from runtime import cann
 from runtime.faulty import HANGS, LOSING_OPERATOR, LOST, answer, code_of, lose_the_chip, process
 
 FLOAT, SUM = 4, 0
-PARAMETER, POINTER = 1, 2  # HCCL_E_PARA, HCCL_E_PTR
+PARAMETER, POINTER, NOT_SUPPORTED = 1, 2, 5  # HCCL_E_PARA, HCCL_E_PTR, HCCL_E_NOT_SUPPORT
 RANKS = 2
 ROOT_INFO_BYTES = 4108
 COUNT = 16
@@ -182,6 +184,100 @@ def group_over_many(communicators: int) -> list[tuple[int, str]]:
 
 def test_groups_are_worked_off_in_the_order_of_the_program(worker: Worker) -> None:
     assert worker.call(group_over_many, 8) == [(0, ""), (0, "")]
+
+
+def group_on_two_streams() -> list[tuple[int, str]]:
+    """Rank 0 sends first and rank 1 too, each on one stream and receives on another: one batch on the first."""
+    members = ranks()
+    library = cann.hccl()
+    for rank, member in enumerate(members):
+        communicator = member.use()
+        assert library.HcclGroupStart() == 0
+        for call, stream in ((library.HcclSend, member.stream), (library.HcclRecv, cann.stream())):
+            assert call(member.buffer, U64(COUNT), FLOAT, 1 - rank, communicator, stream) == 0
+        assert library.HcclGroupEnd() == 0
+    return [outcome(member) for member in members]
+
+
+def test_a_group_of_messages_is_one_batch_on_its_first_stream(worker: Worker) -> None:
+    assert worker.call(group_on_two_streams) == [(0, ""), (0, "")]
+
+
+def collectives_of_a_group() -> tuple[list[bytes], list[bytes]]:
+    """A buffer of each rank before and after the end of the group that sums it; the end waits for the sum."""
+    members = ranks()
+    library = cann.hccl()
+    before, after = [b""] * RANKS, [b""] * RANKS
+
+    def work(rank: int) -> None:
+        member = members[rank]
+        communicator, buffer, stream = member.use(), member.buffer, member.stream
+        cann.fill(buffer, 0x40, 4, stream)
+        library.HcclGroupStart()
+        library.HcclAllReduce(buffer, buffer, U64(1), FLOAT, SUM, communicator, stream)
+        cann.synchronize(stream)
+        before[rank] = cann.read(buffer, 4)
+        library.HcclGroupEnd()
+        after[rank] = cann.read(buffer, 4)
+
+    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(RANKS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return before, after
+
+
+def test_collectives_of_a_group_wait_for_its_end(worker: Worker) -> None:
+    three = struct.unpack("f", b"\x40" * 4)[0]
+    before, after = worker.call(collectives_of_a_group)
+    assert before == [b"\x40" * 4] * 2
+    assert [struct.unpack("f", each)[0] for each in after] == [2 * three] * 2
+
+
+def against_the_rules_of_groups() -> dict[str, int]:
+    member = ranks()[0]
+    communicator = member.use()
+    library, buffer, stream = cann.hccl(), member.buffer, member.stream
+
+    def reduce() -> int:
+        return int(library.HcclAllReduce(buffer, buffer, U64(COUNT), FLOAT, SUM, communicator, stream))
+
+    def send() -> int:
+        return int(library.HcclSend(buffer, U64(COUNT), FLOAT, 1, communicator, stream))
+
+    codes = {"end without a start": library.HcclGroupEnd()}
+
+    def within() -> None:  # a thread of its own: the group is left open
+        cann.set_device(member.device)
+        library.HcclGroupStart()
+        codes["the first message"] = send()
+        codes["a collective after a message"] = reduce()
+        codes["a batch in a group"] = library.HcclBatchSendRecv(buffer, ctypes.c_uint32(1), communicator, stream)
+
+    thread = threading.Thread(target=within)
+    thread.start()
+    thread.join()
+    return codes
+
+
+def test_the_rules_of_groups(worker: Worker) -> None:
+    codes = worker.call(against_the_rules_of_groups)
+    assert codes.pop("the first message") == 0
+    assert set(codes.values()) == {NOT_SUPPORTED}
+
+
+def start_of_a_group() -> int:
+    return int(cann.hccl().HcclGroupStart())
+
+
+@pytest.mark.parametrize("chip", ["310P3", "950PR"])
+def test_chips_without_groups(emulated: Callable[..., Machine], chip: str) -> None:
+    worker = Worker(emulated(chip=chip).environment)
+    try:
+        assert worker.call(start_of_a_group) == NOT_SUPPORTED
+    finally:
+        worker.close()
 
 
 def messages_of_two_streams(messages: int) -> list[int]:

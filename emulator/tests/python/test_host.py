@@ -23,7 +23,7 @@ def test_a_sound_host_has_what_a_driver_leaves(tmp_path: Path) -> None:
     assert "Version=" in (tmp_path / "usr/local/Ascend/driver/version.info").read_text()
     assert "Driver_Install_Path_Param=" in (tmp_path / "etc/ascend_install.info").read_text()
     toolkit = tmp_path / "usr/local/Ascend/ascend-toolkit/latest"
-    assert "version=8.5.0" in next(toolkit.glob("*-linux/ascend_toolkit_install.info")).read_text()
+    assert f"version={host.CANN_VERSION}" in next(toolkit.glob("*-linux/ascend_toolkit_install.info")).read_text()
     assert npu_smi(machine, "info").stdout.count("310P3") == 4
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from ascend_emulator.chips import find
+from ascend_emulator.host import CANN_VERSION
 from ascend_emulator.pytest_plugin import Npu
 
 from . import cann
@@ -77,4 +78,4 @@ def version() -> str:
 
 
 def test_the_cann_version_is_the_one_the_libraries_follow(npu: Npu) -> None:
-    assert npu.call(version) == "8.5.0"
+    assert npu.call(version) == CANN_VERSION
