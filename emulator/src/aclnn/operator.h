@@ -94,6 +94,9 @@ struct Registration {
 #define ACLNN_WORK(op) ACLNN_DEFINE_(op, work, ::emulator::Work)
 #define ACLNN_WORKSPACE(op) ACLNN_DEFINE_(op, workspace, ::emulator::aclnn::Workspace)
 
+// What the host of the chip takes to begin an operator that no core runs; assumed: an order of magnitude.
+inline constexpr double kAiCpuLaunchNs = 100e3;
+
 // Phase-1 refusals: throw Failure(161002) with a printf-style message unless the condition holds.
 void require(bool condition, const char* format, ...) __attribute__((format(printf, 2, 3)));
 

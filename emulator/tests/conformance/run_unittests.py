@@ -22,11 +22,12 @@ import unittest
 import zlib
 from collections import defaultdict
 from pathlib import Path
+from types import ModuleType
 from typing import TextIO
 
 import numpy
 import torch
-import torch_npu.testing.testcase  # noqa: F401  (every file imports it; it opens no device)
+import torch_npu.testing.testcase  # every file imports it; it opens no device
 
 CPU_SECONDS_PER_TEST = 60
 SECONDS_PER_TEST = 3600  # of the wall clock: a hang; on a busy machine a test waits long for its share of the CPU
@@ -112,6 +113,15 @@ def waiting(suite: unittest.TestSuite, recorder: Recorder, known: set[str]) -> u
     return unittest.TestSuite(tests)
 
 
+def import_as_program(path: Path) -> ModuleType:
+    """The file's module, with what it sets when it is run as a program (compatible kernels), but for its own run."""
+    torch_npu.testing.testcase.run_tests = unittest.main = lambda *_, **__: None
+    spec = importlib.util.spec_from_file_location("__main__", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def run_file(file: str, folder: Path, answers_path: str, known: set[str]) -> None:
     """The tests of a file that have no outcome yet; ends the process at the first failure."""
     path = folder / file
@@ -122,10 +132,7 @@ def run_file(file: str, folder: Path, answers_path: str, known: set[str]) -> Non
         recorder = Recorder(file, answers)
         limit(SECONDS_PER_IMPORT, SECONDS_PER_TEST)
         try:
-            spec = importlib.util.spec_from_file_location(path.stem.replace(" ", "_"), path)
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-            suite = unittest.defaultTestLoader.loadTestsFromModule(module)
+            suite = unittest.defaultTestLoader.loadTestsFromModule(import_as_program(path))
         except Exception as error:  # the file itself cannot be used
             outcome = {"test": file, "status": "failed", "reason": f"{type(error).__name__}: {error}"[:MAX_REASON]}
             print(json.dumps({"file": file, "outcome": outcome}), file=answers, flush=True)

@@ -198,7 +198,7 @@ void check_scatter(const TensorView& self, int64_t dim, const TensorView& index,
 
 // A scatter copies the tensor unless it works in place, and writes an element for each index.
 Work scatter_work(const TensorView& self, int64_t dim, const TensorView& index, int64_t reduction, bool in_place) {
-  constexpr double kAiCpuLaunchNs = 100e3, kAiCpuIndexNs = 100;  // assumed: an order of magnitude
+  constexpr double kAiCpuIndexNs = 100;  // assumed: an order of magnitude
   const auto elements = static_cast<double>(index.numel()), item_bytes = static_cast<double>(element_bits(self.dtype)) / 8;
   const auto copied = in_place ? 0.0 : static_cast<double>(size_in_bytes(self.sizes, self.dtype));
   Work work{.vector_flops = elements,

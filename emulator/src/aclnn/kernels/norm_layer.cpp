@@ -1,4 +1,5 @@
-// LayerNorm. Semantics: hicann/ops-nn, norm/layer_norm_v4/docs and op_host/op_api/aclnn_layer_norm.cpp.
+// LayerNorm, and FastLayerNorm, which differs in the order of its sums alone (torch_npu calls it for compatible kernels).
+// Semantics: hicann/ops-nn, norm/layer_norm_v4/docs and op_host/op_api/aclnn_layer_norm.cpp, aclnn_fast_layer_norm.cpp.
 #include <ATen/ops/from_blob.h>
 
 #include <vector>
@@ -41,9 +42,8 @@ void check_statistic(const TensorView& statistic, const char* name, int64_t rows
           static_cast<long long>(statistic.numel()), static_cast<long long>(rows));
 }
 
-}  // namespace
-
-ACLNN_CHECK(LayerNorm) {
+template <typename Args>
+void check_layer_norm(const Args& a) {
   require_float(a.input, "input");
   const auto axes = static_cast<int>(a.normalizedShape.size());
   bool matches = axes >= 1 && axes <= a.input.rank();
@@ -63,7 +63,8 @@ ACLNN_CHECK(LayerNorm) {
   check_statistic(a.rstdOutOptional, "rstdOutOptional", rows);
 }
 
-ACLNN_KERNEL(LayerNorm) {
+template <typename Args>
+void compute_layer_norm(const Args& a) {
   const auto [rows, cols] = rows_of(a.input, a.normalizedShape);
   const DenseInput input(a.input), weight(a.weightOptional), bias(a.biasOptional);
   std::vector<float> mean(rows), rstd(rows);
@@ -91,9 +92,20 @@ ACLNN_KERNEL(LayerNorm) {
 }
 
 // One read, one write, eight vector operations an element.
-ACLNN_WORK(LayerNorm) {
+template <typename Args>
+Work work_of_layer_norm(const Args& a) {
   const double bytes = static_cast<double>(size_in_bytes(a.input.sizes, a.input.dtype));
   return {.vector_flops = 8.0 * static_cast<double>(a.input.numel()), .read_bytes = bytes, .written_bytes = bytes};
 }
+
+}  // namespace
+
+ACLNN_CHECK(LayerNorm) { check_layer_norm(a); }
+ACLNN_KERNEL(LayerNorm) { compute_layer_norm(a); }
+ACLNN_WORK(LayerNorm) { return work_of_layer_norm(a); }
+
+ACLNN_CHECK(FastLayerNorm) { check_layer_norm(a); }
+ACLNN_KERNEL(FastLayerNorm) { compute_layer_norm(a); }
+ACLNN_WORK(FastLayerNorm) { return work_of_layer_norm(a); }
 
 }  // namespace emulator::aclnn

@@ -81,7 +81,7 @@ ACLNN_KERNEL(ReduceSum) {
   at::sum_out(out(a.out), in(a.self), ints_or_none(a.dims), a.keepDims, aten_dtype(a.out.dtype));
 }
 ACLNN_WORK(ReduceSum) {
-  constexpr double kAiCpuLaunchNs = 100e3, kAiCpuElementNs = 10;  // assumed: an order of magnitude
+  constexpr double kAiCpuElementNs = 10;  // assumed: an order of magnitude
   const auto bytes = [](const TensorView& tensor) { return static_cast<double>(size_in_bytes(tensor.sizes, tensor.dtype)); };
   Work work{.vector_flops = static_cast<double>(a.self.numel()), .read_bytes = bytes(a.self), .written_bytes = bytes(a.out)};
   if (a.out.dtype == ACL_INT32 && enforces(Rule::kInt32Sum)) {
