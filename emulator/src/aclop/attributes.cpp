@@ -1,5 +1,5 @@
-// Attributes of operators of the older aclop interface. torch_npu fills them in for every operator; the one operator
-// that is executed here, Identity, has none, so that only the names are kept, for the message of a refused operator.
+// Attributes of operators of the older aclop interface. torch_npu fills them in for every operator; the operators that are
+// executed here have whole numbers alone, so that of the others the names are kept, for the message of a refused one.
 #include "aclop/attributes.h"
 
 #include "core/errors.h"
@@ -14,7 +14,7 @@ emulator::ObjectPool<aclopAttr>& pool() {
   return instance;
 }
 
-aclError add(const char* function, aclopAttr* attributes, const char* name) {
+aclError add(const char* function, aclopAttr* attributes, const char* name, const int64_t* number = nullptr) {
   return guarded(function, [&] {
     if (attributes == nullptr || name == nullptr)
       emulator::fail(ACL_ERROR_INVALID_PARAM, "attr and attrName must not be null.");
@@ -23,6 +23,7 @@ aclError add(const char* function, aclopAttr* attributes, const char* name) {
                      static_cast<const void*>(attributes));
     }
     attributes->names.emplace_back(name);
+    if (number != nullptr) attributes->whole_numbers[name] = *number;
   });
 }
 
@@ -39,11 +40,12 @@ aclopAttr* aclopCreateAttr() {
 }
 void aclopDestroyAttr(const aclopAttr* attributes) { pool().destroy(attributes); }
 
-aclError aclopSetAttrBool(aclopAttr* attributes, const char* name, uint8_t) {
-  return add("aclopSetAttrBool", attributes, name);
+aclError aclopSetAttrBool(aclopAttr* attributes, const char* name, uint8_t value) {
+  const int64_t number = value != 0;
+  return add("aclopSetAttrBool", attributes, name, &number);
 }
-aclError aclopSetAttrInt(aclopAttr* attributes, const char* name, int64_t) {
-  return add("aclopSetAttrInt", attributes, name);
+aclError aclopSetAttrInt(aclopAttr* attributes, const char* name, int64_t value) {
+  return add("aclopSetAttrInt", attributes, name, &value);
 }
 aclError aclopSetAttrFloat(aclopAttr* attributes, const char* name, float) {
   return add("aclopSetAttrFloat", attributes, name);

@@ -1,5 +1,5 @@
-"""Format casts reach the device as aclop Identity, on 910B since CANN 9.1.0 as aclnnNpuFormatCast; every other aclop
-operator is refused by name."""
+"""Format casts reach the device as aclop Identity, on 910B since CANN 9.1.0 as aclnnNpuFormatCast; an aclop
+operator that is not emulated is refused by name."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@
 #include <ATen/ops/reciprocal.h>
 #include <ATen/ops/round.h>
 #include <ATen/ops/rsqrt.h>
-#include <ATen/ops/sign.h>
+#include <ATen/ops/sgn.h>
 #include <ATen/ops/signbit.h>
 #include <ATen/ops/sin.h>
 #include <ATen/ops/sinc.h>
@@ -106,7 +106,7 @@ ACLNN_UNARY(Tan, tan, self)
 ACLNN_UNARY_IN_PLACE(InplaceTan, tan, selfRef)
 ACLNN_UNARY(Trunc, trunc, self)
 
-ACLNN_KERNEL(Sign) { at::sign_out(out(a.result), in(a.self)); }
+ACLNN_KERNEL(Sign) { at::sgn_out(out(a.result), in(a.self)); }  // of a complex number: on the unit circle
 ACLNN_KERNEL(Signbit) { at::signbit_out(out(a.out), in(a.self)); }
 ACLNN_KERNEL(LogicalNot) { at::logical_not_out(out(a.out), in(a.self)); }
 ACLNN_UNARY_IN_PLACE(InplaceLogicalNot, logical_not, selfRef)
