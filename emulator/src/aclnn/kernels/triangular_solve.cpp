@@ -1,8 +1,6 @@
 // Systems of equations with triangular matrices. Semantics: hicann/ops-math, math/triangular_solve/docs and
 // op_host/op_api/aclnn_triangular_solve.cpp.
 #include <ATen/ops/linalg_solve_triangular.h>
-#include <ATen/ops/tril.h>
-#include <ATen/ops/triu.h>
 
 #include "aclnn/kernels/aten_arguments.h"
 
@@ -43,9 +41,8 @@ ACLNN_KERNEL(TriangularSolve) {
   const at::Tensor matrices = in(a.A);
   store(a.xOut, at::linalg_solve_triangular(a.transpose ? matrices.mT() : matrices, in(a.self),
                                             a.upper != a.transpose, /*left=*/true, a.unitriangular));
-  if (!a.mOut.defined()) return;
-  const at::Tensor half = a.upper ? at::triu(matrices) : at::tril(matrices);
-  store(a.mOut, half.expand(in(a.mOut).sizes()));
+  // The document says one triangle of A; the operator copies A as a whole, as torch does.
+  if (a.mOut.defined()) store(a.mOut, matrices.expand(in(a.mOut).sizes()));
 }
 
 // MatrixTriangularSolve is an AI CPU operator: no core runs it.
