@@ -25,11 +25,11 @@ def media_results(rows: Iterable[ModelResult], chips: Iterable[str]) -> list[Reg
             if known is not None:
                 found.append(RegistryResult(name, KIND, chip, "refused", known))
             elif of_rows:
-                found.append(RegistryResult(name, KIND, chip, *_outcome(of_rows)))
+                found.append(RegistryResult(name, KIND, chip, *outcome_of_rows(of_rows)))
     return found
 
 
-def _outcome(rows: list[ModelResult]) -> tuple[Outcome, str]:
+def outcome_of_rows(rows: Iterable[ModelResult]) -> tuple[Outcome, str]:
     """The worst that came of any cell: wrong, then neither; right where anything passed and nothing failed."""
     cells = [cell for row in rows for cell in row.cells.values()]
     failed = [cell for cell in cells if cell.outcome == "fails"]

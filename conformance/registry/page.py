@@ -124,7 +124,7 @@ def named_releases(rows: Rows, registry: Results, language: Language) -> str:
 
 def _standing(structure: str, chip: str, rows: Rows, registry: Results, language: Language) -> str:
     if (row := rows.get((structure, chip))) is not None:
-        return _outcome("right" if row.good else "wrong", language)
+        return _outcome(media_rows.outcome_of_rows([row])[0], language)
     result = registry.get((structure, chip))
     return "" if result is None else _outcome(result.outcome, language)
 
