@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from ascend_facts.model_results import ModelResult
 from ascend_facts.refused import refusal
@@ -41,6 +41,6 @@ def outcome_of_rows(rows: Iterable[ModelResult]) -> tuple[Outcome, str]:
     return "refused", next((cell.detail for cell in cells if cell.outcome == "refused"), "")
 
 
-def kinds() -> Mapping[str, str]:
+def kinds() -> dict[str, str]:
     """Of those that no other table of vLLM's has as well."""
     return {name: KIND for name in with_media() if name not in registered()}

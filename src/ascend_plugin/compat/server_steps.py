@@ -46,7 +46,7 @@ def apply() -> None:
             if bound:
                 args.max_num_batched_tokens = min(args.max_num_batched_tokens, max(bound, args.max_num_seqs))
 
-    change = ModelConfig._try_verify_and_update_model_config
+    change: Any = ModelConfig._try_verify_and_update_model_config
 
     @functools.wraps(change)
     def change_completed(self: Any) -> None:
