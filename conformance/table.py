@@ -39,7 +39,7 @@ def render(
     rows = [results[key] for key in results]
     chips = sorted({row.chip for row in rows})
     parts = [texts.header.format(limit=f"{LIMIT:.0f}"), page.evidence(language)]
-    parts += [page.named_releases(results, registry, language), page.registry_section(registry, language)]
+    parts += [page.named_releases(results, registry, language), page.registry_section(registry, language, results)]
     parts.append(_feature_list(texts))
     for chip in chips:
         of_chip = {row.name: row for row in rows if row.chip == chip}

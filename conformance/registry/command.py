@@ -47,6 +47,8 @@ def registry(
     """
     from ascend_cli.hardware import chip_named
     from ascend_cli.output import emit_json, notice
+    from ascend_facts import model_results
+    from conformance.registry.media_rows import media_results
 
     chips = [chip_named(one).name for one in chip or CHIPS]
     chosen, tried = _chosen(names or [], kind), _tried(faults, fault or [])
@@ -57,7 +59,8 @@ def registry(
     if json:
         emit_json({"schema": kept.SCHEMA, "results": rows})
     else:
-        _print_counts(rows, chosen)
+        whole = not names and kind is None  # those with media are counted from their rows
+        _print_counts(rows, chosen, media_results(model_results.shipped().values(), chips) if whole else [])
     return BAD_ANSWER if any(not row.good for row in rows) else OK
 
 
@@ -120,15 +123,16 @@ def _write_page(page: Path, store: Path) -> None:
 SETTLED = ("right", "refused", "not built")
 
 
-def _print_counts(rows: list[RegistryResult], chosen: list[str]) -> None:
+def _print_counts(rows: list[RegistryResult], chosen: list[str], with_media: list[RegistryResult]) -> None:
     from rich.table import Table
 
     from ascend_cli.output import console
+    from conformance.registry.media_rows import kinds
     from conformance.registry.names import registered
 
-    known = {name: registered()[name][0] for name in chosen}
+    known = {name: str(registered()[name][0]) for name in chosen} | (kinds() if with_media else {})
     table = Table("chip", "kind", *kept.OUTCOMES, "right of those that can be built", title_justify="left")
-    for (chip, kind), counted in kept.counts(rows, known).items():
+    for (chip, kind), counted in kept.counts([*rows, *with_media], known).items():
         numbers = [str(counted[outcome]) for outcome in kept.OUTCOMES]
         table.add_row(chip, kind, *numbers, f"{kept.share_right(counted):.0%}")
     console().print(table)

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-Kind = Literal["text generation", "pooling"]
+Kind = Literal["text generation", "pooling", "multimodal"]
 DATA = Path(__file__).with_name("registry.toml")
 
 TABLES: Mapping[str, Kind] = {
@@ -21,11 +21,22 @@ TABLES: Mapping[str, Kind] = {
     "_TOKEN_CLASSIFICATION_MODELS": "pooling",
     "_SEQUENCE_CLASSIFICATION_MODELS": "pooling",
 }
+WITH_MEDIA = "_MULTIMODAL_MODELS"  # run as rows of multimodal.toml, by `python -m conformance NAME`
 
 
 @cache
 def registered() -> Mapping[str, tuple[Kind, str, str]]:
     """(kind, vLLM's table, module) of each architecture that generates or pools text, in vLLM's order."""
+    return _read(TABLES)
+
+
+@cache
+def with_media() -> Mapping[str, str]:
+    """The module of each architecture that generates from pictures, films or sounds."""
+    return {name: module for name, (_, _, module) in _read({WITH_MEDIA: "multimodal"}).items()}
+
+
+def _read(tables: Mapping[str, Kind]) -> dict[str, tuple[Kind, str, str]]:
     package = find_spec("vllm")
     if package is None or not package.submodule_search_locations:
         raise ImportError("vLLM is not installed: its registry says what there is to run.")
@@ -34,11 +45,11 @@ def registered() -> Mapping[str, tuple[Kind, str, str]]:
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
             table = getattr(node.targets[0], "id", "")
-            pairs = zip(node.value.keys, node.value.values, strict=True) if table in TABLES else ()
+            pairs = zip(node.value.keys, node.value.values, strict=True) if table in tables else ()
             for key, value in pairs:
                 if isinstance(key, ast.Constant):
                     module = ast.literal_eval(value)[0]
-                    found.setdefault(str(key.value), (TABLES[table], table, module))
+                    found.setdefault(str(key.value), (tables[table], table, module))
     return found
 
 

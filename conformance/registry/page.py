@@ -11,6 +11,7 @@ from typing import Any
 
 from ascend_facts.model_results import ModelResult
 from ascend_facts.registry_results import OUTCOMES, RegistryResult, Results, counts, share_right
+from conformance.registry import media_rows
 from conformance.registry.names import registered
 from conformance.table_texts import Language
 
@@ -29,7 +30,8 @@ TITLES: Mapping[Language, Mapping[str, str]] = {
         "registry text": (
             "`python -m conformance registry` makes a tiny checkpoint for each architecture of vLLM's registry that\n"
             "transformers can build, from its configuration class's own defaults scaled down, and runs it once on each\n"
-            "chip: prompts, a prompt in chunks, a prefix from the cache, decoding in graphs. Judged as the rows below."
+            "chip: prompts, a prompt in chunks, a prefix from the cache, decoding in graphs. Judged as the rows below.\n"
+            "Architectures that read pictures, films or sounds are counted from their rows below: they are not run again."
         ),
         "chip": "chip",
         "kind": "kind",
@@ -56,7 +58,8 @@ TITLES: Mapping[Language, Mapping[str, str]] = {
         "registry": "## vLLM 注册表中的所有结构",
         "registry text": (
             "`python -m conformance registry` 对 vLLM 注册表中 transformers 能构建的每种结构，用其配置类的默认值缩小后\n"
-            "生成一个小权重，在每种芯片上运行一次：提示、分块的提示、来自缓存的前缀、图模式解码。判断方法与下面的行相同。"
+            "生成一个小权重，在每种芯片上运行一次：提示、分块的提示、来自缓存的前缀、图模式解码。判断方法与下面的行相同。\n"
+            "读取图片、视频或声音的结构按下面表格中的行计数，不再重复运行。"
         ),
         "chip": "芯片",
         "kind": "类别",
@@ -80,7 +83,7 @@ OUTCOMES_ZH = {
     "not run": "尚未运行",
     "not built": "未构建",
 }
-KINDS_ZH = {"text generation": "文本生成", "pooling": "向量与排序"}
+KINDS_ZH = {"text generation": "文本生成", "pooling": "向量与排序", "multimodal": "多模态"}
 # Rows whose structure a test serves over HTTP, and the test.
 SERVED = {
     "qwen3": "tests/end_to_end/test_server.py",
@@ -121,7 +124,7 @@ def named_releases(rows: Rows, registry: Results, language: Language) -> str:
 
 def _standing(structure: str, chip: str, rows: Rows, registry: Results, language: Language) -> str:
     if (row := rows.get((structure, chip))) is not None:
-        return _outcome("right" if row.good else "wrong", language)
+        return _outcome(media_rows.outcome_of_rows([row])[0], language)
     result = registry.get((structure, chip))
     return "" if result is None else _outcome(result.outcome, language)
 
@@ -131,8 +134,8 @@ def _outcome(outcome: str, language: Language) -> str:
     return f"**{word}**" if outcome in ("wrong", "neither") else word
 
 
-def registry_section(registry: Results, language: Language) -> str:
-    """The count, a line for each architecture, and the reasons."""
+def registry_section(registry: Results, language: Language, rows: Rows) -> str:
+    """The count, with the architectures that have media from their rows, a line for each other one, and the reasons."""
     if not registry:
         return ""
     texts = TITLES[language]
@@ -141,8 +144,9 @@ def registry_section(registry: Results, language: Language) -> str:
     words = [_outcome(outcome, language).strip("*") for outcome in OUTCOMES]
     lines.append(f"| {texts['chip']} | {texts['kind']} | " + " | ".join(words) + f" | {texts['share']} |")
     lines.append("|---" * (len(words) + 3) + "|")
-    known = {name: kind for name, (kind, *_) in registered().items()}
-    for (chip, kind), counted in counts(registry.values(), known).items():
+    known = {name: str(kind) for name, (kind, *_) in registered().items()} | media_rows.kinds()
+    everything = [*registry.values(), *media_rows.media_results(rows.values(), chips)]
+    for (chip, kind), counted in counts(everything, known).items():
         kind = KINDS_ZH.get(kind, kind) if language == "zh" else kind
         numbers = " | ".join(str(counted[outcome]) for outcome in OUTCOMES)
         lines.append(f"| {chip} | {kind} | {numbers} | {share_right(counted):.0%} |")

@@ -104,15 +104,22 @@ def _check_sleep_mode(model: ModelConfig) -> None:
         model.sleep_mode_backend = SLEEP_BACKEND
 
 
-# Fields that vLLM's model reads of a configuration and that transformers 5 leaves out of it, by model type.
-LEFT_OUT = {"gte": {"position_embedding_type": "rope"}}
+# Fields that vLLM reads of a configuration and that transformers 5 leaves out of it, by model type.
+LEFT_OUT: dict[str, dict[str, Any]] = {
+    "gte": {"position_embedding_type": "rope"},
+    "xlm-roberta": {"position_embedding_type": "absolute"},
+    "qwen3_omni_moe_text": {"tie_word_embeddings": False},
+}
 
 
 def complete_fields(config: PretrainedConfig) -> None:
-    """Give a configuration what the model's checkpoints said before transformers left it out."""
+    """Give a configuration and its parts what the model's checkpoints said before transformers left it out."""
     for name, value in LEFT_OUT.get(config.model_type, {}).items():
         if not hasattr(config, name):
             setattr(config, name, value)
+    for part in list(vars(config).values()):
+        if hasattr(part, "model_type"):
+            complete_fields(part)
 
 
 def check_decoder(model: ModelConfig) -> None:

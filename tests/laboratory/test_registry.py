@@ -17,6 +17,7 @@ from ascend_facts.registry_results import RegistryResult
 from conformance.architectures import architectures
 from conformance.forks import TIMED_OUT
 from conformance.registry.command import registry
+from conformance.registry.media_rows import kinds, media_results
 from conformance.registry.names import data, registered
 from conformance.registry.run import EXCUSED, Runner, outcome_of
 from conformance.registry.scale import LAYERS, every_kind, scaled
@@ -193,6 +194,25 @@ def test_what_was_refused_counts_if_it_could_have_been_built() -> None:
     counted = kept.counts(rows, dict.fromkeys("ABC", "text generation"))["310P3", "text generation"]
     assert (counted["refused"], counted[kept.UNBUILT]) == (2, 1)
     assert kept.share_right(counted) == 0.5
+
+
+def test_architectures_with_media_are_counted_from_their_rows() -> None:
+    def row(name: str, architecture: str, *outcomes: str) -> ModelResult:
+        cells = {str(place): Cell(outcome, "why") for place, outcome in enumerate(outcomes)}  # type: ignore[arg-type]
+        return ModelResult(name, "multimodal", "310P3", cells=cells, architecture=architecture)
+
+    rows = [
+        row("a", "Qwen3VLForConditionalGeneration", "pass", "refused"),
+        row("b", "LlavaForConditionalGeneration", "pass"),
+        row("c", "LlavaForConditionalGeneration", "fails"),
+        row("d", "WhisperForConditionalGeneration", "refused"),
+    ]
+    found = {one.name: one.outcome for one in media_results(rows, ["310P3"])}
+    assert found["Qwen3VLForConditionalGeneration"] == "right"
+    assert found["LlavaForConditionalGeneration"] == "neither", "one of its rows ended in an error"
+    assert found["WhisperForConditionalGeneration"] == "refused"
+    assert "Qwen2VLForConditionalGeneration" not in found, "without a row it was not run"
+    assert not set(kinds()) & set(registered()), "each architecture is counted once"
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,10 @@ PATCHES = (
     ),
     Patch(
         "server_steps",
-        ("vllm.engine.arg_utils.EngineArgs._set_default_max_num_seqs_and_batched_tokens_args",),
+        (
+            "vllm.engine.arg_utils.EngineArgs._set_default_max_num_seqs_and_batched_tokens_args",
+            "vllm.config.model.ModelConfig._try_verify_and_update_model_config",
+        ),
         "configuration",
     ),
     Patch("torch_cuda", ("torch.cuda.Stream", "torch.cuda.Event", "torch.cuda.stream"), "worker"),

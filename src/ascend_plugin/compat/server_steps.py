@@ -2,11 +2,13 @@
 
 Reason: vLLM chooses it by memory, TPU and CPU; a platform is asked when a user's choice can no longer be told from the
 default. It is also the last place before vLLM complains of the steps of a model with an encoder, whatever the steps,
-so that a model that cannot run is refused here for its true reason, and before vLLM reads fields of a configuration
-that transformers no longer writes.
-Upstream: vllm/engine/arg_utils.py, EngineArgs.get_batch_defaults and the method below, which calls it.
-Held by: tests/upstream/test_patches.py, tests/emulated/test_configuration.py.
-Exit: when get_batch_defaults asks the platform.
+so that a model that cannot run is refused here for its true reason. vLLM's own changes to a model's configuration read
+fields that transformers no longer writes: they are filled in before.
+Upstream: vllm/engine/arg_utils.py, EngineArgs.get_batch_defaults and the method below, which calls it;
+vllm/config/model.py, ModelConfig._try_verify_and_update_model_config, with the classes of
+vllm/model_executor/models/config.py.
+Held by: tests/upstream/test_patches.py, tests/unit/plugin/test_choices.py, tests/emulated/test_configuration.py.
+Exit: when get_batch_defaults asks the platform; of the fields, when vLLM asks for them with a default.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 
 def apply() -> None:
+    from vllm.config import ModelConfig
     from vllm.engine.arg_utils import EngineArgs
     from vllm.usage.usage_lib import UsageContext
 
@@ -32,7 +35,6 @@ def apply() -> None:
 
     @functools.wraps(set_defaults)
     def set_with_chip(args: Any, usage_context: Any, model_config: Any, parallel_config: Any) -> None:
-        configuration.complete_fields(model_config.hf_config)
         configuration.check_decoder(model_config)
         left_open = args.max_num_batched_tokens is None
         set_defaults(args, usage_context, model_config, parallel_config)
@@ -44,8 +46,17 @@ def apply() -> None:
             if bound:
                 args.max_num_batched_tokens = min(args.max_num_batched_tokens, max(bound, args.max_num_seqs))
 
+    change: Any = ModelConfig._try_verify_and_update_model_config
+
+    @functools.wraps(change)
+    def change_completed(self: Any) -> None:
+        configuration.complete_fields(self.hf_config)
+        change(self)
+
     replaced: Any = EngineArgs  # mypy holds its methods to what they were
     replaced._set_default_max_num_seqs_and_batched_tokens_args = set_with_chip
+    models: Any = ModelConfig
+    models._try_verify_and_update_model_config = change_completed
 
 
 def server_step_tokens(model_config: ModelConfig, chip: ChipSpec) -> int:

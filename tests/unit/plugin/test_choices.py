@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from vllm.config import CompilationMode, CUDAGraphMode, KVTransferConfig
+from transformers import Qwen3OmniMoeConfig, XLMRobertaConfig
+from vllm.config import CompilationMode, CUDAGraphMode, KVTransferConfig, ModelConfig
 
 from ascend_facts import chips
-from ascend_plugin import configuration, detection
+from ascend_plugin import compat, configuration, detection
 from ascend_plugin.configuration import UnsupportedChoice
 from ascend_plugin.graphs import budget, events
 
@@ -375,7 +378,19 @@ def test_fields_that_transformers_leaves_out_are_there_for_vllm() -> None:
     gte = SimpleNamespace(model_type="gte")
     own = SimpleNamespace(model_type="gte", position_embedding_type="rotary")
     other = SimpleNamespace(model_type="qwen3")
-    for config in (gte, own, other):
+    omni = Qwen3OmniMoeConfig(thinker_config={"text_config": {}})
+    for config in (gte, own, other, omni):
         configuration.complete_fields(config)
     assert (gte.position_embedding_type, own.position_embedding_type) == ("rope", "rotary")
     assert not hasattr(other, "position_embedding_type")
+    assert omni.thinker_config.text_config.tie_word_embeddings is False
+
+
+def test_a_saved_roberta_is_configured(tmp_path: Path) -> None:
+    """vLLM reads the kind of its positions while it makes the configuration, before a platform is asked."""
+    compat.prepare_configuration()
+    config = XLMRobertaConfig(architectures=["XLMRobertaModel"], num_hidden_layers=2)
+    config.save_pretrained(tmp_path)
+    assert "position_embedding_type" not in json.loads((tmp_path / "config.json").read_text())
+    model = ModelConfig(model=str(tmp_path), skip_tokenizer_init=True, runner="pooling")
+    assert model.hf_config.position_embedding_type == "absolute"
