@@ -1,4 +1,4 @@
-"""What torch_npu launches through aclop (tensors in FRACTAL_NZ on 310P, copies between chips) against torch on the CPU."""
+"""What torch_npu launches through aclop (FRACTAL_NZ on 310P, copies between chips) against torch on the CPU."""
 
 from __future__ import annotations
 
