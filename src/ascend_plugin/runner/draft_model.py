@@ -14,7 +14,7 @@ import torch
 from vllm.v1.spec_decode.draft_model import DraftModelProposer
 from vllm.v1.spec_decode.utils import PADDING_SLOT_ID, extend_all_queries_by_N
 
-from ascend_plugin.ops.rows import write_first
+from ascend_plugin.ops.rows import WrittenByIndex, write_first
 from ascend_plugin.ops.upload import upload
 
 
@@ -60,6 +60,14 @@ class AscendDraftModel(DraftModelProposer):
         if cad.seq_lens_cpu_upper_bound is not None:
             longer = longer.replace(seq_lens_cpu_upper_bound=cad.seq_lens_cpu_upper_bound + 1)
         return len(tokens), begin + kept, longer
+
+
+def write_inputs_by_index(drafter: Any) -> None:
+    """Let a drafter's own buffers of tokens and positions, [tokens] or [3, tokens], be written by index."""
+    for name in ("input_ids", "positions", "mrope_positions"):
+        buffer = getattr(drafter, name, None)
+        if isinstance(buffer, torch.Tensor):
+            setattr(drafter, name, WrittenByIndex.of(buffer))
 
 
 def first_pass(lengths: np.ndarray) -> list[torch.Tensor]:

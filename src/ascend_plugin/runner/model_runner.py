@@ -32,7 +32,7 @@ from ascend_plugin.missing_kernels import explained
 from ascend_plugin.ops import moe_runner, positions, sampling, structured_output
 from ascend_plugin.ops.noise import HostNoise
 from ascend_plugin.runner.accepted import AcceptedTokens
-from ascend_plugin.runner.draft_model import AscendDraftModel
+from ascend_plugin.runner.draft_model import AscendDraftModel, write_inputs_by_index
 from ascend_plugin.runner.dummy_run import dummy_run_context
 from ascend_plugin.runner.packed_inputs import PackedInputs
 from ascend_plugin.weight_upload import HostDraws, PinnedUploads
@@ -48,6 +48,7 @@ class AscendModelRunner(GPUModelRunner):
         sampling.sample_with(self.sampler, getattr(self, "rejection_sampler", None), noise, self.chip)
         if isinstance(getattr(self, "drafter", None), DraftModelProposer):
             self.drafter = AscendDraftModel(vllm_config, device, self)
+        write_inputs_by_index(getattr(self, "drafter", None))
         self.profiles = True  # whether profile_run is to run
         self._warmed_up = False
         self._inputs: PackedInputs | None = None  # where the host knows all of them
