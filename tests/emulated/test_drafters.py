@@ -53,7 +53,7 @@ def test_drafters_give_the_greedy_answer_in_fewer_steps(
 ) -> None:
     rounds = [[{"prompt": prompt, "sampling": GREEDY} for prompt in part] for part in PARTS]
     common = {"max_num_seqs": 8, "num_gpu_blocks_override": 200, "enable_prefix_caching": True}
-    choices = [common, common | {"speculative_config": drafters[method]}]
+    choices = [common, common | {"speculative_config": drafters[method], "watch": True}]
     plain, drafted = run_engines(reciter, rounds, choices, chip=chip)
     assert plain["accepted_drafts"] == 0
     for number in range(len(PARTS)):
@@ -61,6 +61,7 @@ def test_drafters_give_the_greedy_answer_in_fewer_steps(
     assert 0.2 < drafted["accepted_drafts"] / drafted["drafts"] < 1
     assert drafted["rounds"][0]["stats"]["graphs"]["replays"]
     assert drafted["rounds"][1]["answers"][0]["cached_tokens"]
+    assert drafted["ragged_copies"] == []
 
 
 @pytest.mark.slow

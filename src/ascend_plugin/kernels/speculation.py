@@ -30,7 +30,7 @@ def eagle_step_slot_mapping(
     block = (clamped // block_size).clamp_(max=n_blocks_per_req - 1).to(torch.int64)
     blocks = block_table[:batch_size].gather(1, block[:, None]).squeeze(1)
     slots = (blocks * block_size + clamped % block_size).masked_fill(too_long, pad_id)
-    out_slot_mapping.copy_(_padded(slots.to(out_slot_mapping.dtype), len(out_slot_mapping), pad_id))
+    write_first(out_slot_mapping, _padded(slots.to(out_slot_mapping.dtype), len(out_slot_mapping), pad_id))
     write_first(out_clamped_positions, clamped.to(out_clamped_positions.dtype))
     grown = (seq_lens[:batch_size] + 1).masked_fill(too_long, 1).clamp_(max=max_model_len)
     write_first(seq_lens, grown)

@@ -16,12 +16,8 @@ def write_rows(table: torch.Tensor, places: torch.Tensor, rows: torch.Tensor) ->
 
 
 def write_first(out: torch.Tensor, values: torch.Tensor) -> None:
-    """out[:len(values)] = values, as out's dtype: by index, unless that is all of `out` (docs/silicon.md)."""
-    values = values.to(out.dtype)
-    if len(values) == len(out):
-        out.copy_(values)
-    else:
-        out.index_copy_(0, torch.arange(len(values), device=out.device), values)
+    """out[:len(values)] = values, as out's dtype, by index: behind `out` may lie the rest of a buffer (docs/silicon.md)."""
+    out.index_copy_(0, torch.arange(len(values), device=out.device), values.to(out.dtype))
 
 
 class WrittenByIndex(torch.Tensor):
