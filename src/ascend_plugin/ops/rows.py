@@ -16,7 +16,7 @@ def write_rows(table: torch.Tensor, places: torch.Tensor, rows: torch.Tensor) ->
 
 
 def write_first(out: torch.Tensor, values: torch.Tensor) -> None:
-    """out[:len(values)] = values, as out's dtype, by index: behind `out` may lie the rest of a buffer (docs/silicon.md)."""
+    """out[:len(values)] = values, as out's dtype: by index, since a buffer may go on behind `out` (docs/silicon.md)."""
     out.index_copy_(0, torch.arange(len(values), device=out.device), values.to(out.dtype))
 
 
