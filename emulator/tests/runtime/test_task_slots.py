@@ -18,6 +18,7 @@ from .faulty import PATIENCE_S, answer
 SIZE = 64
 SLOTS = 1792
 GIB = 1 << 30
+TURNS_HELD = 10
 
 
 @contextmanager
@@ -47,9 +48,11 @@ def enqueue_behind_a_wait(wanted: int) -> tuple[int, int, int]:
 
     thread = threading.Thread(target=enqueue)
     thread.start()
-    # The thread is held once it makes no step while this one makes many.
-    end, held_at = time.monotonic() + PATIENCE_S, -1
-    while held_at != done[0] and time.monotonic() < end:
+    # The thread is held once it makes no step while this one makes many, in turn after turn: on a busy machine one may
+    # pass before it has had its share of the CPU.
+    end, held_at, turns = time.monotonic() + PATIENCE_S, -1, 0
+    while turns < TURNS_HELD and time.monotonic() < end:
+        turns = turns + 1 if held_at == done[0] else 0
         held_at = done[0]
         for _ in range(500):
             cann.fill(memory, 2, SIZE, other)
