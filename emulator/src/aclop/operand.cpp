@@ -4,8 +4,8 @@
 #include <cstring>
 
 #include "core/errors.h"
-#include "core/half.h"
 #include "core/memory.h"
+#include "math/convert.h"
 
 namespace emulator::aclop {
 
@@ -123,13 +123,6 @@ int64_t saturated(double number, aclDataType dtype) {
   return static_cast<int64_t>(number);
 }
 
-uint16_t bfloat16_from_float(float value) {  // to the nearest, ties to even; a NaN stays one
-  uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  if ((bits & 0x7fffffff) > 0x7f800000) return static_cast<uint16_t>((bits >> 16) | 0x40);
-  return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
-
 }  // namespace
 
 bool is_whole(aclDataType dtype) {
@@ -173,11 +166,9 @@ int64_t whole_at(const Dense& values, int64_t index) {
 double number_at(const Dense& values, int64_t index) {
   switch (values.dtype) {
     case ACL_FLOAT16:
-      return float_from_half(element<uint16_t>(values, index));
     case ACL_BF16:
-      return float_from_bfloat16(element<uint16_t>(values, index));
     case ACL_FLOAT:
-      return element<float>(values, index);
+      return load_float(values.bytes.data(), values.dtype, index);
     case ACL_DOUBLE:
       return element<double>(values, index);
     default:
@@ -208,11 +199,11 @@ void put_whole(Dense& values, int64_t index, int64_t number) {
 void put_number(Dense& values, int64_t index, double number) {
   switch (values.dtype) {
     case ACL_FLOAT16:
-      return put(values, index, half_from_float(static_cast<float>(number)));
     case ACL_BF16:
-      return put(values, index, bfloat16_from_float(static_cast<float>(number)));
-    case ACL_FLOAT:
-      return put(values, index, static_cast<float>(number));
+    case ACL_FLOAT: {
+      const auto rounded = static_cast<float>(number);
+      return from_float(&rounded, values.bytes.data() + index * element_bits(values.dtype) / 8, values.dtype, 1);
+    }
     case ACL_DOUBLE:
       return put(values, index, number);
     case ACL_BOOL:
