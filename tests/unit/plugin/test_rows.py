@@ -17,10 +17,12 @@ def assigned(by_index: bool, shape: tuple[int, ...], dtype_name: str, count: int
     buffer = expected.to("npu")
     if by_index:
         buffer = WrittenByIndex.of(buffer)
-    values = torch.arange(expected[..., :count].numel(), dtype=dtype).view(*shape[:-1], count)
+    values = torch.arange(expected[..., :count].numel(), dtype=dtype)
     place = slice(None, count) if len(shape) == 1 else (slice(None), slice(None, count))
-    expected[place] = values
-    buffer[place] = values.to("npu")
+    expected[place] = values.view(expected[place].shape)
+    # What lies behind the values is ours too, and differs from the buffer's: a ragged copy brings it along.
+    source = torch.cat([values, torch.full((8,), 9, dtype=dtype)]).to("npu")
+    buffer[place] = source[: len(values)].view(expected[place].shape)
     read = buffer[..., 1:].clone()
     assert type(read) is torch.Tensor
     return [*buffer[..., :1].flatten().tolist(), *read.flatten().tolist()], [
