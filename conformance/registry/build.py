@@ -22,7 +22,7 @@ import transformers
 from conformance import cpu_job
 from conformance.architectures import FACTS, Architecture, Task
 from conformance.checkpoint import write_checkpoint
-from conformance.registry.names import data, registered
+from conformance.registry.names import data, registered, unbuildable
 from conformance.registry.scale import scaled
 
 GAINS = (1.0, 3.0, 0.4, 8.0)  # tried in this order until the logits say something
@@ -36,11 +36,9 @@ def describe(name: str) -> Architecture:
     """The architecture as data. Raises Unbuildable."""
     kind, table, _ = registered()[name]
     entry = data().get(name, {})
-    if "unbuildable" in entry:
-        raise Unbuildable(entry["unbuildable"])
+    if (why := unbuildable(name)) is not None:
+        raise Unbuildable(why)
     model_class = entry.get("model_class", name)
-    if not hasattr(transformers, model_class):
-        raise Unbuildable(f"transformers {transformers.__version__} has no {model_class}")
     config_class = getattr(transformers, model_class).config_class
     if kinds := [kind for kind in ("vision_config", "audio_config", "vlm_config") if hasattr(config_class(), kind)]:
         # Scaled down from outside, what its parts default to would stay as large as it is published.

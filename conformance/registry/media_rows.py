@@ -6,26 +6,29 @@ from collections.abc import Iterable
 
 from ascend_facts.model_results import ModelResult
 from ascend_facts.refused import refusal
-from ascend_facts.registry_results import Outcome, RegistryResult
-from conformance.registry.names import registered, with_media
+from ascend_facts.registry_results import UNBUILT, Outcome, RegistryResult
+from conformance.registry.names import registered, unbuildable, with_media
 
 KIND = "multimodal"
 
 
 def media_results(rows: Iterable[ModelResult], chips: Iterable[str]) -> list[RegistryResult]:
-    """A result for each architecture and chip that has a row or is refused by name; the others were not run."""
+    """A result for what has a row, is refused by name or cannot be built, on each chip; the others were not run."""
     by_place: dict[tuple[str, str], list[ModelResult]] = {}
     for row in rows:
         by_place.setdefault((row.architecture, row.chip), []).append(row)
     found = []
     for name in kinds():
-        known = refusal(name, with_media()[name])
+        known, missing = refusal(name, with_media()[name]), unbuildable(name)
         for chip in chips:
             of_rows = by_place.get((name, chip), [])
             if known is not None:
-                found.append(RegistryResult(name, KIND, chip, "refused", known))
+                notes = () if missing is None else (UNBUILT,)
+                found.append(RegistryResult(name, KIND, chip, "refused", known, notes))
             elif of_rows:
                 found.append(RegistryResult(name, KIND, chip, *outcome_of_rows(of_rows)))
+            elif missing is not None:
+                found.append(RegistryResult(name, KIND, chip, "not built", missing))
     return found
 
 

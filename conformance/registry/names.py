@@ -53,6 +53,21 @@ def _read(tables: Mapping[str, Kind]) -> dict[str, tuple[Kind, str, str]]:
     return found
 
 
+def unbuildable(name: str) -> str | None:
+    """Why nothing at hand has an architecture's mathematics; None where transformers has them.
+
+    Asked of the names that transformers lists: to ask for a class imports it, and torch with it.
+    """
+    import transformers
+
+    entry = data().get(name, {})
+    if "unbuildable" in entry:
+        return str(entry["unbuildable"])
+    if (model_class := entry.get("model_class", name)) not in dir(transformers):
+        return f"transformers {transformers.__version__} has no {model_class}"
+    return None
+
+
 @cache
 def data() -> Mapping[str, Mapping[str, Any]]:
     """What registry.toml says of architectures that the general rules do not build."""
