@@ -89,16 +89,16 @@ SWITCHES: dict[str, Switch] = {
         "    return list(flags), {}\n    kept: list[str] = []\n    environment: dict[str, str] = {}\n",
     ),
     "bounds.Bounds: 100 messages": one(f"{SERVICE}/bounds.py", "messages: int = 2048", "messages: int = 100"),
-    "limits._check_length and _read: no bound": Switch(
+    "limits._admit and _read: no bound": Switch(
         (
             Edit(
                 f"{SERVICE}/limits.py",
-                "        if length.isdigit() and int(length) > self._bounds.body_mib << 20:\n",
+                "        if length.isdigit() and int(length) > limit_kib << 10:\n",
                 "        if False:\n",
             ),
             Edit(
                 f"{SERVICE}/limits.py",
-                "            if size > self._bounds.body_mib << 20:\n                raise",
+                "            if size > limit_kib << 10:\n                raise",
                 "            if False:\n                raise",
             ),
         )
@@ -118,8 +118,8 @@ SWITCHES: dict[str, Switch] = {
     ),
     "limits._check_json: try grammars on the event loop": one(
         f"{SERVICE}/limits.py",
-        "            await self._grammars.check(kind, specification)\n",
-        '            __import__("time").sleep(30)\n            await self._grammars.check(kind, specification)\n',
+        "        await self._grammars.check(wanted)\n",
+        '        __import__("time").sleep(30)\n        await self._grammars.check(wanted)\n',
     ),
     "limits._check_json: want a list of messages in every body": one(
         f"{SERVICE}/limits.py",

@@ -29,6 +29,7 @@ HEALTH_LIMIT_S = 5  # seen beyond 9 s before there were bounds
 SLOW_MACHINE = 20  # times what /health takes with nobody else there is added, for a machine that others use
 MEMORY_LIMIT = 100 << 20
 DEEP = "[" * 10_000 + "]" * 10_000
+LONG = "x" * 1_000_000
 SELF_REFERRING = {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}
 EXPLODING = 'root ::= a{1,100000}\na ::= ("x" | "y" | root){1,1000}'
 
@@ -36,6 +37,17 @@ EXPLODING = 'root ::= a{1,100000}\na ::= ("x" | "y" | root){1,1000}'
 def raw(body: dict[str, Any], extra: str) -> bytes:
     """A body with text that json.dumps would not write."""
     return json.dumps(body)[:-1].encode() + b", " + extra.encode() + b"}"
+
+
+def calling(arguments: str) -> dict[str, Any]:
+    """A conversation in which a tool was called."""
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    answers = [{"role": "assistant", "tool_calls": [call]}, {"role": "tool", "tool_call_id": "1", "content": "x"}]
+    return {"messages": [{"role": "user", "content": "x"}, *answers]}
+
+
+def tool(number: int, parameters: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": f"f{number}", "parameters": parameters}}
 
 
 # (name, path, body): a dict is sent as JSON, bytes as they are. Each is to be answered 4xx.
@@ -96,6 +108,40 @@ REFUSED: list[tuple[str, str, Any]] = [
     ("a grammar that is none", COMPLETIONS, PROMPT | {"structured_outputs": {"grammar": "root ::= ((("}}),
     ("a template in the request", CHAT, ASK | {"chat_template": "{% for i in range(10**9) %}x{% endfor %}"}),
     ("an attack on the template's kwargs", CHAT, ASK | {"chat_template_kwargs": {"chat_template": "{{ 1 }}"}}),
+    ("deep arguments of a call", CHAT, ASK | calling(DEEP)),
+    ("deep arguments to make tokens of", "/tokenize", {"model": "tiny"} | calling(DEEP)),
+    (
+        "deep arguments of a call in a response's input",
+        RESPONSES,
+        {"model": "tiny", "input": [{"type": "function_call", "call_id": "1", "name": "f", "arguments": DEEP}]},
+    ),
+    ("arguments beyond 64 bits", CHAT, ASK | calling('{"a": ' + "9" * 4000 + "}")),
+    ("arguments with a lone surrogate", CHAT, ASK | calling(r'{"a": "\ud800"}')),
+    ("a deep schema in a string", CHAT, ASK | {"structured_outputs": {"json": DEEP}}),
+    ("a deep structural tag in a string", CHAT, ASK | {"structured_outputs": {"structural_tag": DEEP}}),
+    ("a choice of 1 MB", COMPLETIONS, PROMPT | {"structured_outputs": {"choice": [LONG]}}),
+    (
+        "40 tools that take seconds each",
+        CHAT,
+        ASK | {"tools": [tool(i, {"type": "string", "maxLength": 100_000 + i}) for i in range(40)]},
+    ),
+    ("50,000 parts", CHAT, ASK | {"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}] * 50_000}]}),
+    ("a message without content", CHAT, ASK | {"messages": [{"role": "user", "content": None}]}),
+    ("a text of 2 MB to make tokens of", "/tokenize", {"model": "tiny", "prompt": LONG * 2}),
+    ("a million tokens to make text of", "/detokenize", {"model": "tiny", "tokens": [5] * 1_000_000}),
+    (
+        "1,000 tools of 40 kB",
+        CHAT,
+        ASK | {"tools": [tool(i, {}) | {"description": "word " * 8000} for i in range(1000)]},
+    ),
+    ("documents of 40 MB", CHAT, ASK | {"documents": [{"title": "x", "text": "y" * 20_000}] * 2000}),
+    ("messages of 40 MB", CHAT, ASK | {"messages": [{"role": "user", "content": "x " * 10_000}] * 2000}),
+    ("bad words of 2 MB", COMPLETIONS, PROMPT | {"bad_words": [LONG, LONG]}),
+    ("stop strings of 1 MB", COMPLETIONS, PROMPT | {"stop": [LONG]}),
+    ("a model's name of 1 MB", COMPLETIONS, PROMPT | {"model": LONG}),
+    ("a request's id of 1 MB", COMPLETIONS, PROMPT | {"request_id": LONG}),
+    ("a request's id of two lines", CHAT, ASK | {"request_id": "a\nERROR b"}),
+    ("a former response of 1 MB", RESPONSES, {"model": "tiny", "input": "x", "previous_response_id": LONG}),
     ("no JSON", COMPLETIONS, b"{"),
     ("binary", COMPLETIONS, bytes(range(256)) * 100),
     ("gzip that names itself so", COMPLETIONS, gzip.compress(b" " * 10_000_000)),
@@ -259,7 +305,7 @@ def _until_idle(server: Running) -> None:
         time.sleep(0.2)
 
 
-@pytest.mark.breaks("limits._check_length and _read: no bound")
+@pytest.mark.breaks("limits._admit and _read: no bound")
 def test_large_bodies_and_headers(served: Running, canary: str) -> None:
     def chunks() -> Iterator[bytes]:
         yield b'{"prompt": "'

@@ -86,7 +86,7 @@ def test_a_killed_rank_is_noticed_and_leaves_nothing(emulated: Callable[..., Mac
     results = run(emulated(chip="310P3", count=3), "dies", 3)
     assert results[2][0] == -9
     for code, output in results[:2]:
-        assert code == 3, output[-3000:]
+        assert code in (3, -6), output[-3000:]  # or torch_npu's watchdog was first: it aborts the process
         assert "died" in output
     assert not {
         path.name for path in set(SHARED_MEMORY.iterdir()) - before if "ascend" in path.name or "hccl" in path.name

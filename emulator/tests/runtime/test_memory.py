@@ -241,7 +241,8 @@ ctypes.string_at(tensor.data_ptr(), 1)
 def test_the_host_cannot_read_protected_device_memory(emulated: Callable[..., Machine], protected: bool) -> None:
     machine = emulated(chip="910B3", count=1, protect_memory=protected)
     # The fault is meant: a sanitizer, where one watches, leaves it to the system.
-    environment = {**machine.environment, "ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":handle_segv=0"}
+    left = {name: os.environ.get(name, "") + ":handle_segv=0" for name in ("ASAN_OPTIONS", "TSAN_OPTIONS")}
+    environment = {**machine.environment, **left}
     ended = subprocess.run([sys.executable, "-c", PEEK], env=environment, capture_output=True, text=True, check=False)
     assert "computed" in ended.stdout, ended.stderr
     assert ended.returncode == (-11 if protected else 0)

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -18,6 +18,11 @@ VARIABLE = "ASCEND_REQUEST_LIMITS"
 PROMPTS = ("prompt", "prompts")
 ITEMS = ("input", "documents", "items", "text_1", "text_2", "queries", "data_1", "data_2")
 LISTS = ("stop", "stop_token_ids", "bad_words", "tools", "logit_bias")
+STRINGS_OF_LISTS = ("stop", "bad_words")  # vLLM makes tokens of the latter in front of everybody else's requests
+PAIRED = ("query", "queries", "documents", "text_1", "text_2", "data_1", "data_2")  # vLLM measures them as tokens only
+CONVERSATIONS = ("messages", "input")
+MEDIA = ("url", "image_url", "data", "file_data", "prompt_embeds", "image_embeds", "audio_embeds")  # hold base64
+NAMES = ("model", "request_id", "previous_response_id", "user", "safety_identifier", "prompt_cache_key")  # go to logs
 LARGEST_INT = (1 << 63) - 1
 LONG_NUMBER = re.compile(rb"\d{19}")
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -36,17 +41,22 @@ class Bounds:
     """Largest values; each can be set by its name in ASCEND_REQUEST_LIMITS (`n=4,body_mib=8`)."""
 
     body_mib: int = 48  # a few photographs in base64, as in the renderings' proxy
+    text_mib: int = 8  # of a body beside its pictures, films and sounds: twice a million tokens
     depth: int = 64  # of JSON
     n: int = 16  # answers to one prompt
     logprobs: int = 20  # as OpenAI has it; vLLM's --max-logprobs bounds it too
     prompts: int = 128  # in one request
     items: int = 2048  # to embed, rank or classify in one request, as OpenAI has it
     messages: int = 2048
+    parts: int = 8192  # of all messages of a request, calls of tools among them
+    name_chars: int = 1024  # of a model or of the id of a request, an answer or a user
+    tokenize_kib: int = 1024  # to /tokenize and /detokenize, or of one text to score or rank: no context bounds these
     list: int = 1024  # entries of stop, bad_words, tools, logit_bias
+    list_kib: int = 64  # of all entries of stop or bad_words
     schema_kib: int = 64  # of a JSON schema, a grammar or a structural tag
     schema_values: int = 2000  # of all enumerations and choices together
     regex_kib: int = 4
-    compile_s: int = 5  # of one grammar, in a process of its own
+    compile_s: int = 5  # of one request's grammars, in a process of their own
     body_s: int = 60  # without a byte of the body
 
     @classmethod
@@ -65,14 +75,23 @@ class Bounds:
 
 def parse(body: bytes, bounds: Bounds) -> Any:
     """The body as JSON. Raises Refused for what JSON, vLLM's encoder or the engine's integers cannot hold."""
-    if _nesting(body, bounds.depth) > bounds.depth:
-        raise Refused(f"Nest the JSON of the request less: {bounds.depth} levels are taken.")
+    _no_deeper(body, "the request", bounds)
     try:
         parsed = json.loads(body, parse_constant=_no_constant)
     except Refused:
         raise
     except (ValueError, RecursionError) as error:
         raise Refused(f"Send valid JSON: {str(error)[:200]}.") from error
+    _can_be_held(parsed, body)
+    return parsed
+
+
+def _no_deeper(text: bytes, of: str, bounds: Bounds) -> None:
+    if _nesting(text, bounds.depth) > bounds.depth:
+        raise Refused(f"Nest the JSON of {of} less: {bounds.depth} levels are taken.")
+
+
+def _can_be_held(parsed: Any, body: bytes) -> None:
     if SURROGATE.search(body):
         try:
             json.dumps(parsed, ensure_ascii=False).encode()
@@ -80,7 +99,6 @@ def parse(body: bytes, bounds: Bounds) -> Any:
             raise Refused("Send valid Unicode: half of a surrogate pair (\\ud800 to \\udfff) stands alone.") from error
     if LONG_NUMBER.search(body) and any(isinstance(one, int) and abs(one) > LARGEST_INT for one in _leaves(parsed)):
         raise Refused("Send integers of at most 64 bits.")
-    return parsed
 
 
 def _no_constant(name: str) -> None:
@@ -131,12 +149,46 @@ def check(body: Mapping[str, Any], bounds: Bounds) -> None:
     _no_longer(body, "messages", bounds.messages, "messages")
     for name in LISTS:
         _no_longer(body, name, bounds.list, "entries")
+    for name in STRINGS_OF_LISTS:
+        _no_more_text(name, body.get(name), bounds.list_kib, sum)
+    for name in PAIRED:
+        _no_more_text(name, body.get(name), bounds.tokenize_kib, max)
+    for name in NAMES:
+        _is_a_name(name, body.get(name), bounds)
+    for name in CONVERSATIONS:
+        _check_conversation(body.get(name), bounds)
     for name in ("temperature", "top_p", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty"):
         value = body.get(name)
         if isinstance(value, float) and not math.isfinite(value):
             raise Refused(f"Give {name} as a finite number.")
     for kind, specification in structures(body):
         _check_structure(kind, specification, bounds)
+
+
+def check_size(body: Mapping[str, Any], size: int, bounds: Bounds) -> None:
+    """size: bytes of the body. Templates and validation work on all text while nobody else is answered."""
+    if size <= bounds.text_mib << 20:
+        return
+    holders = [body.get(name) for name in {*CONVERSATIONS, *ITEMS}]
+    holders.append({"prompt_embeds": body.get("prompt_embeds")})
+    media = sum(len(text) for text, is_media in _strings(holders) if is_media)
+    if size - media > bounds.text_mib << 20:
+        raise Refused(
+            f"Send less text in one request: {bounds.text_mib} MiB are taken beside pictures, films and sounds.", 413
+        )
+
+
+def _strings(value: Any) -> Iterator[tuple[str, bool]]:
+    """Each string in it, and whether it stands where pictures, films and sounds do."""
+    stack = [(value, False)]
+    while stack:
+        one, is_media = stack.pop()
+        if isinstance(one, str):
+            yield one, is_media
+        elif isinstance(one, dict):
+            stack.extend((held, name in MEDIA) for name, held in one.items())
+        elif isinstance(one, list):
+            stack.extend((held, is_media) for held in one)
 
 
 def _at_most(body: Mapping[str, Any], name: str, limit: int) -> None:
@@ -154,6 +206,56 @@ def _no_longer(body: Mapping[str, Any], name: str, limit: int, what: str, unless
     raise Refused(
         f"Send at most {limit} {what} in {name} of one request, and the rest in further ones: {len(value)} came."
     )
+
+
+def _no_more_text(name: str, value: Any, limit_kib: int, of: Callable[[Iterable[int]], int]) -> None:
+    """of: sum for all texts together, max for the longest."""
+    size = of([0, *(len(text) for text, is_media in _strings(value) if not is_media)])
+    if size > limit_kib << 10:
+        what = "altogether" if of is sum else "in one text"
+        raise Refused(f"Shorten {name}: {limit_kib} KiB are taken {what}, {size >> 10} came.")
+
+
+def _is_a_name(name: str, value: Any, bounds: Bounds) -> None:
+    if isinstance(value, str) and len(value) > bounds.name_chars:
+        raise Refused(f"Shorten {name}: {bounds.name_chars} characters are taken, {len(value)} came.")
+    if isinstance(value, str) and not value.isprintable():
+        raise Refused(f"Write {name} without control characters.")
+
+
+def check_header(name: str, value: bytes, bounds: Bounds) -> None:
+    """Of an id that vLLM writes to its log. Raises Refused."""
+    _is_a_name(name, value.decode("latin-1"), bounds)
+
+
+def _check_conversation(entries: Any, bounds: Bounds) -> None:
+    """Parts of messages, and the JSON in strings that calls of tools have as their arguments: vLLM parses it."""
+    parts = 0
+    for entry in entries if isinstance(entries, list) else ():
+        if not isinstance(entry, dict):
+            continue
+        content, calls = (
+            held if isinstance(held := entry.get(name), list) else [] for name in ("content", "tool_calls")
+        )
+        parts += len(content) + len(calls)
+        if parts > bounds.parts:
+            raise Refused(f"Send at most {bounds.parts} parts and calls of tools in the messages of one request.")
+        for call in (entry, entry.get("function_call"), *calls):
+            function = call.get("function", call) if isinstance(call, dict) else None
+            if isinstance(function, dict) and isinstance(function.get("arguments"), str):
+                _check_text(function["arguments"], "arguments", bounds)
+
+
+def _check_text(text: str, of: str, bounds: Bounds) -> Any:
+    """JSON in a string. Returns what it holds; None where it is none, which is vLLM's to say. Raises Refused."""
+    body = text.encode(errors="surrogatepass")
+    _no_deeper(body, of, bounds)
+    try:
+        parsed = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    _can_be_held(parsed, body)
+    return parsed
 
 
 # ------------------------------------------------------------------ structured output
@@ -192,7 +294,6 @@ def _check_structure(kind: str, specification: Any, bounds: Bounds) -> None:
         entries = len(specification) if isinstance(specification, list) else 0
         if entries > bounds.schema_values:
             raise Refused(f"Offer at most {bounds.schema_values} choices: {entries} came.")
-        return
     text = specification if isinstance(specification, str) else json.dumps(specification)
     limit_kib = bounds.regex_kib if kind == "regex" else bounds.schema_kib
     size = len(text.encode(errors="replace"))
@@ -200,16 +301,13 @@ def _check_structure(kind: str, specification: Any, bounds: Bounds) -> None:
         raise Refused(
             f"Make the {kind} of the structured output smaller: {limit_kib} KiB are taken, {size >> 10} came."
         )
+    if kind in ("json", "structural_tag") and isinstance(specification, str):
+        specification = _check_text(specification, f"the {kind}", bounds)
     if kind == "json":
         _check_schema(specification, bounds)
 
 
 def _check_schema(schema: Any, bounds: Bounds) -> None:
-    if isinstance(schema, str):
-        try:
-            schema = json.loads(schema)
-        except (ValueError, RecursionError):
-            return
     values = 0
     stack = [schema]
     while stack:

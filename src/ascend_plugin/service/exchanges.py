@@ -64,6 +64,47 @@ def error(status: int, message: str) -> dict[str, Any]:
     return {"error": {"message": message, "type": kinds.get(status, "BadRequestError"), "param": None, "code": status}}
 
 
+LONGEST = 1000  # characters of an error that tells what to do; vLLM's repeat what they were sent
+
+
+def with_short_errors(send: Send) -> Send:
+    """Sends errors in OpenAI's and Anthropic's form with at most LONGEST characters of their message."""
+    held: list[Message] = []
+
+    async def shortened(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = {name.lower(): value for name, value in message.get("headers", [])}
+            is_error = message["status"] >= 400 and headers.get(b"content-type", b"").startswith(b"application/json")
+            if is_error:
+                held.append(message)
+                return
+        elif held:
+            held.append(message)
+            if message.get("more_body", False):
+                return
+            start, *parts = held
+            held.clear()
+            body = _short(b"".join(part.get("body", b"") for part in parts))
+            others = [(name, value) for name, value in start["headers"] if name.lower() != b"content-length"]
+            await send({**start, "headers": [*others, (b"content-length", str(len(body)).encode())]})
+            message = {"type": "http.response.body", "body": body}
+        await send(message)
+
+    return shortened
+
+
+def _short(body: bytes) -> bytes:
+    try:
+        document = json.loads(body)
+        message = document["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        return body
+    if not isinstance(message, str) or len(message) <= LONGEST:
+        return body
+    document["error"]["message"] = f"{message[:LONGEST]}... ({len(message)} characters in all)"
+    return json.dumps(document).encode()
+
+
 async def refuse(
     send: Send, status: int, message: str, headers: dict[str, str] | None = None, kind: str = "http"
 ) -> None:

@@ -1,4 +1,4 @@
-"""Trial of a grammar in a process of its own, within a time and a memory, before the engine compiles it.
+"""Trial of a request's grammars in a process of their own, within a time and a memory, before the engine compiles one.
 
 xgrammar cannot be interrupted, and the engine compiles the grammars of all clients in a thread or two: one that
 explodes (nested repetition, self-reference, an enumeration) would hold up every later one, and may take all memory.
@@ -44,9 +44,13 @@ class GrammarCheck:
         self._asked = 0
         self._known: OrderedDict[str, str] = OrderedDict()
 
-    async def check(self, kind: str, specification: Any) -> None:
-        """Raises Refused for what takes too long or too much; what does not compile is vLLM's to refuse."""
-        question = json.dumps(_as_compiled(kind, specification))
+    async def check(self, wanted: list[tuple[str, Any]]) -> None:
+        """wanted: kinds and specifications of one request, which has one time for all of them.
+
+        Raises Refused for what takes too long or too much; what does not compile is vLLM's to refuse.
+        """
+        each = [json.dumps(_as_compiled(kind, specification)) for kind, specification in wanted]
+        question = f"[{','.join(dict.fromkeys(each))}]"
         name = hashlib.sha256(question.encode()).hexdigest()
         verdict = self._known.get(name)
         if verdict is None:
@@ -55,9 +59,12 @@ class GrammarCheck:
             if len(self._known) > REMEMBERED:
                 self._known.popitem(last=False)
         if verdict != "ok":
+            kind = wanted[0][0]
+            what = (
+                f"{WORDS.get(kind, kind)}: it does" if len(wanted) == 1 else f"{len(wanted)} schemas and tools: they do"
+            )
             raise Refused(
-                f"Simplify the {WORDS.get(kind, kind)}: it does not compile within {self._limit_s} s and "
-                f"{MEMORY_BYTES >> 30} GiB ({verdict})."
+                f"Simplify the {what} not compile within {self._limit_s} s and {MEMORY_BYTES >> 30} GiB ({verdict})."
             )
 
     async def _ask(self, question: str) -> str:
@@ -131,13 +138,13 @@ def _child(compiler: Any, line: str, limit_s: int) -> int:
     used = _address_space()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES, used + MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    kind, specification = json.loads(line)
-    try:
-        compile_one(compiler, kind, specification)
-    except MemoryError:
-        return 2
-    except Exception:  # what is no grammar at all: vLLM says so better, or has another backend for it
-        return 0
+    for kind, specification in json.loads(line):
+        try:
+            compile_one(compiler, kind, specification)
+        except MemoryError:
+            return 2
+        except Exception:  # what is no grammar at all: vLLM says so better, or has another backend for it
+            continue
     return 0
 
 
@@ -157,7 +164,7 @@ def main() -> None:
 
 
 def serve(compiler: Any, limit_s: int) -> None:
-    """Fork a child for each question; end with the front end, whose end of the pipe closes."""
+    """Fork a child for each request's question; end with the front end, whose end of the pipe closes."""
     running: dict[int, tuple[str, float]] = {}
     buffer = b""
     while True:

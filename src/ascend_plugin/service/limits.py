@@ -11,12 +11,14 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ascend_plugin.service.bounds import Bounds, Refused, check, parse, structures
-from ascend_plugin.service.exchanges import refuse
+from ascend_plugin.service.bounds import Bounds, Refused, check, check_header, check_size, parse, structures
+from ascend_plugin.service.exchanges import refuse, with_short_errors
 from ascend_plugin.service.grammars import GrammarCheck
 from ascend_plugin.service.routes import Keys, Routes
 
 UNLIMITED_BODIES = ("/v1/audio/",)  # uploads: counted while they pass, not kept
+TEXTS = ("/tokenize", "/detokenize")  # as long as a body is: one thread makes tokens of everybody's texts
+REQUEST_ID = b"x-request-id"
 
 
 class Limits:
@@ -31,6 +33,7 @@ class Limits:
         try:
             if scope["type"] == "http":
                 receive = await self._admit(scope, receive)
+                send = with_short_errors(send)
             elif scope["type"] == "websocket":
                 self._admit_to_route("WEBSOCKET", scope)
         except Refused as refusal:
@@ -42,12 +45,16 @@ class Limits:
         """What the application is to receive. Raises Refused."""
         method = scope["method"]
         headers, path = self._admit_to_route(method, scope)
+        check_header("X-Request-Id", headers.get(REQUEST_ID, b""), self._bounds)
         if method != "POST":
             return receive
-        self._check_length(headers)
+        limit_kib = self._bounds.tokenize_kib if path in TEXTS else self._bounds.body_mib << 10
+        length = headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length) > limit_kib << 10:
+            raise _too_large(limit_kib)
         if path.startswith(UNLIMITED_BODIES):
             return self._counted(receive)
-        body = await self._read(receive)
+        body = await self._read(receive, limit_kib)
         if b"json" in headers.get(b"content-type", b"").lower():
             await self._check_json(scope, body)
         return _replay(body, receive)
@@ -74,15 +81,7 @@ class Limits:
 
     # ------------------------------------------------------------------ bodies
 
-    def _check_length(self, headers: dict[bytes, bytes]) -> None:
-        length = headers.get(b"content-length", b"0")
-        if length.isdigit() and int(length) > self._bounds.body_mib << 20:
-            raise self._too_large()
-
-    def _too_large(self) -> Refused:
-        return Refused(f"Send less in one request: bodies of {self._bounds.body_mib} MiB are taken.", 413)
-
-    async def _read(self, receive: Receive) -> bytes:
+    async def _read(self, receive: Receive, limit_kib: int) -> bytes:
         parts: list[bytes] = []
         size = 0
         more = True
@@ -95,8 +94,8 @@ class Limits:
                 raise Refused("The client went away.", 408)
             part = message.get("body", b"")
             size += len(part)
-            if size > self._bounds.body_mib << 20:
-                raise self._too_large()
+            if size > limit_kib << 10:
+                raise _too_large(limit_kib)
             parts.append(part)
             more = message.get("more_body", False)
         return b"".join(parts)
@@ -116,14 +115,19 @@ class Limits:
         parsed = parse(body, self._bounds)
         if not isinstance(parsed, dict):
             return  # vLLM refuses it
+        check_size(parsed, len(body), self._bounds)
         check(parsed, self._bounds)
         wanted = list(structures(parsed))
         if not wanted:
             return
         if self._grammars is None:
             self._grammars = GrammarCheck(_tokenizer(scope["app"].state), self._bounds.compile_s)
-        for kind, specification in wanted:
-            await self._grammars.check(kind, specification)
+        await self._grammars.check(wanted)
+
+
+def _too_large(limit_kib: int) -> Refused:
+    limit = f"{limit_kib >> 10} MiB" if limit_kib % 1024 == 0 else f"{limit_kib} KiB"
+    return Refused(f"Send less in one request: bodies of {limit} are taken.", 413)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

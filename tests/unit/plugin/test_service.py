@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ascend_plugin import service
 from ascend_plugin.service.bounds import Bounds, Refused, check, parse
-from ascend_plugin.service.exchanges import Exchange
+from ascend_plugin.service.exchanges import Exchange, with_short_errors
 from ascend_plugin.service.limits import Limits
 from ascend_plugin.service.routes import SERVED, Keys, Routes
 
@@ -132,21 +132,26 @@ def test_other_bounds_are_read_or_refused(monkeypatch: pytest.MonkeyPatch) -> No
             Bounds.from_environment()
 
 
-@pytest.mark.parametrize("name", ["n", "logprobs", "prompts", "items", "messages", "list", "schema_values"])
+@pytest.mark.parametrize(
+    "name", ["n", "logprobs", "prompts", "items", "messages", "parts", "name_chars", "list", "schema_values"]
+)
 def test_each_bound_is_where_it_says(name: str) -> None:
     """The largest value passes, one more is refused, and the refusal names the limit."""
     limit = getattr(Bounds(), name)
 
     def body(size: int) -> dict[str, Any]:
-        return {
+        bodies: dict[str, dict[str, Any]] = {
             "n": {"n": size},
             "logprobs": {"top_logprobs": size},
             "prompts": {"prompt": ["x"] * size},
             "items": {"input": ["x"] * size},
             "messages": {"messages": [{"role": "user"}] * size},
+            "parts": {"messages": [{"content": [{"text": "x"}] * (size - 2)}, {"tool_calls": [{}, {}]}]},
+            "name_chars": {"model": "x" * size},
             "list": {"stop": ["x"] * size},
             "schema_values": {"structured_outputs": {"json": {"a": [{"enum": list(range(size))}]}}},
-        }[name]
+        }
+        return bodies[name]
 
     check(body(limit), Bounds())
     with pytest.raises(Refused, match=str(limit)):
@@ -161,6 +166,136 @@ def test_depth(depth: int) -> None:
     else:
         with pytest.raises(Refused, match="64 levels"):
             parse(body, Bounds())
+
+
+def called(arguments: str) -> list[dict[str, Any]]:
+    """Bodies of the routes that take former calls of tools."""
+    function = {"name": "f", "arguments": arguments}
+    return [
+        {"messages": [{"role": "assistant", "tool_calls": [{"type": "function", "function": function}]}]},
+        {"messages": [{"role": "assistant", "function_call": function}]},
+        {"input": [{"type": "function_call", **function}]},
+    ]
+
+
+@pytest.mark.parametrize("arguments", ["[" * 65 + "]" * 65, '{"a": 9223372036854775808}', r'{"a": "\ud800"}'])
+def test_json_in_strings_is_held_to_the_same(arguments: str) -> None:
+    for body in called(arguments):
+        with pytest.raises(Refused):
+            check(body, Bounds())
+    for text in (arguments, "{", "[1]", "plain"):
+        check({"messages": [{"role": "user", "content": text}]}, Bounds())
+    for fair in ("[" * 64 + "]" * 64, "{", "", '{"a": 1}'):
+        for body in called(fair):
+            check(body, Bounds())
+
+
+@pytest.mark.parametrize(
+    ("name", "fair", "beyond"),
+    [
+        ("bad_words", ["x" * 32768] * 2, ["x" * 32768] * 2 + ["x"]),
+        ("stop", "x" * 65536, "x" * 65537),
+        ("query", "x" * (1 << 20), "x" * ((1 << 20) + 1)),
+        ("documents", ["x" * (1 << 20)] * 3, [{"content": [{"type": "text", "text": "x" * ((1 << 20) + 1)}]}]),
+    ],
+)
+def test_texts_that_no_context_bounds(name: str, fair: Any, beyond: Any) -> None:
+    check({name: fair}, Bounds())
+    with pytest.raises(Refused, match=f"Shorten {name}"):
+        check({name: beyond}, Bounds())
+
+
+PICTURE = "data:image/png;base64," + "A" * (9 << 20)
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"prompt": "x" * (7 << 20)}, 200),
+        ({"prompt": "x" * (9 << 20)}, 413),
+        ({"input": "x" * (9 << 20)}, 413),
+        ({"tools": [{"function": {"description": "x" * (9 << 20)}}]}, 413),
+        ({"tools": [{"data": PICTURE}]}, 413),
+        ({"chat_template_kwargs": {"data": PICTURE}}, 413),
+        ({"messages": [{"content": [{"type": "text", "text": PICTURE}]}]}, 413),
+        ({"messages": [{"content": [{"type": "image_url", "image_url": {"url": PICTURE}}]}]}, 200),
+        ({"messages": [{"content": [{"type": "image", "source": {"type": "base64", "data": PICTURE}}]}]}, 200),
+        ({"messages": [{"content": [{"type": "input_audio", "input_audio": {"data": PICTURE}}]}]}, 200),
+        ({"input": [{"content": [{"type": "input_image", "image_url": PICTURE}]}]}, 200),
+        ({"documents": [{"content": [{"type": "image_url", "image_url": {"url": PICTURE}}]}]}, 200),
+        ({"prompt_embeds": [PICTURE, PICTURE]}, 200),
+    ],
+)
+def test_text_is_bounded_and_media_are_not_text(body: dict[str, Any], status: int) -> None:
+    answer, _ = ask("POST", "/v1/chat/completions", headers=WITH_KEY, json=body)
+    assert answer.status_code == status, answer.text
+
+
+@pytest.mark.parametrize("kind", ["json", "structural_tag"])
+def test_a_deep_structure_in_a_string_is_refused(kind: str) -> None:
+    with pytest.raises(Refused, match=kind):
+        check({"structured_outputs": {kind: "[" * 10_000}}, Bounds())
+
+
+@pytest.mark.parametrize("name", ["model", "request_id", "previous_response_id", "user"])
+def test_what_goes_to_a_log_is_one_line(name: str) -> None:
+    check({name: "名称 of a/model-1.0"}, Bounds())
+    for wrong in ("a\nb", "a\x1b[31m", "x" * 1025):
+        with pytest.raises(Refused, match=name):
+            check({name: wrong}, Bounds())
+
+
+def test_the_header_with_a_request_s_id_is_held_to_the_same() -> None:
+    for value, status in (("x" * 1024, 200), ("x" * 1025, 400)):
+        answer, _ = ask("POST", "/v1/completions", headers={**WITH_KEY, "X-Request-Id": value}, content=b"{}")
+        assert answer.status_code == status
+
+
+def test_texts_to_make_tokens_of_are_short() -> None:
+    for path, status in (("/tokenize", 413), ("/detokenize", 413), ("/v1/completions", 200)):
+        answer, _ = ask("POST", path, headers=WITH_KEY, content=b"x" * ((1 << 20) + 1))
+        assert answer.status_code == status
+
+
+@pytest.mark.parametrize("size", [1000, 1001, 1_000_000])
+def test_errors_do_not_repeat_what_was_sent(size: int) -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def run() -> None:
+        body = json.dumps({"error": {"message": "x" * size, "code": 404}}).encode()
+        passed = with_short_errors(send)
+        kind = [(b"Content-Type", b"application/json"), (b"Content-Length", str(len(body)).encode())]
+        await passed({"type": "http.response.start", "status": 404, "headers": kind})
+        await passed({"type": "http.response.body", "body": body[:500], "more_body": True})
+        await passed({"type": "http.response.body", "body": body[500:]})
+
+    asyncio.run(run())
+    start, end = sent
+    error = json.loads(end["body"])["error"]
+    assert error["code"] == 404 and error["message"].startswith("x" * min(size, 1000))
+    assert len(error["message"]) <= 1050 and (size <= 1000 or str(size) in error["message"])
+    assert dict(start["headers"])[b"content-length"] == str(len(end["body"])).encode()
+
+
+@pytest.mark.parametrize(("status", "kind"), [(200, b"application/json"), (500, b"text/plain")])
+def test_other_answers_pass_as_they_come(status: int, kind: bytes) -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def run() -> None:
+        passed = with_short_errors(send)
+        await passed({"type": "http.response.start", "status": status, "headers": [(b"content-type", kind)]})
+        assert len(sent) == 1, "held back"
+        await passed({"type": "http.response.body", "body": b"x" * 5000, "more_body": True})
+        await passed({"type": "http.response.body", "body": b""})
+
+    asyncio.run(run())
+    assert [len(message.get("body", b"")) for message in sent] == [0, 5000, 0]
 
 
 def test_brackets_in_strings_are_no_depth() -> None:
