@@ -24,6 +24,7 @@ CONVERSATIONS = ("messages", "input")
 MEDIA = ("url", "image_url", "data", "file_data", "prompt_embeds", "image_embeds", "audio_embeds")  # hold base64
 NAMES = ("model", "request_id", "previous_response_id", "user", "safety_identifier", "prompt_cache_key")  # go to logs
 LARGEST_INT = (1 << 63) - 1
+ENCODED = re.compile(rb"[A-Za-z0-9+/=_-]{1024,}")  # what base64 looks like, and text does not
 LONG_NUMBER = re.compile(rb"\d{19}")
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -75,6 +76,8 @@ class Bounds:
 
 def parse(body: bytes, bounds: Bounds) -> Any:
     """The body as JSON. Raises Refused for what JSON, vLLM's encoder or the engine's integers cannot hold."""
+    if len(body) > bounds.text_mib << 20:  # as much as can be told before any of it is parsed, which takes seconds
+        _no_more_than(len(body) - sum(len(run) for run in ENCODED.findall(body)), bounds)
     _no_deeper(body, "the request", bounds)
     try:
         parsed = json.loads(body, parse_constant=_no_constant)
@@ -166,13 +169,17 @@ def check(body: Mapping[str, Any], bounds: Bounds) -> None:
 
 
 def check_size(body: Mapping[str, Any], size: int, bounds: Bounds) -> None:
-    """size: bytes of the body. Templates and validation work on all text while nobody else is answered."""
+    """size: bytes of the body. Raises Refused: templates and validation work on text while nobody else is answered."""
     if size <= bounds.text_mib << 20:
         return
     holders = [body.get(name) for name in {*CONVERSATIONS, *ITEMS}]
     holders.append({"prompt_embeds": body.get("prompt_embeds")})
     media = sum(len(text) for text, is_media in _strings(holders) if is_media)
-    if size - media > bounds.text_mib << 20:
+    _no_more_than(size - media, bounds)
+
+
+def _no_more_than(text_bytes: int, bounds: Bounds) -> None:
+    if text_bytes > bounds.text_mib << 20:
         raise Refused(
             f"Send less text in one request: {bounds.text_mib} MiB are taken beside pictures, films and sounds.", 413
         )
