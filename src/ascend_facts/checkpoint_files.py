@@ -35,6 +35,10 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     own = [file for file in files if not file.name.startswith("consolidated")] or files
     for file in own:
         for tensor in _entries(file, read_header(file)):
+            if tensor.name in found and not (folder / INDEX).exists():
+                raise BrokenCheckpoint(
+                    f"{file} and {found[tensor.name].file.name} both hold {tensor.name[:200]}: keep one of the two"
+                )
             found[tensor.name] = tensor
     _check_index(folder, found)
     return found
@@ -50,7 +54,7 @@ def _entries(file: Path, header: Header) -> Iterator[StoredTensor]:
     for name, entry in sorted(entries, key=lambda one: _offsets(file, *one)):
         start, end = _offsets(file, name, entry)
         dtype, shape = entry.get("dtype"), entry.get("shape")
-        if dtype not in BITS_OF_DTYPE or not _is_shape(shape):
+        if not isinstance(dtype, str) or dtype not in BITS_OF_DTYPE or not _is_shape(shape):
             raise BrokenCheckpoint(f"{file}: {name[:200]} has dtype {dtype!r} and shape {str(shape)[:60]}: {AGAIN}")
         if start != reached or (end - start) * 8 != prod(shape) * BITS_OF_DTYPE[dtype]:
             raise BrokenCheckpoint(f"{file}: {name[:200]} does not fill its place in the file: {AGAIN}")
@@ -100,6 +104,37 @@ FLOATS = ("F16", "BF16", "F32", "F64")
 PROJECTIONS = re.compile(r"(?:_proj|\bqkv|\bw[123]|dense\w*|fc[12]|_norm|layernorm)\.weight$")
 
 
+POSITIVE = ("hidden_size", "num_hidden_layers", "vocab_size")
+DTYPES = ("float16", "bfloat16", "float32", "float64", "half", "float", "auto")
+OR_NULL = ("num_attention_heads", "num_key_value_heads", "head_dim", "max_position_embeddings")
+
+
+def check_config(file: Path, config: Mapping[str, Any]) -> None:
+    """Sizes that no model has, in config.json or its text_config. Raises BrokenCheckpoint."""
+    inner = config.get("text_config")
+    for prefix, sizes in (("", config), ("text_config.", inner if isinstance(inner, dict) else {})):
+        for name in (*POSITIVE, *OR_NULL):
+            value = sizes.get(name)
+            if isinstance(value, list) or (value is None and (name not in sizes or name in OR_NULL)):
+                continue  # of each layer, in some families
+            if type(value) is not int or not 0 < value < 1 << 32:
+                raise BrokenCheckpoint(
+                    f"{file}: {prefix}{name} is {str(value)[:60]!r}, and has to be a number from 1: {AGAIN}"
+                )
+    for name in ("dtype", "torch_dtype"):
+        value = config.get(name)
+        if value is not None and str(value).removeprefix("torch.") not in DTYPES:
+            raise BrokenCheckpoint(
+                f"{file}: {name} is {str(value)[:60]!r}, and has to be one of {', '.join(DTYPES)}: {AGAIN}"
+            )
+    architectures = config.get("architectures")
+    named = isinstance(architectures, list) and all(isinstance(one, str) for one in architectures)
+    if architectures is not None and not named:
+        raise BrokenCheckpoint(
+            f"{file}: architectures is {str(architectures)[:60]!r}, and has to be a list of names: {AGAIN}"
+        )
+
+
 def check_model(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, StoredTensor]) -> None:
     """Tensors that are missing, and shapes or dtypes that the config contradicts. Raises BrokenCheckpoint."""
     if "quantization_config" not in config:
@@ -126,6 +161,11 @@ def _check_layers(folder: Path, config: Mapping[str, Any], tensors: Mapping[str,
     for layer in range(count):
         if layer not in layers:
             raise BrokenCheckpoint(f"{folder} has no tensor of layer {layer} of {count} (config.json): {AGAIN}")
+    if config.get("model_type") in PLAIN and max(layers) >= count:
+        raise BrokenCheckpoint(
+            f"{folder} has tensors of layer {max(layers)}, and config.json makes {count} layers: "
+            "the two are not of the same model"
+        )
     if len(layers) < 3:
         return
     seen: dict[str, int] = {}

@@ -47,6 +47,13 @@ class Header:
         return ((name, entry) for name, entry in self.document.items() if name != METADATA)
 
 
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice")
+    return found
+
+
 def read_header(file: Path) -> Header:
     """Raises BrokenFile."""
     try:
@@ -61,7 +68,7 @@ def read_header(file: Path) -> Header:
             if not 2 <= length <= min(LARGEST_HEADER_BYTES, size_bytes - LENGTH_BYTES):
                 raise BrokenFile(file, "is no safetensors file, or is cut short")
             content.seek(LENGTH_BYTES)
-            document = json.loads(content.read(length))
+            document = json.loads(content.read(length), object_pairs_hook=_without_doubles)
     except OSError as error:
         raise BrokenFile(file, f"cannot be read ({error.strerror})", f"mend that, or {AGAIN}") from error
     except (ValueError, RecursionError) as error:
@@ -70,4 +77,7 @@ def read_header(file: Path) -> Header:
         raise BrokenFile(file, "has a broken header") from error
     if not isinstance(document, dict):
         raise BrokenFile(file, "has a header that is no object")
+    metadata = document.get(METADATA, {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise BrokenFile(file, "has metadata that are no texts")
     return Header(document, LENGTH_BYTES + length, size_bytes)

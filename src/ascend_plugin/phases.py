@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 
 from ascend_facts.device_errors import explain
+from ascend_facts.first_line import first_line
 from ascend_plugin.log import plugin_logger
 
 logger = plugin_logger(__name__)
@@ -24,7 +25,7 @@ class DeviceFailed(RuntimeError):
 
 
 def phase(words: str) -> Callable[[Method], Method]:
-    """Decorate a worker's method: errors of the device in it become DeviceFailed, all others pass.
+    """Decorate a worker's method: errors of the device in it become DeviceFailed, all others pass and are told last.
 
     words: what follows "while", in the past tense.
     """
@@ -48,9 +49,11 @@ def _told(worker: Any, words: str) -> Iterator[None]:
         yield
     except DeviceFailed:
         raise
-    except RuntimeError as error:
-        told = explain(_whole_story(error), words, getattr(worker, "local_rank", None))
+    except Exception as error:
+        rank = getattr(worker, "local_rank", None)
+        told = explain(_whole_story(error), words, rank) if isinstance(error, RuntimeError) else None
         if told is None:
+            say_last(_in_a_sentence(error, words))
             raise
         logger.debug("The device's own words:", exc_info=True)
         say_last(told)
@@ -82,6 +85,22 @@ def _whole_story(error: RuntimeError) -> str:
         except RuntimeError as again:
             text += f"\n{again}"
     return text
+
+
+def _in_a_sentence(error: Exception, words: str) -> str:
+    """What this package raises is a sentence that says what to do."""
+    message = first_line(error)
+    if _raised_in(error).startswith("ascend_plugin"):
+        return message
+    while_ = words.replace("it was", "the chip was", 1)
+    return f"The engine failed while {while_}: {message} ({type(error).__name__}); the lines above say where."
+
+
+def _raised_in(error: Exception) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", ""))
 
 
 def say_last(sentence: str) -> None:

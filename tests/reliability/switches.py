@@ -196,6 +196,9 @@ SWITCHES: dict[str, Switch] = {
         "        self.taken.buf[:] = bytes(8 << 20)\n"
         "        compat.prepare_worker_process()\n",
     ),
+    "phases: only the device's errors are told": one(
+        "src/ascend_plugin/phases.py", "            say_last(_in_a_sentence(error, words))\n", ""
+    ),
     "bootstrap.main: leave last_words out": one(
         f"{SERVING}/bootstrap.py", "        if code and last_words.is_file():\n", "        if False:\n"
     ),

@@ -155,6 +155,49 @@ NORM = "model.layers.1.input_layernorm.weight"
 DESCRIPTION = "quant_model_description.json"
 LOOP, END = "{% for i in range(90000) %}", "{% endfor %}"
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+
+
+def entry(name: str, **values: object) -> Break:
+    """A change of what the header says of a tensor."""
+    return header(lambda document: document[name].update(values))
+
+
+def header(alter: Callable[[dict[str, dict[str, object]]], object]) -> Break:
+    def apply(data: bytearray) -> bytes:
+        (length,) = struct.unpack("<Q", data[:8])
+        document = json.loads(data[8 : 8 + length])
+        altered = alter(document)
+        text = altered if isinstance(altered, bytes) else json.dumps(document).encode()
+        return struct.pack("<Q", len(text)) + text + bytes(data[8 + length :])
+
+    return edit(WEIGHTS, apply)
+
+
+def twice(document: dict[str, dict[str, object]]) -> bytes:
+    return json.dumps(document).encode()[:-1] + b", " + json.dumps({Q: document[Q]}).encode()[1:]
+
+
+def dangling(name: str) -> Break:
+    def apply(folder: Path) -> None:
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to("nowhere")
+
+    return apply
+
+
+def huge(name: str) -> Break:
+    def apply(folder: Path) -> None:
+        with (folder / name).open("wb") as file:
+            file.truncate(20 << 30)
+
+    return apply
+
+
+def in_two_files(folder: Path) -> None:
+    save_file({Q: load_file(folder / WEIGHTS)[Q]}, folder / "model-more.safetensors")
+
+
+GENERATION, TOKENIZER = "generation_config.json", "tokenizer_config.json"
 CASES: dict[str, tuple[Break, str]] = {
     "cut in half": (edit(WEIGHTS, lambda data: data[: len(data) // 2]), WEIGHTS),
     "cut by a byte": (edit(WEIGHTS, lambda data: data[:-1]), WEIGHTS),
@@ -204,6 +247,39 @@ CASES: dict[str, tuple[Break, str]] = {
     "minus infinity": (put("model.embed_tokens.weight", with_one(float("-inf"))), "embed_tokens"),
     "integers": (put(GATE, lambda array: array.astype("int8")), "I8"),
     "long integers": (put(Q, lambda array: array.astype("int64")), "I64"),
+    "no layers": (configure(num_hidden_layers=0), "num_hidden_layers"),
+    "layers as text": (configure(num_hidden_layers="4"), "num_hidden_layers"),
+    "layers that are not in the files": (configure(num_hidden_layers=5), "layer 4 of 5"),
+    "layers that config.json has not": (configure(num_hidden_layers=3), "tensors of layer 3"),
+    "a negative width": (configure(hidden_size=-64), "hidden_size"),
+    "half a head": (configure(num_attention_heads=1.5), "num_attention_heads"),
+    "no vocabulary": (configure(vocab_size=None), "vocab_size"),
+    "a context without end": (configure(max_position_embeddings=2**40), "max_position_embeddings"),
+    "an unknown dtype": (configure(dtype="float17"), "dtype"),
+    "an architecture that is a number": (configure(architectures=[1]), "architectures"),
+    "an architecture that is text": (configure(architectures="Qwen3ForCausalLM"), "architectures"),
+    "a dtype that is a list": (entry(Q, dtype=["F16"]), Q),
+    "a tensor twice in a header": (header(twice), WEIGHTS),
+    "metadata of numbers": (header(lambda document: document.update(__metadata__={"a": 1})), "metadata"),  # type: ignore[dict-item]
+    "a tensor in two files": (in_two_files, "both hold"),
+    "generation: a list": (write(GENERATION, "[1]"), GENERATION),
+    "generation: a temperature that is text": (write(GENERATION, '{"temperature": "x"}'), "temperature"),
+    "generation: a top_p of 5": (write(GENERATION, '{"top_p": 5}'), "top_p"),
+    "generation: NaN": (write(GENERATION, '{"temperature": NaN}'), "temperature"),
+    "generation: an end that is negative": (write(GENERATION, '{"eos_token_id": [-1]}'), "eos_token_id"),
+    "generation: 20 GB": (huge(GENERATION), GENERATION),
+    "tokenizer's configuration: 20 GB": (huge(TOKENIZER), TOKENIZER),
+    "tokenizer's configuration: null": (write(TOKENIZER, "null"), TOKENIZER),
+    "tokenizer: a list": (write("tokenizer.json", "[1]"), "tokenizer.json"),
+    "tokenizer: a link to nowhere": (dangling("tokenizer.json"), "tokenizer.json points to"),
+    "weights: a link to nowhere": (dangling(WEIGHTS), WEIGHTS),
+    "special tokens of garbage": (write("special_tokens_map.json", "{"), "special_tokens_map.json"),
+    "added tokens are a folder": (replace_by_folder("added_tokens.json"), "added_tokens.json"),
+    "a processor of garbage": (write("preprocessor_config.json", b"\0"), "preprocessor_config.json"),
+    "a template that is a number": (
+        write(TOKENIZER, json.dumps({"chat_template": 5})), "chat_template is no text"),
+    "a template that is none": (template("{% if"), "is no template"),
+    "a template that is a folder": (replace_by_folder("chat_template.jinja"), "chat_template.jinja"),
     "quantization is text": (configure(quantization_config="garbage"), "quantization_config"),
     "quantization is a list": (configure(quantization_config=[1, 2]), "quantization_config"),
     "its method is a number": (configure(quantization_config={"quant_method": 7}), "quantization_config"),
@@ -262,3 +338,20 @@ def test_the_command_refuses_it_in_one_line(folder: Path, name: str, flag: str) 
     assert len([line for line in lines if line.startswith(("error", "ascend"))]) <= 1
     assert "Traceback" not in run.stderr
     assert CASES[name][1] in run.stderr.replace("\n", "")
+
+
+@pytest.mark.breaks("phases: only the device's errors are told")
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"hidden_act": "zzz"}, "The engine failed while weights were loaded"),
+        ({"architectures": ["Nope"]}, "The server could not start: Model architectures ['Nope']"),
+    ],
+)
+def test_what_only_vllm_finds_is_told_in_the_last_line(folder: Path, values: dict[str, object], says: str) -> None:
+    configure(**values)(folder)
+    run = subprocess.run([ASCEND, "serve", str(folder)], capture_output=True, text=True, timeout=300, check=False)
+    assert run.returncode == 1
+    last = run.stderr.strip().splitlines()[-1]
+    assert says in last and len(last) < 700
+    record("R8", "checkpoints that vLLM refuses told in the last line", 1)

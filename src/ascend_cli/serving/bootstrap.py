@@ -11,9 +11,10 @@ import gc
 import os
 import sys
 import tempfile
-import traceback
 from pathlib import Path
 from typing import NoReturn
+
+from ascend_facts.first_line import first_line
 
 
 def main() -> NoReturn:
@@ -28,14 +29,14 @@ def main() -> NoReturn:
     with tempfile.TemporaryDirectory(prefix="ascend-serve-") as folder:
         last_words = Path(folder) / "last-words"
         os.environ["ASCEND_LAST_WORDS"] = str(last_words)
-        code = _code(run_vllm)
+        code = _code(run_vllm, last_words)
         if code and last_words.is_file():
             print(last_words.read_text(encoding="utf-8"), file=sys.stderr)
     end(code)
 
 
-def _code(run: object) -> int:
-    """The exit code of a run; what it raised is told as the interpreter would tell it."""
+def _code(run: object, last_words: Path) -> int:
+    """The exit code of a run; what it raised is told in a line, unless the engine has left its own as last words."""
     try:
         run()  # type: ignore[operator]
     except SystemExit as exit_:
@@ -46,10 +47,16 @@ def _code(run: object) -> int:
     except KeyboardInterrupt:
         return 130
     except BaseException as error:
-        if sys.excepthook is sys.__excepthook__:
-            traceback.print_exc()
-        else:
-            sys.excepthook(type(error), error, error.__traceback__)
+        hook = sys.excepthook  # torch_npu's, or the plugin's once a server has lost its engine
+        if hook.__module__.startswith("ascend_plugin.") or os.environ.get("VLLM_LOGGING_LEVEL") == "DEBUG":
+            hook(type(error), error, error.__traceback__)
+        elif not last_words.is_file():
+            kind = "" if isinstance(error, ValueError | OSError) else f" ({type(error).__name__})"
+            print(
+                f"The server could not start: {first_line(error)}{kind}. Mend what this names; "
+                "VLLM_LOGGING_LEVEL=DEBUG in its environment shows where it came from.",
+                file=sys.stderr,
+            )
         return 1
     return 0
 

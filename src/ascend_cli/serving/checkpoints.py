@@ -8,18 +8,26 @@ from typing import Any
 
 from ascend_cli.errors import UsageError
 from ascend_cli.serving.templates import check_templates
-from ascend_facts.checkpoint_files import check_model, check_values, stored_tensors
+from ascend_facts.checkpoint_files import check_config, check_model, check_values, stored_tensors
 from ascend_facts.quantized_format import MODELSLIM_DESCRIPTION, MODELSLIM_KIND
 from ascend_facts.safetensors_file import LFS, BrokenCheckpoint
 
-JSON_FILES = ("config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json", MODELSLIM_DESCRIPTION)
-MUST_BE_OBJECTS = ("config.json", MODELSLIM_DESCRIPTION)
+OBJECTS: tuple[str, ...] = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer_config.json",
+    "tokenizer.json",
+    "vocab.json",
+)
+OBJECTS += ("special_tokens_map.json", "added_tokens.json", "preprocessor_config.json", "processor_config.json")
+OBJECTS += ("adapter_config.json", "params.json", "hf_quant_config.json", MODELSLIM_DESCRIPTION)
+LARGEST_JSON_BYTES = 512 << 20  # an order of magnitude beyond the largest tokenizer
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl")
 
 
 def check_checkpoint(folder: Path) -> None:
     """Refuse what cannot be served, by file and tensor. Raises UsageError."""
-    documents = {name: _document(folder / name) for name in JSON_FILES if _is_there(folder / name)}
+    documents = {name: _document(folder / name) for name in OBJECTS if _is_there(folder / name)}
     if not any(folder.glob("*.safetensors")):
         pickles = [file.name for pattern in PICKLES for file in folder.glob(pattern)]
         if pickles:
@@ -29,12 +37,14 @@ def check_checkpoint(folder: Path) -> None:
             )
         return
     config = documents.get("config.json", {})
+    _check_generation(folder / "generation_config.json", documents.get("generation_config.json", {}))
     described = documents.get(MODELSLIM_DESCRIPTION)
     if isinstance(described, dict):
         _check_description(folder / MODELSLIM_DESCRIPTION, described)
         config = {"quantization_config": {}} | config
     _check_quantization(folder / "config.json", config)
     try:
+        check_config(folder / "config.json", config)
         tensors = stored_tensors(folder)
         if not tensors:
             raise BrokenCheckpoint(f"{folder} has safetensors files without a tensor: download them again")
@@ -50,6 +60,8 @@ def _is_there(file: Path) -> bool:
     try:
         file.stat()
     except FileNotFoundError:
+        if file.is_symlink():
+            raise UsageError(f"{file} points to a file that is not there: get that, or download it again") from None
         return False
     except OSError as error:
         raise UsageError(f"{file} cannot be read ({error.strerror}): mend that, or download it again") from error
@@ -60,6 +72,8 @@ def _document(file: Path) -> Any:
     if not file.is_file():
         raise UsageError(f"{file} is {'a folder' if file.is_dir() else 'not a file'}: download it again")
     try:
+        if file.stat().st_size > LARGEST_JSON_BYTES:
+            raise UsageError(f"{file} is larger than such a file can be: download it again")
         content = file.read_bytes()
         if content.startswith(LFS):
             raise UsageError(f"{file} is a pointer of Git LFS: run `git lfs pull` in its folder")
@@ -68,9 +82,32 @@ def _document(file: Path) -> Any:
         raise UsageError(f"{file} cannot be read ({error.strerror}): mend that, or download it again") from error
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{file} holds no JSON that can be read: download it again") from error
-    if file.name in MUST_BE_OBJECTS and not isinstance(parsed, dict):
+    if not isinstance(parsed, dict):
         raise UsageError(f"{file} holds no object: download it again")
     return parsed
+
+
+NUMBERS = {
+    "temperature": (0, 2),
+    "top_p": (0, 1),
+    "min_p": (0, 1),
+    "repetition_penalty": (0, 100),
+    "top_k": (-1, 1 << 31),
+}
+
+
+def _check_generation(file: Path, given: dict[str, Any]) -> None:
+    """Defaults of sampling, which every request would have."""
+    for name, (least, most) in NUMBERS.items():
+        value = given.get(name)
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most
+        ):
+            raise UsageError(f"{file}: {name} is {str(value)[:60]}, and has to be from {least} to {most}: mend it")
+    ends = given.get("eos_token_id")
+    for end in ends if isinstance(ends, list) else [ends]:
+        if end is not None and (type(end) is not int or end < 0):
+            raise UsageError(f"{file}: eos_token_id is {str(ends)[:60]}, and has to be a number or numbers: mend it")
 
 
 def _check_quantization(file: Path, config: dict[str, Any]) -> None:

@@ -41,11 +41,15 @@ def _templates(folder: Path, tokenizer_config: Any) -> list[tuple[str, str]]:
     found = []
     for name in ("chat_template.jinja", "chat_template.json"):
         file = folder / name
+        if file.exists() and not file.is_file():
+            raise UsageError(f"{file} is {'a folder' if file.is_dir() else 'not a file'}: download it again")
         if file.is_file():
             with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
                 text = file.read_text(encoding="utf-8")
                 found.append((str(file), text if name.endswith("jinja") else json.loads(text)["chat_template"]))
     given = tokenizer_config.get("chat_template") if isinstance(tokenizer_config, dict) else None
+    if given is not None and not isinstance(given, str | list):
+        raise UsageError(f"{folder / 'tokenizer_config.json'}: chat_template is no text: download it again")
     entries = given if isinstance(given, list) else [{"template": given}]
     source = f"{folder / 'tokenizer_config.json'}: chat_template"
     found += [(source, entry.get("template")) for entry in entries if isinstance(entry, dict)]
@@ -53,7 +57,7 @@ def _templates(folder: Path, tokenizer_config: Any) -> list[tuple[str, str]]:
 
 
 def _try(template: str) -> str:
-    """What is wrong with it; empty for what renders in time, and for errors, which only concern its requests."""
+    """What is wrong with it; empty for what renders in time, and for errors that a conversation may not meet."""
     context = multiprocessing.get_context("fork")
     reader, writer = context.Pipe(duplex=False)
     process = context.Process(target=_render, args=(template, writer), daemon=True)
@@ -67,10 +71,13 @@ def _try(template: str) -> str:
     if process.exitcode:
         return f"does not end within {LIMIT_S} s and {MEMORY_BYTES >> 30} GiB"
     size = reader.recv() if reader.poll() else 0
+    if isinstance(size, str):
+        return f"is no template ({size})"
     return f"makes {size >> 10} KiB of a few words" if size > LARGEST_BYTES else ""
 
 
 def _render(template: str, writer: Any) -> None:
+    from jinja2 import TemplateSyntaxError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     resource.setrlimit(resource.RLIMIT_CPU, (LIMIT_S, LIMIT_S + 1))
@@ -92,6 +99,8 @@ def _render(template: str, writer: Any) -> None:
         writer.send(size)
     except MemoryError:
         raise SystemExit(1) from None
+    except TemplateSyntaxError as error:
+        writer.send(f"line {error.lineno}: {error.message}"[:200])
     except Exception:  # it may want what this small conversation has not
         writer.send(0)
 
