@@ -7,13 +7,16 @@ from collections.abc import Iterable
 from ascend_facts.model_results import ModelResult
 from ascend_facts.refused import refusal
 from ascend_facts.registry_results import Outcome, RegistryResult
-from conformance.registry.names import registered, with_media
+from conformance.registry.names import of_the_same_class, registered, with_media
 
 KIND = "multimodal"
 
 
 def media_results(rows: Iterable[ModelResult], chips: Iterable[str]) -> list[RegistryResult]:
-    """A result for each architecture and chip that has a row or is refused by name; the others were not run."""
+    """A result for each architecture and chip that has a row or is refused by name; the others were not run.
+
+    A name without a row has those of the other names of its class in vLLM.
+    """
     by_place: dict[tuple[str, str], list[ModelResult]] = {}
     for row in rows:
         by_place.setdefault((row.architecture, row.chip), []).append(row)
@@ -22,6 +25,8 @@ def media_results(rows: Iterable[ModelResult], chips: Iterable[str]) -> list[Reg
         known = refusal(name, with_media()[name])
         for chip in chips:
             of_rows = by_place.get((name, chip), [])
+            for other in of_the_same_class()[name] if not of_rows else ():
+                of_rows = of_rows + by_place.get((other, chip), [])
             if known is not None:
                 found.append(RegistryResult(name, KIND, chip, "refused", known))
             elif of_rows:
