@@ -165,8 +165,9 @@ def test_right_decoding_without_graphs_passes_nowhere_and_is_excused_where_the_r
     ):
         with Places() as places:
             verifier = Verifier(architecture, places, tmp_path, tmp_path, say=lambda text: None)
-        answer = Answer({"graphs": "NONE", "cached_tokens": 1}, {}, replays=0)
         verdicts = dict.fromkeys(("whole new", "chunked new"), Verdict(1.0, 1.5, 2.0, 0.0, 9, good))
-        assert verifier._cell("decode, graph", answer, verdicts).outcome == outcome
+        for mode in ("NONE", "FULL_DECODE_ONLY"):  # switched off at once, or by the attention once the model is loaded
+            answer = Answer({"graphs": mode, "cached_tokens": 1}, {}, replays=0)
+            assert verifier._cell("decode, graph", answer, verdicts).outcome == outcome
         cached = {"again new": Verdict(1.0, 1.5, 2.0, 0.0, 9, True)}
         assert verifier._cell("prefix cache", answer, cached).outcome == "pass"
