@@ -119,14 +119,18 @@ class AscendLlama4VisionRotary(Llama4VisionRotaryEmbedding):
         self, query: torch.Tensor, key: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Query and key [pictures, T, heads, size], the pairs beside one another turned by their places' angles."""
-        if self._parts is None:
-            cache = self.cos_sin_cache.cpu().view(1, self.cos_sin_cache.shape[0], 1, -1)
-            parts = tuple(part.contiguous().to(query.device) for part in (cache.real, cache.imag))
-            object.__setattr__(self, "_parts", parts)  # a copy of cos_sin_cache
-        return self._turn(query), None if key is None else self._turn(key)
+        cos, sin = self._parts or self._make_parts(query.device)
+        return self._turn(query, cos, sin), None if key is None else self._turn(key, cos, sin)
 
-    def _turn(self, x: torch.Tensor) -> torch.Tensor:
-        cos, sin = self._parts
+    def _make_parts(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosines and sines [1, T, 1, size / 2], no buffers: a copy of cos_sin_cache."""
+        cache = self.cos_sin_cache.cpu().view(1, self.cos_sin_cache.shape[0], 1, -1)
+        parts = cache.real.contiguous().to(device), cache.imag.contiguous().to(device)
+        object.__setattr__(self, "_parts", parts)
+        return parts
+
+    @staticmethod
+    def _turn(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
         first, second = x.float().unflatten(-1, (-1, 2)).unbind(-1)
         turned = torch.stack([first * cos - second * sin, first * sin + second * cos], dim=-1)
         return turned.flatten(-2).type_as(x)
