@@ -136,6 +136,13 @@ def _qwen3_omni(weights: Weights, config: Config) -> tuple[Weights, Config, None
     return {f"thinker.{name}": weight for name, weight in weights.items()}, whole, None
 
 
+def _qwen2_5_omni(weights: Weights, config: Config) -> tuple[Weights, Config, None]:
+    """The thinker alone, as of Qwen3-Omni; its parts are named by the model's name."""
+    named, whole, _ = _qwen3_omni(weights, config)
+    whole.update(model_type="qwen2_5_omni", enable_talker=False)
+    return named, whole, None
+
+
 def _renamed(weights: Weights, names: Mapping[str, str]) -> Weights:
     """Every weight under the name that all of these patterns, one after the other, make of its own."""
     renamed = {}
@@ -259,6 +266,7 @@ LAYOUTS = {
     "pangu_embedded": _pangu_embedded,
     "chatglm": _chatglm,
     "lighton_ocr": _lighton_ocr,
+    "qwen2_5_omni": _qwen2_5_omni,
     "qwen3_omni": _qwen3_omni,
     "longcat_flash": _longcat_flash,
     "internlm2": _internlm2,

@@ -201,6 +201,8 @@ def inputs_for_reference(processor: Any, prompt: Media) -> dict[str, Any]:
     """What transformers' model takes for the prompt alone."""
     media = load(prompt)
     given: dict[str, Any] = {"text": [prompt["text"]], "return_tensors": "pt"}
+    if "mm_token_type_ids" in processor.model_input_names:  # Cosmos 3 Edge's model wants what its processor leaves out
+        given["return_mm_token_type_ids"] = True
     if "image" in media:
         given["images"] = media["image"]
     if "video" in media:

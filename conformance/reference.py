@@ -76,6 +76,11 @@ def answer(
     return torch.nn.functional.normalize(output.last_hidden_state[:, position].float(), dim=-1)
 
 
+def convert(model: torch.nn.Module, dtype: torch.dtype) -> None:
+    """The model's real numbers in another dtype; Module.to() would drop the imaginary part of complex ones."""
+    model._apply(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
+
+
 def round_products(model: torch.nn.Module) -> None:
     """Let every linear layer of a float32 model round what it multiplies to float16."""
 
@@ -104,7 +109,7 @@ def run(job: dict[str, Any]) -> None:
         if adapter is not None:
             merge(model, Path(adapter))
         for name in ["float32", *job["dtypes"]]:
-            model.to(DTYPES[name])
+            convert(model, DTYPES[name])
             if name == ROUNDED_PRODUCTS:
                 round_products(model)
             for index, tokens in enumerate(job["sequences"]):

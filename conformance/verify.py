@@ -32,6 +32,7 @@ Answered = tuple[int, tuple[int, ...]]  # a sequence: its LoRA adapter's number 
 HERE = "this computer"  # in the place of an emulated chip's name
 ENGINE_TIMEOUT_S = 900
 REFERENCE_TIMEOUT_S = 600
+NO_GRAPHS, NO_REPLAY = "graphs were switched off for this model", "no graph was replayed"
 
 COMMON_ENGINE = {
     "max_model_len": 512,
@@ -353,6 +354,8 @@ class Verifier:
         chosen = [verdicts[part] for part in parts]
         worst = max(chosen, key=lambda verdict: (not verdict.good, verdict.typical))
         missing = self._missing_evidence(feature, answer)
+        if missing in (NO_GRAPHS, NO_REPLAY) and worst.good and feature in self.architecture.impossible:
+            return Cell("impossible", self.architecture.impossible[feature])
         outcome: Outcome = "pass" if worst.good and missing is None else "fails"
         return Cell(outcome, missing or str(worst), round(worst.typical, 2), round(max(v.worst for v in chosen), 2))
 
@@ -367,9 +370,9 @@ class Verifier:
         if feature not in ("decode, graph", "n-gram", "MTP", "LoRA"):
             return None
         if answer.report["graphs"] == "NONE":
-            return "graphs were switched off for this model"
+            return NO_GRAPHS
         if answer.replays == 0:
-            return "no graph was replayed"
+            return NO_REPLAY
         return None
 
     def judge(self, answer: Answer, correct_prompts: bool = False) -> dict[str, Verdict]:

@@ -7,13 +7,16 @@ from collections.abc import Iterable
 from ascend_facts.model_results import ModelResult
 from ascend_facts.refused import refusal
 from ascend_facts.registry_results import UNBUILT, Outcome, RegistryResult
-from conformance.registry.names import registered, unbuildable, with_media
+from conformance.registry.names import of_the_same_class, registered, unbuildable, with_media
 
 KIND = "multimodal"
 
 
 def media_results(rows: Iterable[ModelResult], chips: Iterable[str]) -> list[RegistryResult]:
-    """A result for what has a row, is refused by name or cannot be built, on each chip; the others were not run."""
+    """A result for what has a row, is refused by name or cannot be built, on each chip; the others were not run.
+
+    A name without a row has those of the other names of its class in vLLM.
+    """
     by_place: dict[tuple[str, str], list[ModelResult]] = {}
     for row in rows:
         by_place.setdefault((row.architecture, row.chip), []).append(row)
@@ -22,6 +25,8 @@ def media_results(rows: Iterable[ModelResult], chips: Iterable[str]) -> list[Reg
         known, missing = refusal(name, with_media()[name]), unbuildable(name)
         for chip in chips:
             of_rows = by_place.get((name, chip), [])
+            for other in of_the_same_class()[name] if not of_rows else ():
+                of_rows = of_rows + by_place.get((other, chip), [])
             if known is not None:
                 notes = () if missing is None else (UNBUILT,)
                 found.append(RegistryResult(name, KIND, chip, "refused", known, notes))

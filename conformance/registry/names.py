@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,21 +36,38 @@ def with_media() -> Mapping[str, str]:
     return {name: module for name, (_, _, module) in _read({WITH_MEDIA: "multimodal"}).items()}
 
 
+@cache
+def of_the_same_class() -> Mapping[str, tuple[str, ...]]:
+    """For each architecture with media the other names under which vLLM has the very same class."""
+    places = {name: (module, class_name) for _, name, module, class_name in _entries() if name in with_media()}
+    return {
+        name: tuple(other for other, elsewhere in places.items() if elsewhere == place and other != name)
+        for name, place in places.items()
+    }
+
+
 def _read(tables: Mapping[str, Kind]) -> dict[str, tuple[Kind, str, str]]:
+    found: dict[str, tuple[Kind, str, str]] = {}
+    for table, name, module, _ in _entries():
+        if table in tables:
+            found.setdefault(name, (tables[table], table, module))
+    return found
+
+
+def _entries() -> Iterator[tuple[str, str, str, str]]:
+    """(table, architecture, module, class) of every entry of vLLM's tables, in its order."""
     package = find_spec("vllm")
     if package is None or not package.submodule_search_locations:
         raise ImportError("vLLM is not installed: its registry says what there is to run.")
     path = Path(package.submodule_search_locations[0]) / "model_executor" / "models" / "registry.py"
-    found: dict[str, tuple[Kind, str, str]] = {}
+    wanted = {*TABLES, WITH_MEDIA}
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
             table = getattr(node.targets[0], "id", "")
-            pairs = zip(node.value.keys, node.value.values, strict=True) if table in tables else ()
+            pairs = zip(node.value.keys, node.value.values, strict=True) if table in wanted else ()
             for key, value in pairs:
                 if isinstance(key, ast.Constant):
-                    module = ast.literal_eval(value)[0]
-                    found.setdefault(str(key.value), (tables[table], table, module))
-    return found
+                    yield table, str(key.value), *ast.literal_eval(value)[:2]
 
 
 def unbuildable(name: str) -> str | None:

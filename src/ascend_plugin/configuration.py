@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -34,6 +35,7 @@ OWN_CACHES = HOST_CACHE, SHARED_CACHE
 REJECTION_METHODS = ("standard", "synthetic")
 DRAFTERS = ("ngram", "suffix", "mtp", "eagle", "eagle3", "draft_model", "custom_class")
 PICTURES = ("image", "video")
+PREPARED_BY = {"SmolVLMForConditionalGeneration": "num2words"}  # which set-up does not bring, nor vLLM
 KV_CACHE_DTYPES = ("auto", "float16", "bfloat16")
 
 
@@ -142,8 +144,14 @@ def _check_media(vllm_config: VllmConfig) -> None:
             f"Add --language-model-only, and {model.architecture} serves text: the tokens of a picture see one another "
             "in both directions in this model, and the attention here looks back only."
         )
-    sees = any(hasattr(model.hf_config, name) for name in ("vision_config", "visual", "thinker_config"))
+    package = PREPARED_BY.get(model.architecture)
     allowed = any(model.multimodal_config.get_limit_per_prompt(kind) for kind in PICTURES)
+    if package is not None and allowed and find_spec(package) is None:
+        raise UnsupportedChoice(
+            f"Run `pip install {package}`, or add --language-model-only for text alone: transformers prepares what "
+            f"{model.architecture} is shown with it, and it is not installed."
+        )
+    sees = any(hasattr(model.hf_config, name) for name in ("vision_config", "visual", "thinker_config"))
     if sees and allowed and not has_torchvision():
         release = dict(zip(row().torch, row().torchvision, strict=True)).get(torch.__version__.partition("+")[0])
         raise UnsupportedChoice(

@@ -206,11 +206,13 @@ def test_architectures_with_media_are_counted_from_their_rows() -> None:
         row("b", "LlavaForConditionalGeneration", "pass"),
         row("c", "LlavaForConditionalGeneration", "fails"),
         row("d", "WhisperForConditionalGeneration", "refused"),
+        row("e", "Qwen2_5OmniForConditionalGeneration", "pass"),
     ]
     found = {one.name: one.outcome for one in media_results(rows, ["310P3"])}
     assert found["Qwen3VLForConditionalGeneration"] == "right"
     assert found["LlavaForConditionalGeneration"] == "neither", "one of its rows ended in an error"
     assert found["WhisperForConditionalGeneration"] == "refused"
+    assert found["Qwen2_5OmniModel"] == "right", "vLLM has the same class under both names"
     assert "Qwen2VLForConditionalGeneration" not in found, "without a row it was not run"
     assert found["MolmoForCausalLM"] == "not built", "its mathematics is in no package"
     assert "InternVLChatModel" not in found, "transformers builds it under another name"

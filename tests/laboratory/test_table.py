@@ -10,11 +10,13 @@ import pytest
 from ascend_cli.errors import UsageError
 from ascend_facts.model_results import FEATURES, Cell, ModelResult, Trial, load, merge, settled, shipped, store
 from conformance.architectures import QUICK, architectures, select
-from conformance.compare import LIMIT, errors, judge
+from conformance.compare import LIMIT, Verdict, errors, judge
 from conformance.faults import FAULTS, MEANINGS, ON_PROMPTS, WRONG_HISTORY, misread
+from conformance.places import Places
 from conformance.prompts import CHUNK_TOKENS, make_prompts
 from conformance.table import render, write
 from conformance.table_texts import CHINESE
+from conformance.verify import Answer, Verifier
 
 
 @pytest.mark.parametrize("architecture", architectures().values(), ids=lambda entry: entry.name)
@@ -152,3 +154,20 @@ def test_the_shipped_pages_are_written_from_the_shipped_results(tmp_path: Path) 
     docs = Path(__file__).parents[2] / "docs"
     for page in ("models.md", "zh/models.md"):
         assert (docs / page).read_text(encoding="utf-8") == (tmp_path / page).read_text(encoding="utf-8"), page
+
+
+def test_right_decoding_without_graphs_passes_nowhere_and_is_excused_where_the_row_says_why(tmp_path: Path) -> None:
+    excused = architectures()["llama4-vl"]
+    for architecture, good, outcome in (
+        (excused, True, "impossible"),
+        (excused, False, "fails"),
+        (architectures()["qwen3"], True, "fails"),
+    ):
+        with Places() as places:
+            verifier = Verifier(architecture, places, tmp_path, tmp_path, say=lambda text: None)
+        verdicts = dict.fromkeys(("whole new", "chunked new"), Verdict(1.0, 1.5, 2.0, 0.0, 9, good))
+        for mode in ("NONE", "FULL_DECODE_ONLY"):  # switched off at once, or by the attention once the model is loaded
+            answer = Answer({"graphs": mode, "cached_tokens": 1}, {}, replays=0)
+            assert verifier._cell("decode, graph", answer, verdicts).outcome == outcome
+        cached = {"again new": Verdict(1.0, 1.5, 2.0, 0.0, 9, True)}
+        assert verifier._cell("prefix cache", answer, cached).outcome == "pass"

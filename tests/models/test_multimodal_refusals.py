@@ -58,3 +58,27 @@ def test_pictures_without_torchvision(emulated: Callable, tmp_path: Path) -> Non
     assert "CONFIGURATION" not in said and "pip install --no-deps torchvision==" in said
     assert "CONFIGURATION" in configure(emulated, checkpoint, *without, language_model_only=True)
     assert "CONFIGURATION" in configure(emulated, checkpoint)
+
+
+WITHOUT_NUM2WORDS = """
+import runpy, sys
+from ascend_plugin.compat import torchvision
+torchvision.apply()
+from ascend_plugin import configuration
+configuration.find_spec = lambda name: None
+runpy.run_path(sys.argv.pop(1), run_name="__main__")
+"""
+
+
+def test_pictures_that_a_missing_package_prepares(emulated: Callable, tmp_path: Path) -> None:
+    """SmolVLM is Idefics 3 to vLLM, with a processor of its own."""
+    checkpoint = on_the_cpu(MAKE, "idefics3", str(tmp_path))
+    written = Path(checkpoint) / "config.json"
+    named = {"model_type": "smolvlm", "architectures": ["SmolVLMForConditionalGeneration"]}
+    config = {**json.loads(written.read_text()), **named}
+    config["vision_config"]["model_type"] = "smolvlm_vision"
+    written.write_text(json.dumps(config))
+    without = ("-c", WITHOUT_NUM2WORDS)
+    said = configure(emulated, checkpoint, *without)
+    assert "CONFIGURATION" not in said and "pip install num2words" in said
+    assert "CONFIGURATION" in configure(emulated, checkpoint, *without, language_model_only=True)

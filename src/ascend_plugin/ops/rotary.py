@@ -15,6 +15,7 @@ from vllm.model_executor.layers.rotary_embedding.dynamic_ntk_alpha_rope import D
 from vllm.model_executor.layers.rotary_embedding.dynamic_ntk_scaling_rope import DynamicNTKScalingRotaryEmbedding
 from vllm.model_executor.layers.rotary_embedding.linear_scaling_rope import LinearScalingRotaryEmbedding
 from vllm.model_executor.layers.rotary_embedding.llama3_rope import Llama3RotaryEmbedding
+from vllm.model_executor.layers.rotary_embedding.llama4_vision_rope import Llama4VisionRotaryEmbedding
 from vllm.model_executor.layers.rotary_embedding.ntk_scaling_rope import NTKScalingRotaryEmbedding
 from vllm.model_executor.layers.rotary_embedding.yarn_scaling_rope import YaRNScalingRotaryEmbedding
 
@@ -104,7 +105,40 @@ class AscendRotary:
         return tuple(table.index_select(0, positions)[None, :, None] for table in self._tables)
 
 
+class AscendLlama4VisionRotary(Llama4VisionRotaryEmbedding):
+    """Llama 4's tower turns pairs by complex numbers, for which chips have few operators: here by real ones."""
+
+    _parts: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def _compute_cos_sin_cache(self) -> torch.Tensor:
+        with torch.device("cpu"):  # complex
+            cache: torch.Tensor = super()._compute_cos_sin_cache()
+        return cache
+
+    def forward_oot(
+        self, query: torch.Tensor, key: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Query and key [pictures, T, heads, size], the pairs beside one another turned by their places' angles."""
+        cos, sin = self._parts or self._make_parts(query.device)
+        return self._turn(query, cos, sin), None if key is None else self._turn(key, cos, sin)
+
+    def _make_parts(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosines and sines [1, T, 1, size / 2], no buffers: a copy of cos_sin_cache."""
+        cache = self.cos_sin_cache.cpu().view(1, self.cos_sin_cache.shape[0], 1, -1)
+        parts = cache.real.contiguous().to(device), cache.imag.contiguous().to(device)
+        object.__setattr__(self, "_parts", parts)
+        return parts
+
+    @staticmethod
+    def _turn(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        first, second = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+        turned = torch.stack([first * cos - second * sin, first * sin + second * cos], dim=-1)
+        return turned.flatten(-2).type_as(x)
+
+
 def register() -> None:
     for base in REPLACED:
         if base.__name__ not in op_registry_oot:
             RotaryEmbedding.register_oot(type(f"Ascend{base.__name__}", (AscendRotary, base), {}), name=base.__name__)
+    if (name := Llama4VisionRotaryEmbedding.__name__) not in op_registry_oot:
+        Llama4VisionRotaryEmbedding.register_oot(AscendLlama4VisionRotary, name=name)

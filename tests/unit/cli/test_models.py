@@ -55,7 +55,7 @@ def row(outcome: str, chip: str = "310P3", architecture: str = "Qwen3ForCausalLM
         ("LFM2-VL-1.6B", ["lfm2-vl"]),
         ("LFM2-1.2B", []),
         ("gemma-3-27b-it", ["gemma3-vl"]),
-        ("Qwen2.5-Omni-7B", []),
+        ("Qwen2.5-Omni-7B", ["qwen2.5-omni"]),
     ],
 )
 def test_releases_point_to_what_was_run(name: str, rows: list[str]) -> None:
