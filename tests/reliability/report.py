@@ -79,6 +79,7 @@ CHINESE = {
     "slow ranks waited for": "等待的慢 rank",
     "ranks stopped": "被停止的 rank",
     "broken checkpoints refused": "被拒绝的损坏权重",
+    "checkpoints that vLLM refuses told in the last line": "由 vLLM 拒绝、在最后一行说明的权重",
     "combinations of route and key": "路由与密钥的组合",
     "requests preempted": "被抢占的请求",
     "answers compared": "比较的答案",
