@@ -73,10 +73,10 @@ class Running:
                         found.append(child)
         return found
 
-    def health(self) -> int:
+    def health(self, timeout_s: float = 5) -> int:
         """The status of /health; 0 if nobody answers."""
         try:
-            return httpx.get(f"{self.url}/health", timeout=5).status_code
+            return httpx.get(f"{self.url}/health", timeout=timeout_s).status_code
         except httpx.TransportError:
             return 0
 
