@@ -39,12 +39,6 @@ def test_what_lies_behind_is_kept(npu: Npu, shape: tuple[int, ...], dtype: str, 
     assert actual == expected
 
 
-@pytest.mark.chips("310P3")
-def test_a_copy_would_not_keep_it(npu: Npu) -> None:
-    actual, expected = npu.call(assigned, False, (256,), "int32", 255)
-    assert actual != expected
-
-
 def other_assignments() -> tuple[list[int], list[int]]:
     import torch
 
