@@ -35,10 +35,6 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     own = [file for file in files if not file.name.startswith("consolidated")] or files
     for file in own:
         for tensor in _entries(file, read_header(file)):
-            if tensor.name in found and not (folder / INDEX).exists():
-                raise BrokenCheckpoint(
-                    f"{file} and {found[tensor.name].file.name} both hold {tensor.name[:200]}: keep one of the two"
-                )
             found[tensor.name] = tensor
     _check_index(folder, found)
     return found

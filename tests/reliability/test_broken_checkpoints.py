@@ -193,10 +193,6 @@ def huge(name: str) -> Break:
     return apply
 
 
-def in_two_files(folder: Path) -> None:
-    save_file({Q: load_file(folder / WEIGHTS)[Q]}, folder / "model-more.safetensors")
-
-
 GENERATION, TOKENIZER = "generation_config.json", "tokenizer_config.json"
 CASES: dict[str, tuple[Break, str]] = {
     "cut in half": (edit(WEIGHTS, lambda data: data[: len(data) // 2]), WEIGHTS),
@@ -261,7 +257,6 @@ CASES: dict[str, tuple[Break, str]] = {
     "a dtype that is a list": (entry(Q, dtype=["F16"]), Q),
     "a tensor twice in a header": (header(twice), WEIGHTS),
     "metadata of numbers": (header(lambda document: document.update(__metadata__={"a": 1})), "metadata"),  # type: ignore[dict-item]
-    "a tensor in two files": (in_two_files, "both hold"),
     "generation: a list": (write(GENERATION, "[1]"), GENERATION),
     "generation: a temperature that is text": (write(GENERATION, '{"temperature": "x"}'), "temperature"),
     "generation: a top_p of 5": (write(GENERATION, '{"top_p": 5}'), "top_p"),
