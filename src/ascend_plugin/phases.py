@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 
 from ascend_facts.device_errors import explain
-from ascend_facts.first_line import first_line
+from ascend_facts.first_line import LONGEST, first_line
 from ascend_plugin.log import plugin_logger
 
 logger = plugin_logger(__name__)
@@ -89,7 +89,7 @@ def _whole_story(error: RuntimeError) -> str:
 
 def _in_a_sentence(error: Exception, words: str) -> str:
     """What this package raises is a sentence that says what to do."""
-    message = first_line(error)
+    message = first_line(error, LONGEST)
     if _raised_in(error).startswith("ascend_plugin"):
         return message
     while_ = words.replace("it was", "the chip was", 1)

@@ -23,6 +23,7 @@ from typing import Any
 from ascend_cli.errors import NothingDone, UsageError
 from ascend_cli.web import is_loopback
 from ascend_facts.checkpoint import indexed_files
+from ascend_facts.first_line import first_line
 from ascend_facts.safetensors_file import BrokenCheckpoint, BrokenFile, read_header
 
 MIRROR = "https://hf-mirror.com"
@@ -90,9 +91,8 @@ def _from_hugging_face(hub_id: str, endpoint: str) -> Path:
     except HFValidationError as error:
         raise UsageError(f"{hub_id!r} is no name of a model on {where}: write owner/name") from error
     except (HfHubHTTPError, httpx.HTTPError, httpx.InvalidURL, ImportError, OSError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise NothingDone(
-            f"downloading {hub_id} from {where} failed ({first}): run it again to go on, "
+            f"downloading {hub_id} from {where} failed ({first_line(error)}): run it again to go on, "
             "or try --hub hf-mirror or modelscope"
         ) from error
 
@@ -184,7 +184,7 @@ def _by_sdk(hub_id: str, endpoint: str, folder: Path, missing: Sequence[RemoteFi
         with _without_proxy(endpoint):
             snapshot_download(hub_id, local_dir=str(folder), endpoint=endpoint, allow_patterns=names)
     except (HubError, requests.RequestException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        first = first_line(error)
         damaged = [
             file for file in missing if (folder / file.path).is_file() and not _is_here(folder / file.path, file)
         ]

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import NoReturn
 
-from ascend_facts.first_line import first_line
+from ascend_facts.first_line import LONGEST, first_line
 
 
 def main() -> NoReturn:
@@ -53,7 +53,7 @@ def _code(run: object, last_words: Path) -> int:
         elif not last_words.is_file():
             kind = "" if isinstance(error, ValueError | OSError) else f" ({type(error).__name__})"
             print(
-                f"The server could not start: {first_line(error)}{kind}. Mend what this names; "
+                f"The server could not start: {first_line(error, LONGEST)}{kind}. Mend what this names; "
                 "VLLM_LOGGING_LEVEL=DEBUG in its environment shows where it came from.",
                 file=sys.stderr,
             )

@@ -12,15 +12,11 @@ from ascend_facts.checkpoint_files import check_config, check_model, check_value
 from ascend_facts.quantized_format import MODELSLIM_DESCRIPTION, MODELSLIM_KIND
 from ascend_facts.safetensors_file import LFS, BrokenCheckpoint
 
-OBJECTS: tuple[str, ...] = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer_config.json",
-    "tokenizer.json",
-    "vocab.json",
+OBJECTS = (
+    *("config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json", "vocab.json"),
+    *("special_tokens_map.json", "added_tokens.json", "preprocessor_config.json", "processor_config.json"),
+    *("adapter_config.json", "params.json", "hf_quant_config.json", MODELSLIM_DESCRIPTION),
 )
-OBJECTS += ("special_tokens_map.json", "added_tokens.json", "preprocessor_config.json", "processor_config.json")
-OBJECTS += ("adapter_config.json", "params.json", "hf_quant_config.json", MODELSLIM_DESCRIPTION)
 LARGEST_JSON_BYTES = 512 << 20  # an order of magnitude beyond the largest tokenizer
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl")
 

@@ -18,6 +18,7 @@ from vllm.config import CUDAGraphMode
 from vllm.forward_context import BatchDescriptor, get_forward_context, is_forward_context_available
 from vllm.sequence import IntermediateTensors
 
+from ascend_facts.first_line import first_line
 from ascend_plugin.detection import ACL_LIBRARY
 from ascend_plugin.graphs.agreement import all_ranks, tensor_parallel_ranks
 from ascend_plugin.graphs.events import EventMeter
@@ -138,7 +139,7 @@ class AscendGraphWrapper(CUDAGraphWrapper):
         except RuntimeError as error:
             # Where an operation failed, the end of the capture fails too; the first error is the one that tells.
             first = error.__context__ if isinstance(error.__context__, RuntimeError) else error
-            reason = str(first).splitlines()[0]
+            reason = first_line(first)
             if not _launches_arrive():
                 raise RuntimeError(
                     f"Capturing the graph of batches of {descriptor.num_tokens} tokens failed ({reason}), and "

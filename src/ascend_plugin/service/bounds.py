@@ -100,7 +100,7 @@ def _can_be_held(parsed: Any, body: bytes) -> None:
             json.dumps(parsed, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
             raise Refused("Send valid Unicode: half of a surrogate pair (\\ud800 to \\udfff) stands alone.") from error
-    if LONG_NUMBER.search(body) and any(isinstance(one, int) and abs(one) > LARGEST_INT for one in _leaves(parsed)):
+    if LONG_NUMBER.search(body) and any(isinstance(one, int) and abs(one) > LARGEST_INT for one, _ in _leaves(parsed)):
         raise Refused("Send integers of at most 64 bits.")
 
 
@@ -125,16 +125,17 @@ def _nesting(body: bytes, limit: int) -> int:
     return deepest
 
 
-def _leaves(value: Any) -> Iterator[Any]:
-    stack = [value]
+def _leaves(value: Any) -> Iterator[tuple[Any, bool]]:
+    """Each value that holds no others, and whether it stands where pictures, films and sounds do."""
+    stack = [(value, False)]
     while stack:
-        one = stack.pop()
+        one, is_media = stack.pop()
         if isinstance(one, dict):
-            stack.extend(one.values())
+            stack.extend((held, name in MEDIA) for name, held in one.items())
         elif isinstance(one, list):
-            stack.extend(one)
+            stack.extend((held, is_media) for held in one)
         else:
-            yield one
+            yield one, is_media
 
 
 def check(body: Mapping[str, Any], bounds: Bounds) -> None:
@@ -174,7 +175,7 @@ def check_size(body: Mapping[str, Any], size: int, bounds: Bounds) -> None:
         return
     holders = [body.get(name) for name in {*CONVERSATIONS, *ITEMS}]
     holders.append({"prompt_embeds": body.get("prompt_embeds")})
-    media = sum(len(text) for text, is_media in _strings(holders) if is_media)
+    media = sum(len(one) for one, is_media in _leaves(holders) if is_media and isinstance(one, str))
     _no_more_than(size - media, bounds)
 
 
@@ -183,19 +184,6 @@ def _no_more_than(text_bytes: int, bounds: Bounds) -> None:
         raise Refused(
             f"Send less text in one request: {bounds.text_mib} MiB are taken beside pictures, films and sounds.", 413
         )
-
-
-def _strings(value: Any) -> Iterator[tuple[str, bool]]:
-    """Each string in it, and whether it stands where pictures, films and sounds do."""
-    stack = [(value, False)]
-    while stack:
-        one, is_media = stack.pop()
-        if isinstance(one, str):
-            yield one, is_media
-        elif isinstance(one, dict):
-            stack.extend((held, name in MEDIA) for name, held in one.items())
-        elif isinstance(one, list):
-            stack.extend((held, is_media) for held in one)
 
 
 def _at_most(body: Mapping[str, Any], name: str, limit: int) -> None:
@@ -217,7 +205,7 @@ def _no_longer(body: Mapping[str, Any], name: str, limit: int, what: str, unless
 
 def _no_more_text(name: str, value: Any, limit_kib: int, of: Callable[[Iterable[int]], int]) -> None:
     """of: sum for all texts together, max for the longest."""
-    size = of([0, *(len(text) for text, is_media in _strings(value) if not is_media)])
+    size = of([0, *(len(one) for one, is_media in _leaves(value) if not is_media and isinstance(one, str))])
     if size > limit_kib << 10:
         what = "altogether" if of is sum else "in one text"
         raise Refused(f"Shorten {name}: {limit_kib} KiB are taken {what}, {size >> 10} came.")
